@@ -1,0 +1,43 @@
+"""Device profiles: what a device can hold and read at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dualmem_mcp.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceProfile:
+    """Limits of a kind of device: memory in MB, cached vectors, restored agents, context in tokens."""
+
+    name: str
+    memory_mb: int
+    cached_vectors: int
+    max_agents: int
+    context_tokens: int
+
+
+# Source: the product's requirements for each platform; the desktop's can be set in cloud_sync_config.json.
+PROFILES: dict[str, DeviceProfile] = {
+    profile.name: profile
+    for profile in (
+        DeviceProfile("ios", memory_mb=150, cached_vectors=50, max_agents=2, context_tokens=4_000),
+        DeviceProfile("android", memory_mb=200, cached_vectors=75, max_agents=3, context_tokens=6_000),
+        DeviceProfile("pwa", memory_mb=100, cached_vectors=25, max_agents=1, context_tokens=2_000),
+        DeviceProfile("desktop", memory_mb=2_048, cached_vectors=100_000, max_agents=50, context_tokens=12_000),
+    )
+}
+
+
+def profile_named(name: str) -> DeviceProfile:
+    """The profile of that name. Raises UsageError with the names there are."""
+    try:
+        return PROFILES[name.lower()]
+    except KeyError:
+        raise UsageError(
+            f"there is no device profile {name!r}",
+            operation="choose device profile",
+            subject=name,
+            hint=f"Use one of: {', '.join(PROFILES)}.",
+        ) from None

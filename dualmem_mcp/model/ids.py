@@ -1,0 +1,38 @@
+"""Identifiers, each its own type, and the check that keeps hostile ones out of paths and keys."""
+
+from __future__ import annotations
+
+import re
+from typing import NewType
+
+from dualmem_mcp.errors import UsageError
+
+VaultId = NewType("VaultId", str)
+"""32 lower-case hexadecimal digits, random."""
+
+DeviceId = NewType("DeviceId", str)
+"""32 lower-case hexadecimal digits, random; one for each data home."""
+
+ConversationId = NewType("ConversationId", str)
+"""For Claude Code the session's UUID; otherwise whatever the source calls the thread."""
+
+HandoffId = NewType("HandoffId", str)
+"""32 lower-case hexadecimal digits, random; names one package."""
+
+_CONVERSATION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+def parse_conversation_id(text: str) -> ConversationId:
+    """The id, if it is 1 to 128 letters, digits, `.`, `_` or `-` and starts with a letter or digit.
+
+    Raises UsageError otherwise: ids become file names, so `../../x` must never pass.
+    """
+    if not _CONVERSATION_ID.fullmatch(text) or ".." in text:
+        shown = text if len(text) <= 40 else text[:40] + "…"
+        raise UsageError(
+            f"{shown!r} is not a conversation id",
+            operation="parse conversation id",
+            subject=shown,
+            hint="Use an id as `dualmem conversations` lists it.",
+        )
+    return ConversationId(text)

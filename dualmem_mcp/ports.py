@@ -1,0 +1,171 @@
+"""What the workflows need of the outside world, as Protocols; `stores/` and `transcripts/` implement them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol
+
+from dualmem_mcp.model.conversation import Session
+from dualmem_mcp.model.handoff import ConversationSummary, HandoffRecord
+from dualmem_mcp.model.ids import ConversationId, HandoffId
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """An object in a store: key, size, and the entity tag that conditional writes compare."""
+
+    key: str
+    size_bytes: int
+    etag: str
+
+
+class ObjectStore(Protocol):
+    """Immutable-by-convention objects under string keys: a folder or an S3 bucket with a prefix.
+
+    Keys are relative to the store's root, use `/`, and match `[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*` with
+    no component `.` or `..`. Every method raises StoreUnreachableError when the store cannot be reached
+    (after its own bounded retries), StoreRefusedError when it answers but forbids. Reads and
+    unconditional puts and deletes are idempotent.
+    """
+
+    @property
+    def location(self) -> str:
+        """Where the store is, for messages: `s3://bucket/prefix` or a path; never holds credentials."""
+        ...
+
+    def get(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
+        """The bytes from `start`, at most `length`; fewer at the end, b"" past it.
+
+        Raises NotFoundError if there is no such object.
+        """
+        ...
+
+    def stat(self, key: str) -> ObjectInfo:
+        """Size and tag of an object. Raises NotFoundError if there is none."""
+        ...
+
+    def put(self, key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None) -> str:
+        """Write the whole object, atomically; returns its new tag.
+
+        With `if_absent` only where no object of that key exists, with `if_match` only over the version
+        with that tag; else ConflictError, and nothing is changed. A reader sees all of it or none.
+        """
+        ...
+
+    def list(self, prefix: str = "", *, start_after: str = "") -> Iterator[ObjectInfo]:
+        """Objects whose key starts with `prefix` and sorts after `start_after`, in order of their keys' bytes."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove the object; one that does not exist is no error."""
+        ...
+
+
+class BlobCache(Protocol):
+    """Small sealed or public objects of the vault (vault.json, key objects), kept on this device so that
+    everything but fetching works without the bucket. Durable; lies inside the encrypted database."""
+
+    def get(self, key: str) -> bytes | None:
+        """The bytes last put under that key, or None."""
+        ...
+
+    def put(self, key: str, data: bytes) -> None:
+        """Keep the bytes under that key, over any earlier ones."""
+        ...
+
+    def keys(self, prefix: str = "") -> list[str]:
+        """Keys with that prefix, sorted."""
+        ...
+
+
+class Outbox(Protocol):
+    """Sealed objects waiting to be uploaded, in the order they were added; survives a crash."""
+
+    def add(self, key: str, data: bytes) -> None:
+        """Keep an object durably until `remove`; adding the same key and bytes again changes nothing."""
+        ...
+
+    def pending(self) -> Sequence[str]:
+        """Keys waiting, oldest first."""
+        ...
+
+    def read(self, key: str) -> bytes:
+        """The bytes of a waiting object. Raises NotFoundError."""
+        ...
+
+    def remove(self, key: str) -> None:
+        """Forget an object that has been uploaded; one that is not there is no error."""
+        ...
+
+
+class PackageCache(Protocol):
+    """Whole sealed packages kept on this device for use offline."""
+
+    def read(self, handoff_id: HandoffId, *, start: int = 0, length: int | None = None) -> bytes | None:
+        """Bytes of a package kept here, or None if it is not."""
+        ...
+
+    def write(self, handoff_id: HandoffId, data: bytes, *, made_here: bool) -> None:
+        """Keep a whole package, atomically."""
+        ...
+
+
+class Catalogue(Protocol):
+    """The conversations and handoffs that this device knows of."""
+
+    def save_session(self, session: Session) -> int:
+        """Record a conversation of this device with its turns; returns how many turns were new."""
+        ...
+
+    def save_handoff(self, record: HandoffRecord) -> None:
+        """Record a handoff, of this device or another; again with the same id changes nothing."""
+        ...
+
+    def handoffs(self, conversation_id: ConversationId) -> Sequence[HandoffRecord]:
+        """Handoffs of one conversation, newest first."""
+        ...
+
+    def newest_handoff(self) -> HandoffRecord | None:
+        """The newest handoff of all, or None."""
+        ...
+
+    def handoff(self, handoff_id: HandoffId) -> HandoffRecord | None:
+        """One handoff, or None."""
+        ...
+
+    def manifest_keys(self) -> frozenset[str]:
+        """Keys of the manifests already recorded."""
+        ...
+
+    def conversations(
+        self, *, query: str = "", limit: int = 20, cursor: str = ""
+    ) -> tuple[Sequence[ConversationSummary], str]:
+        """Conversations newest first whose title, folder or id holds `query` (any case), and the next cursor."""
+        ...
+
+
+class Clock(Protocol):
+    """The time, injected so that tests never depend on the wall clock."""
+
+    def now(self) -> datetime:
+        """The time now, with time zone UTC."""
+        ...
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+
+class Progress(Protocol):
+    """Called by long work: steps done, steps in all, what is being done (never with content)."""
+
+    def __call__(self, done: int, total: int, message: str) -> None: ...
+
+
+def no_progress(done: int, total: int, message: str) -> None:
+    """A Progress for callers that do not show any."""
