@@ -1,0 +1,210 @@
+"""Settings: the environment first, then `cloud_sync_config.json` in the data home, then defaults.
+
+The only module that reads the environment.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import platformdirs
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from dualmem_mcp.errors import LockedError, UsageError
+from dualmem_mcp.model.device import PROFILES, DeviceProfile, profile_named
+
+CONFIG_FILE = "cloud_sync_config.json"
+
+KeystoreChoice = Literal["auto", "keyring", "file"]
+
+
+class _Environment(BaseSettings):
+    """The environment variables that the product listens to, empty ones counted as unset."""
+
+    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", case_sensitive=True)
+
+    home: Path | None = Field(default=None, validation_alias="DUALMEM_HOME")
+    bucket: str | None = Field(default=None, validation_alias="DUALMEM_BUCKET")
+    passphrase: SecretStr | None = Field(default=None, validation_alias="DUALMEM_PASSPHRASE")
+    passphrase_file: Path | None = Field(default=None, validation_alias="DUALMEM_PASSPHRASE_FILE")
+    device: str | None = Field(default=None, validation_alias="DUALMEM_DEVICE")
+    keystore: KeystoreChoice | None = Field(default=None, validation_alias="DUALMEM_KEYSTORE")
+    memory_file_path: Path | None = Field(default=None, validation_alias="MEMORY_FILE_PATH")
+    claude_config_dir: Path | None = Field(default=None, validation_alias="CLAUDE_CONFIG_DIR")
+    claude_session_id: str | None = Field(default=None, validation_alias="CLAUDE_CODE_SESSION_ID")
+    claude_project_dir: Path | None = Field(default=None, validation_alias="CLAUDE_PROJECT_DIR")
+
+
+class _ProfileLimits(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    memory_mb: int | None = Field(default=None, gt=0)
+    cached_vectors: int | None = Field(default=None, ge=0)
+    max_agents: int | None = Field(default=None, ge=0)
+    context_tokens: int | None = Field(default=None, ge=200)
+
+
+class _ConfigFile(BaseModel):
+    """`cloud_sync_config.json`. Unknown fields are left alone: an older version may read a newer file."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    device_name: str | None = None
+    device: str | None = None
+    bucket: str | None = None
+    mirror: bool = False
+    protected_files: list[str] = Field(default_factory=list)
+    profiles: dict[str, _ProfileLimits] = Field(default_factory=dict)
+    state: dict[str, Any] = Field(default_factory=dict)
+    keystore: KeystoreChoice = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that can be set, resolved. `memory_file` is None when no plaintext mirror is kept."""
+
+    home: Path
+    bucket: str
+    device_name: str
+    profile: DeviceProfile
+    profiles: dict[str, DeviceProfile]
+    memory_file: Path | None
+    protected_files: tuple[str, ...]
+    state: dict[str, Any]
+    keystore: KeystoreChoice
+    claude_dir: Path
+    claude_session_id: str
+    claude_project_dir: str
+    passphrase: SecretStr | None
+    passphrase_file: Path | None
+
+    def profile_for(self, name: str | None) -> DeviceProfile:
+        """The named profile with the user's own limits, or this device's. Raises UsageError."""
+        if not name:
+            return self.profile
+        return self.profiles.get(name.lower()) or profile_named(name)
+
+    def read_passphrase(self) -> str | None:
+        """The passphrase from the environment or its file, else None. Raises LockedError if the file fails."""
+        if self.passphrase is not None:
+            return self.passphrase.get_secret_value()
+        if self.passphrase_file is None:
+            return None
+        try:
+            # One trailing line break is the editor's, not the user's.
+            return self.passphrase_file.read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r")
+        except (OSError, UnicodeDecodeError) as error:
+            raise LockedError(
+                f"the passphrase file cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8'}",
+                operation="read passphrase",
+                subject=str(self.passphrase_file),
+                hint="Check DUALMEM_PASSPHRASE_FILE.",
+            ) from None
+
+
+def load_settings(home: Path | None = None, *, bucket: str | None = None) -> Settings:
+    """The settings for a data home (given, or DUALMEM_HOME, or the platform's user data folder).
+
+    Raises UsageError that names the field when the environment or `cloud_sync_config.json` does not fit.
+    """
+    try:
+        environment = _Environment()
+    except ValidationError as error:
+        raise _unfit(error, "environment", "Correct or unset the variable.") from None
+    resolved = (home or environment.home or Path(platformdirs.user_data_dir("dualmem"))).expanduser().absolute()
+    config = _read_config(resolved / CONFIG_FILE)
+    profiles = _profiles(config)
+    own_profile = (environment.device or config.device or "desktop").lower()
+    memory_file = environment.memory_file_path
+    if memory_file is None and config.mirror:
+        memory_file = Path("memory.json")
+    location = bucket or environment.bucket or config.bucket or str(resolved.parent / f"{resolved.name}-bucket")
+    return Settings(
+        home=resolved,
+        bucket=location if "://" in location else str((resolved.parent / Path(location).expanduser()).absolute()),
+        device_name=config.device_name or "",
+        profile=profiles.get(own_profile) or profile_named(own_profile),
+        profiles=profiles,
+        memory_file=resolved / memory_file.expanduser() if memory_file is not None else None,
+        protected_files=tuple(config.protected_files),
+        state=config.state,
+        keystore=environment.keystore or config.keystore,
+        claude_dir=(environment.claude_config_dir or Path.home() / ".claude").expanduser().absolute(),
+        claude_session_id=environment.claude_session_id or "",
+        claude_project_dir=str(environment.claude_project_dir or ""),
+        passphrase=environment.passphrase,
+        passphrase_file=environment.passphrase_file,
+    )
+
+
+def save_config(home: Path, values: dict[str, Any]) -> None:
+    """Set fields in `cloud_sync_config.json`, keeping every other field as it is. Raises UsageError."""
+    path = home / CONFIG_FILE
+    document = _read_document(path)
+    if all(document.get(name) == value for name, value in values.items()):
+        return
+    document.update(values)
+    temporary = path.with_suffix(".json.tmp")
+    temporary.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.chmod(0o600)
+    temporary.replace(path)
+
+
+def _profiles(config: _ConfigFile) -> dict[str, DeviceProfile]:
+    profiles = dict(PROFILES)
+    for name, limits in config.profiles.items():
+        base = profiles.get(name.lower(), PROFILES["desktop"])
+        given = {field: value for field, value in limits.model_dump().items() if value is not None}
+        profiles[name.lower()] = replace(base, name=name.lower(), **given)
+    return profiles
+
+
+def _read_document(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"{path.name} cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8'}",
+            operation="read settings",
+            subject=str(path),
+            hint="Check the file's rights and encoding.",
+        ) from None
+    try:
+        document = json.loads(text) if text.strip() else {}
+    except (json.JSONDecodeError, RecursionError) as error:
+        where = (
+            f"line {error.lineno}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else "nesting"
+        )
+        raise UsageError(
+            f"{path.name} is not valid JSON ({where})",
+            operation="read settings",
+            subject=str(path),
+            hint="Correct the file, or move it away to use the defaults.",
+        ) from None
+    if not isinstance(document, dict):
+        raise UsageError(
+            f"{path.name} must hold a JSON object",
+            operation="read settings",
+            subject=str(path),
+            hint="Correct the file, or move it away to use the defaults.",
+        )
+    return document
+
+
+def _read_config(path: Path) -> _ConfigFile:
+    try:
+        return _ConfigFile.model_validate(_read_document(path))
+    except ValidationError as error:
+        raise _unfit(error, path.name, f"Correct the field in {path}.") from None
+
+
+def _unfit(error: ValidationError, where: str, hint: str) -> UsageError:
+    first = error.errors(include_input=False, include_url=False)[0]
+    field = ".".join(str(part) for part in first["loc"])
+    return UsageError(f"{where}: {field}: {first['msg']}", operation="read settings", subject=field, hint=hint)
