@@ -6,6 +6,7 @@ The only module that reads the environment.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -122,10 +123,13 @@ def load_settings(home: Path | None = None, *, bucket: str | None = None) -> Set
     memory_file = environment.memory_file_path
     if memory_file is None and config.mirror:
         memory_file = Path("memory.json")
-    location = bucket or environment.bucket or config.bucket or str(resolved.parent / f"{resolved.name}-bucket")
+    if given_bucket := bucket or environment.bucket:
+        location = _location(given_bucket, base=Path.cwd())
+    else:
+        location = _location(config.bucket or f"../{resolved.name}-bucket", base=resolved)
     return Settings(
         home=resolved,
-        bucket=location if "://" in location else str((resolved.parent / Path(location).expanduser()).absolute()),
+        bucket=location,
         device_name=config.device_name or "",
         profile=profiles.get(own_profile) or profile_named(own_profile),
         profiles=profiles,
@@ -152,6 +156,12 @@ def save_config(home: Path, values: dict[str, Any]) -> None:
     temporary.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     temporary.chmod(0o600)
     temporary.replace(path)
+
+
+def _location(text: str, *, base: Path) -> str:
+    """An s3:// address as it is; a folder absolute: typed ones from where the user stands, written ones
+    from the data home that holds the file."""
+    return text if "://" in text else os.path.normpath(base / Path(text).expanduser())
 
 
 def _profiles(config: _ConfigFile) -> dict[str, DeviceProfile]:
@@ -182,7 +192,7 @@ def _read_document(path: Path) -> dict[str, Any]:
             f"line {error.lineno}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else "nesting"
         )
         raise UsageError(
-            f"{path.name} is not valid JSON ({where})",
+            f"{path.name} is not valid JSON ({at})",
             operation="read settings",
             subject=str(path),
             hint="Correct the file, or move it away to use the defaults.",

@@ -1,0 +1,51 @@
+"""Uploading what waits in the outbox, in the order it was sealed, the same bytes on every try."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dualmem_mcp.errors import ConflictError, NotFoundError, StoreUnreachableError
+from dualmem_mcp.ports import ObjectStore, Outbox
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What one run uploaded, what still waits, and why it stopped (empty when nothing waits)."""
+
+    uploaded: int
+    uploaded_bytes: int
+    waiting: int
+    reason: str = ""
+
+
+def deliver(outbox: Outbox, objects: ObjectStore) -> Delivery:
+    """Upload all waiting objects, oldest first, and stop at the first that the store does not take.
+
+    A store that cannot be reached is no error here: the objects go on waiting and `reason` says why.
+    Order matters: a handoff record must never be seen before the package it names.
+    Raises ConflictError if another object lies where one should go, which random names never cause.
+    """
+    uploaded = uploaded_bytes = 0
+    pending = list(outbox.pending())
+    for position, key in enumerate(pending):
+        try:
+            data = outbox.read(key)
+        except NotFoundError:
+            continue  # another process delivered it since we looked
+        try:
+            _put_once(objects, key, data)
+        except StoreUnreachableError as error:
+            return Delivery(uploaded, uploaded_bytes, len(pending) - position, error.message)
+        outbox.remove(key)
+        uploaded += 1
+        uploaded_bytes += len(data)
+    return Delivery(uploaded, uploaded_bytes, 0)
+
+
+def _put_once(objects: ObjectStore, key: str, data: bytes) -> None:
+    try:
+        objects.put(key, data, if_absent=True)
+    except ConflictError:
+        # An earlier try arrived although its answer did not; anything else there is not ours to touch.
+        if objects.get(key) != data:
+            raise
