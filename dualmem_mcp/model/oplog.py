@@ -1,0 +1,130 @@
+"""Ops: every change of the memory as a record that other devices can merge. `docs/ops.md` has the payloads."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Self
+
+from dualmem_mcp.errors import MalformedError
+from dualmem_mcp.model.ids import DeviceId
+
+COUNTER_BITS = 16
+_STAMP = re.compile(r"([0-9a-f]{16})-([0-9a-f]{32})")
+_TAG = re.compile(r"([0-9a-f]{16}-[0-9a-f]{32})\.(0|[1-9][0-9]{0,9})")
+_MAX_ITEM = 2**32 - 1
+
+
+def physical_ticks(instant: datetime) -> int:
+    """The instant as an HLC with counter 0: milliseconds since 1970 UTC in the upper 48 of 64 bits."""
+    return int(instant.timestamp() * 1000) << COUNTER_BITS
+
+
+def next_ticks(last: int, instant: datetime) -> int:
+    """The HLC of the next event after `last`: the clock's time if that is later, else `last` plus one.
+
+    Monotone whatever the clock does. A full counter carries into the milliseconds, so that a clock that
+    stands still or was set back only makes HLCs run ahead of it. Source: Kulkarni et al. 2014, "Logical
+    Physical Clocks", with time and counter packed in one integer.
+    """
+    return max(last + 1, physical_ticks(instant))
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Stamp:
+    """When and where an op was made: HLC ticks (48 bits of milliseconds, 16 of counter), then the device.
+
+    Totally ordered, ties of ticks broken by the device id; unique, as no device uses one tick twice.
+    Text form: 16 hexadecimal digits, `-`, the device id; it sorts as the stamps do.
+    """
+
+    ticks: int
+    device_id: DeviceId
+
+    def __str__(self) -> str:
+        return f"{self.ticks:016x}-{self.device_id}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The stamp of its text form. Raises MalformedError."""
+        match = _STAMP.fullmatch(text)
+        if match is None:
+            raise MalformedError("this is no stamp of an op", operation="parse op", subject=text[:80])
+        return cls(int(match[1], 16), DeviceId(match[2]))
+
+    def to_bytes(self) -> bytes:
+        """24 bytes that sort as the stamps do: ticks big-endian, then the device id's 16 bytes."""
+        return self.ticks.to_bytes(8, "big") + bytes.fromhex(self.device_id)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """The stamp of its 24 bytes."""
+        return cls(int.from_bytes(data[:8], "big"), DeviceId(data[8:24].hex()))
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Tag:
+    """The add-tag of one item of an add-wins set: the stamp of the op that added it, and which of its items.
+
+    Item 0 of `entity.create` and `relation.create` is the entity or relation itself; observations count
+    from 1 in the order of the payload's list. Text form: the stamp, `.`, the item in decimal.
+    """
+
+    SIZE_BYTES = 28
+
+    stamp: Stamp
+    item: int
+
+    def __str__(self) -> str:
+        return f"{self.stamp}.{self.item}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The tag of its text form. Raises MalformedError."""
+        match = _TAG.fullmatch(text)
+        if match is None or int(match[2]) > _MAX_ITEM:
+            raise MalformedError("this is no add-tag of an op", operation="parse op", subject=text[:80])
+        return cls(Stamp.parse(match[1]), int(match[2]))
+
+    def to_bytes(self) -> bytes:
+        """28 bytes: the stamp's 24, then the item big-endian."""
+        return self.stamp.to_bytes() + self.item.to_bytes(4, "big")
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """The tag of its 28 bytes."""
+        return cls(Stamp.from_bytes(data), int.from_bytes(data[24:28], "big"))
+
+
+def split_tags(data: bytes) -> list[Tag]:
+    """The tags of their concatenated bytes."""
+    return [Tag.from_bytes(data[start : start + 28]) for start in range(0, len(data), 28)]
+
+
+class OpKind(StrEnum):
+    """What an op does; new kinds may be added, and a reader keeps those that it does not know."""
+
+    ENTITY_CREATE = "entity.create"
+    ENTITY_SET = "entity.set"
+    ENTITY_DELETE = "entity.delete"
+    OBSERVATION_ADD = "observation.add"
+    OBSERVATION_DELETE = "observation.delete"
+    RELATION_CREATE = "relation.create"
+    RELATION_SET = "relation.set"
+    RELATION_DELETE = "relation.delete"
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One change. `sequence` counts the ops of its device from 1 without gaps; `payload` is a JSON object.
+
+    `kind` is an OpKind, or a text that this version does not know.
+    """
+
+    stamp: Stamp
+    sequence: int
+    kind: str
+    payload: Mapping[str, Any]
