@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dualmem_mcp.errors import UsageError
-
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+# In a Python string a surrogate is always half a pair: a whole pair is one character.
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,30 +76,26 @@ def fold(text: str) -> str:
     return text.lower()
 
 
-def matches(entity: Entity, folded_query: str) -> bool:
-    """Whether the name, the type or one observation holds the query, which `fold` has been applied to."""
+def matches(entity: Entity, query: str) -> bool:
+    """Whether the name, the type or one observation holds the query, in any case; "" is held by all."""
+    form = _code_units if _HALF_PAIR.search(query) else fold
+    wanted = form(query)
     return (
-        folded_query in fold(entity.name)
-        or folded_query in fold(entity.entity_type)
-        or any(folded_query in fold(text) for text in entity.observations)
+        wanted in form(entity.name)
+        or wanted in form(entity.entity_type)
+        or any(wanted in form(text) for text in entity.observations)
     )
 
 
-def check_text(text: str, operation: str) -> str:
-    """The text itself, if it is Unicode text. Raises UsageError if it holds half of a surrogate pair.
+def has_half_pair(text: str) -> bool:
+    """Whether the text holds half of a surrogate pair.
 
-    Such a half can be written in JSON (`"\\ud800"`), but has no UTF-8 form: it could neither be stored as
-    text nor sent back. A NUL is an ordinary character.
+    JSON can write one (`"\\ud800"`), and JavaScript makes one by cutting an emoji; it has no UTF-8 form.
     """
-    if _LONE_SURROGATE.search(text):
-        raise UsageError(
-            "a text holds half of a surrogate pair, which is no character",
-            operation=operation,
-            hint="Send whole characters; a text that was cut inside an emoji has to be cut before or after it.",
-        )
-    return text
+    return _HALF_PAIR.search(text) is not None
 
 
-def replace_lone_surrogates(text: str) -> str:
-    """The text with U+FFFD for every half of a surrogate pair, so that it can be stored."""
-    return _LONE_SURROGATE.sub("\ufffd", text)
+def _code_units(text: str) -> str:
+    """The folded text with one character for each UTF-16 unit, as JavaScript sees it: half an emoji is found in it."""
+    data = fold(text).encode("utf-16-le", "surrogatepass")
+    return "".join(chr(data[at] | data[at + 1] << 8) for at in range(0, len(data), 2))
