@@ -1,0 +1,236 @@
+"""Making a handoff: digest, agents, files and thread sealed into one package, queued, delivered, reported."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import secrets
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from dualmem_mcp.crypto.envelope import Algorithm, ObjectKind, Place, Section, seal_object
+from dualmem_mcp.errors import DualmemError
+from dualmem_mcp.handoff.brief import build_brief, natural_budget
+from dualmem_mcp.handoff.channel import Channel, manifest_key, package_key
+from dualmem_mcp.handoff.delivery import Delivery, deliver
+from dualmem_mcp.handoff.manifest import CarriedFile, PackageManifest, manifest_to_json, record_to_json
+from dualmem_mcp.handoff.reconstruct import open_package
+from dualmem_mcp.handoff.thread import CHUNK_BYTES, ThreadPlan, plan_thread, thread_sections
+from dualmem_mcp.model.conversation import Session
+from dualmem_mcp.model.cost import request_cost_usd
+from dualmem_mcp.model.device import DeviceProfile
+from dualmem_mcp.model.digest import Digest
+from dualmem_mcp.model.handoff import HandoffRecord
+from dualmem_mcp.model.ids import HandoffId
+from dualmem_mcp.model.project import ProjectFile
+from dualmem_mcp.ports import Progress, no_progress
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What one handoff carries: the conversation, its digest, the session's files byte for byte, the
+    project's files and the user's opaque state."""
+
+    session: Session
+    digest: Digest
+    thread: Sequence[tuple[str, bytes]]
+    project_files: Sequence[ProjectFile]
+    state: Mapping[str, Any]
+    definition_changes: Sequence[Mapping[str, Any]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HandoffResult:
+    """A finished handoff: its record and the report for the user (the contract's *handoff* fields)."""
+
+    record: HandoffRecord
+    report: dict[str, Any]
+
+
+def hand_over(
+    content: Content,
+    *,
+    channel: Channel,
+    target: DeviceProfile,
+    steps: Steps,
+    progress: Progress = no_progress,
+) -> HandoffResult:
+    """Seal the content, queue it durably, deliver it if the bucket can be reached, and report.
+
+    `queued` in the report is true when the bucket could not be reached: nothing is lost, and the next
+    handoff delivers it. Raises DiskFullError when this device cannot even queue it.
+    """
+    session = content.session
+    brief = build_brief(content.digest, token_budget=natural_budget(content.digest))
+    warnings = [*session.warnings]
+
+    progress(2, 5, "sealing")
+    with steps.step("seal") as facts:
+        sealed = _seal(content, channel, digest_tokens=brief.tokens, warnings=warnings)
+        facts["bytes"] = len(sealed.package)
+
+    progress(3, 5, "queueing")
+    with steps.step("queue") as facts:
+        # The package first: once the record is queued, everything it names must be on the disk.
+        channel.packages.write(sealed.record.handoff_id, sealed.package, made_here=True)
+        for key, data in sealed.objects:
+            channel.outbox.add(key, data)
+            facts["bytes"] = facts.get("bytes", 0) + len(data)
+        channel.catalogue.save_session(session)
+        channel.catalogue.save_handoff(sealed.record)
+
+    progress(4, 5, "uploading")
+    with steps.step("upload") as facts:
+        delivery = deliver(channel.outbox, channel.objects)
+        facts["bytes"] = delivery.uploaded_bytes
+        facts["ok"] = not delivery.waiting
+        facts["cost_usd"] = request_cost_usd(channel.objects.location, writes=delivery.uploaded)
+    if delivery.waiting:
+        warnings.append(f"not uploaded yet: {delivery.reason}; it is queued, run the handoff again to deliver it")
+
+    # The sealed bytes are opened once more as the other device will: what cannot be read back is not handed over.
+    with steps.step("verify") as facts:
+        opened = open_package(channel, sealed.record)
+        build_brief(opened.digest, token_budget=target.context_tokens, max_agents=target.max_agents)
+        facts["bytes"] = len(sealed.package)
+
+    progress(5, 5, "done")
+    transcript_bytes = sum(len(data) for _, data in content.thread)
+    carried_bytes = sealed.plain_bytes
+    report: dict[str, Any] = {
+        "handoff_id": sealed.record.handoff_id,
+        "conversation_id": session.conversation_id,
+        "title": session.title,
+        "message_count": session.message_count,
+        "visible_tokens": session.visible_tokens,
+        "digest_tokens": brief.tokens,
+        "reduction": round(1 - brief.tokens / session.visible_tokens, 4) if session.visible_tokens else 0.0,
+        "transcript_bytes": transcript_bytes,
+        "package_bytes": len(sealed.package),
+        "compression_ratio": round(carried_bytes / len(sealed.package), 2),
+        "fidelity": dict(brief.completeness),
+        "operations": steps.as_list(),
+        "queued": bool(delivery.waiting),
+        "mobile_ready": not delivery.waiting,
+        "estimated_reconstruction_ms": steps.duration_of("verify"),
+        "duration_ms": steps.duration_ms,
+        "warnings": warnings,
+    }
+    return HandoffResult(sealed.record, report)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sealed:
+    record: HandoffRecord
+    package: bytes
+    objects: Sequence[tuple[str, bytes]]
+    """Everything to be uploaded, in order: keys first, the handoff record last."""
+    plain_bytes: int
+
+
+def _seal(content: Content, channel: Channel, *, digest_tokens: int, warnings: list[str]) -> _Sealed:
+    session, vault = content.session, channel.vault
+    handoff_id = HandoffId(secrets.token_hex(16))
+    created_at = channel.clock.now()
+    base = _usable_base(content, channel, warnings)
+    key = package_key(handoff_id)
+    plan = plan_thread(content.thread, handoff_id=handoff_id, package_key=key, base=base)
+    files_blob, carried = _pack_files(content.project_files)
+    manifest = PackageManifest(
+        handoff_id=handoff_id,
+        conversation_id=session.conversation_id,
+        created_at=created_at,
+        device_id=vault.device_id,
+        device_name=vault.device_name,
+        base=base.handoff_id if base and len(plan.sources.keys() - {handoff_id}) else None,
+        stream_size=len(plan.stream),
+        chunk_size=CHUNK_BYTES,
+        sources=plan.sources,
+        thread=plan.files,
+        files=carried,
+        facts={
+            "title": session.title,
+            "cwd": session.cwd,
+            "project": session.project,
+            "git_branch": session.git_branch,
+            "client_version": session.version,
+            "model": session.model,
+            "permission_mode": session.permission_mode,
+            "message_count": session.message_count,
+            "last_turn_uuid": _last_uuid(session),
+        },
+    )
+    sections = [
+        Section("manifest", manifest_to_json(manifest)),
+        Section("digest", digest_to_json(content.digest)),
+        Section("agents", agents_to_json(session, content.definition_changes)),
+        Section("state", json.dumps(dict(content.state), ensure_ascii=False).encode("utf-8", "surrogatepass")),
+        Section("files", files_blob),
+        *thread_sections(plan.stream),
+    ]
+    conversation_key, key_objects = channel.conversation_key(session.conversation_id)
+    package = channel.seal(ObjectKind.PACKAGE, key, sections, conversation_key)
+    record = HandoffRecord(
+        handoff_id=handoff_id,
+        conversation_id=session.conversation_id,
+        title=session.title,
+        cwd=session.cwd,
+        created_at=created_at,
+        device_id=vault.device_id,
+        device_name=vault.device_name,
+        base=manifest.base,
+        package_key=key,
+        package_bytes=len(package),
+        manifest_key="",
+        message_count=session.message_count,
+        visible_tokens=session.visible_tokens,
+        digest_tokens=digest_tokens,
+        last_turn_uuid=_last_uuid(session),
+    )
+    statement = record_to_json(record)
+    record_key = manifest_key(vault, session.conversation_id, hashlib.sha256(statement).hexdigest())
+    sealed_record = channel.seal(ObjectKind.MANIFEST, record_key, [Section("record", statement)], conversation_key)
+    return _Sealed(
+        record=dataclasses.replace(record, manifest_key=record_key),
+        package=package,
+        objects=[*key_objects, (key, package), (record_key, sealed_record)],
+        plain_bytes=sum(len(section.data) for section in sections),
+    )
+
+
+def _usable_base(content: Content, channel: Channel, warnings: list[str]) -> PackageManifest | None:
+    """The manifest of the conversation's newest handoff, if everything it refers to is still there."""
+    newest = channel.catalogue.handoffs(content.session.conversation_id)[:1]
+    if not newest:
+        return None
+    try:
+        base = open_package(channel, newest[0]).manifest
+        waiting = set(channel.outbox.pending())
+        for key in base.sources.values():
+            if key not in waiting:
+                channel.objects.stat(key)
+    except StoreUnreachableError:
+        # Offline and not kept here: everything travels anew, which costs bytes and loses nothing.
+        return None
+    except DualmemError as error:
+        warnings.append(f"the last handoff cannot be built upon ({error.message}); everything is sent anew")
+        return None
+    return base
+
+
+def _pack_files(files: Sequence[ProjectFile]) -> tuple[bytes, tuple[CarriedFile, ...]]:
+    carried, pieces, position = [], [], 0
+    for file in files:
+        carried.append(CarriedFile(file.kind, file.name, len(file.data), file.sha256, file.order, position))
+        pieces.append(file.data)
+        position += len(file.data)
+    return b"".join(pieces), tuple(carried)
+
+
+def _last_uuid(session: Session) -> str:
+    return session.turns[-1].uuid if session.turns else ""

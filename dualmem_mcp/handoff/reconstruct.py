@@ -1,0 +1,195 @@
+"""Taking a conversation up on another device: find its newest handoff, open it, fit a brief to the device."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from dualmem_mcp.crypto.envelope import ObjectKind, SealedReader
+from dualmem_mcp.errors import DualmemError, NotFoundError, StoreUnreachableError, TamperedError
+from dualmem_mcp.handoff.agent_states import agents_from_json
+from dualmem_mcp.handoff.channel import Channel, manifest_prefix
+from dualmem_mcp.handoff.manifest import CarriedFile, PackageManifest, manifest_from_json, record_from_json
+from dualmem_mcp.handoff.thread import read_thread
+from dualmem_mcp.model.digest import Digest
+from dualmem_mcp.model.handoff import HandoffRecord
+from dualmem_mcp.model.ids import ConversationId, HandoffId
+
+KEEP_LIMIT_BYTES = 16 << 20
+"""Packages up to this size are kept whole on the device that resumes them, for use offline."""
+
+_FETCHES_AT_ONCE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Refresh:
+    """What a look at the bucket brought: handoffs not known before, and warnings."""
+
+    found: int
+    warnings: tuple[str, ...] = ()
+
+
+def refresh_catalogue(channel: Channel, conversation_id: ConversationId | None = None) -> Refresh:
+    """Record the handoffs that other devices put into the bucket since the last look.
+
+    A bucket that cannot be reached, and single records that do not open, are warnings: what is known on
+    this device stays usable.
+    """
+    known = channel.catalogue.manifest_keys()
+    prefix = manifest_prefix(channel.vault, conversation_id)
+    try:
+        unseen = [info.key for info in channel.objects.list(prefix) if info.key not in known]
+    except StoreUnreachableError as error:
+        return Refresh(0, (f"the bucket cannot be reached ({error.message}); showing what this device has",))
+    warnings: list[str] = []
+    found = 0
+    with ThreadPoolExecutor(max_workers=_FETCHES_AT_ONCE) as pool:
+        for outcome in pool.map(lambda key: _fetch_record(channel, key), unseen):
+            if isinstance(outcome, HandoffRecord):
+                channel.catalogue.save_handoff(outcome)
+                found += 1
+            else:
+                warnings.append(f"a handoff was passed over: {outcome.message}")
+    return Refresh(found, tuple(warnings))
+
+
+def _fetch_record(channel: Channel, key: str) -> HandoffRecord | DualmemError:
+    try:
+        data = channel.objects.get(key)
+        reader = channel.open(ObjectKind.MANIFEST, key, lambda start, length: data[start : start + length])
+        return record_from_json(reader.read_section("record"), manifest_key=key)
+    except DualmemError as error:
+        return error
+
+
+def find_handoff(channel: Channel, conversation_id: ConversationId | None) -> HandoffRecord:
+    """The newest handoff of the conversation, or of all. Raises NotFoundError."""
+    if conversation_id is None:
+        record = channel.catalogue.newest_handoff()
+        if record is None:
+            raise NotFoundError(
+                "no conversation has been handed over yet",
+                operation="resume",
+                hint="Run `dualmem handoff` on the device that has the conversation.",
+            )
+        return record
+    records = channel.catalogue.handoffs(conversation_id)
+    if not records:
+        raise NotFoundError(
+            f"conversation {conversation_id} has not been handed over",
+            operation="resume",
+            subject=conversation_id,
+            hint="`dualmem conversations` lists those that were; `dualmem handoff` hands one over.",
+        )
+    return records[0]
+
+
+class OpenedPackage:
+    """One handoff's package, its sections opened as they are asked for."""
+
+    def __init__(self, channel: Channel, key: str, reader: SealedReader) -> None:
+        self._channel = channel
+        self._reader = reader
+        self.key = key
+
+    @cached_property
+    def manifest(self) -> PackageManifest:
+        """What the package says of itself. Raises TamperedError."""
+        return manifest_from_json(self._reader.read_section("manifest"))
+
+    @cached_property
+    def digest(self) -> Digest:
+        """The conversation's digest. Raises TamperedError."""
+        return Digest.from_json(_json(self._reader.read_section("digest"), "digest"))
+
+    @cached_property
+    def agents(self) -> dict[str, Any]:
+        """The agents section: model, permission mode, agents, changed definitions. Raises TamperedError."""
+        return agents_from_json(self._reader.read_section("agents"))
+
+    @cached_property
+    def state(self) -> dict[str, Any]:
+        """The opaque state that was handed over. Raises TamperedError."""
+        state = _json(self._reader.read_section("state"), "state")
+        return state if isinstance(state, dict) else {}
+
+    def carried_files(self, kinds: Sequence[str] = ()) -> list[tuple[CarriedFile, bytes]]:
+        """The files of those kinds (all if none is named) with their bytes. Raises TamperedError."""
+        files = [file for file in self.manifest.files if not kinds or file.kind in kinds]
+        if not files:
+            return []
+        blob = self._reader.read_section("files")
+        return [(file, blob[file.offset : file.offset + file.size]) for file in files]
+
+    def thread_files(self, names: Sequence[str] | None = None) -> dict[str, bytes]:
+        """Name and bytes of the session's files, checked. Raises TamperedError, NotFoundError."""
+        return dict(read_thread(self.manifest, self._open_source, names))
+
+    def _open_source(self, handoff_id: HandoffId) -> SealedReader:
+        if handoff_id == self.manifest.handoff_id:
+            return self._reader
+        key = self.manifest.sources.get(handoff_id)
+        if key is None:
+            raise TamperedError(
+                "the package refers to a package that it does not name",
+                operation="read thread",
+                subject=self.key,
+                hint="Hand the conversation over again from the device that has it.",
+            )
+        return _reader_of(self._channel, handoff_id, key)
+
+
+def open_package(channel: Channel, record: HandoffRecord) -> OpenedPackage:
+    """The package of a handoff, from this device where it is kept, else by ranges from the bucket.
+
+    Raises NotFoundError if it is gone, StoreUnreachableError, TamperedError.
+    """
+    opened = OpenedPackage(channel, record.package_key, _reader_of(channel, record.handoff_id, record.package_key))
+    if (opened.manifest.handoff_id, opened.manifest.conversation_id) != (record.handoff_id, record.conversation_id):
+        raise TamperedError(
+            "the package is another handoff's than the record says",
+            operation="open package",
+            subject=record.handoff_id,
+            hint="Hand the conversation over again from the device that has it.",
+        )
+    return opened
+
+
+def keep_package(channel: Channel, record: HandoffRecord, package: OpenedPackage) -> bool:
+    """Keep the package and those it builds on, whole, for use offline; False if they are too large."""
+    missing = [
+        (holder, key)
+        for holder, key in {**package.manifest.sources, record.handoff_id: record.package_key}.items()
+        if channel.packages.read(holder, length=1) is None
+    ]
+    if not missing:
+        return True
+    sizes = {key: channel.objects.stat(key).size_bytes for _, key in missing}
+    if sum(sizes.values()) > KEEP_LIMIT_BYTES:
+        return False
+    for holder, key in missing:
+        channel.packages.write(holder, channel.objects.get(key), made_here=False)
+    return True
+
+
+def _reader_of(channel: Channel, handoff_id: HandoffId, key: str) -> SealedReader:
+    def read(start: int, length: int) -> bytes:
+        kept = channel.packages.read(handoff_id, start=start, length=length)
+        return kept if kept is not None else channel.objects.get(key, start=start, length=length)
+
+    return channel.open(ObjectKind.PACKAGE, key, read)
+
+
+def _json(data: bytes, what: str) -> Any:
+    try:
+        return json.loads(data.decode("utf-8", "surrogatepass"))
+    except (ValueError, RecursionError):
+        raise TamperedError(
+            f"the {what} section is not the JSON it should be",
+            operation=f"read {what}",
+            hint="Hand the conversation over again; if that fails too, update dualmem on both devices.",
+        ) from None

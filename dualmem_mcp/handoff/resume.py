@@ -1,0 +1,132 @@
+"""The brief of a handed-over conversation with everything that the resuming side can act on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, is_dataclass
+from datetime import datetime
+from typing import Any
+
+from dualmem_mcp.errors import StoreUnreachableError
+from dualmem_mcp.handoff.brief import Brief, build_brief
+from dualmem_mcp.handoff.channel import Channel
+from dualmem_mcp.handoff.reconstruct import OpenedPackage, find_handoff, keep_package, open_package, refresh_catalogue
+from dualmem_mcp.handoff.steps import Steps
+from dualmem_mcp.model.device import DeviceProfile
+from dualmem_mcp.model.digest import Digest
+from dualmem_mcp.model.handoff import HandoffRecord
+from dualmem_mcp.model.ids import ConversationId
+from dualmem_mcp.ports import Progress, no_progress
+
+Since = Callable[[HandoffRecord, OpenedPackage], dict[str, Any]]
+"""Tells what this device knows of the conversation that is newer than the handoff."""
+
+ProtectedCheck = Callable[[OpenedPackage], Sequence[str]]
+"""Compares the protected files that were carried with the ones on this device; differences as sentences."""
+
+
+def resume(
+    conversation_id: ConversationId | None,
+    *,
+    channel: Channel,
+    profile: DeviceProfile,
+    token_budget: int,
+    since: Since,
+    protected_check: ProtectedCheck,
+    progress: Progress = no_progress,
+) -> dict[str, Any]:
+    """The contract's *brief* fields for the newest handoff of the conversation, or of all.
+
+    Works from what this device keeps when the bucket cannot be reached. Raises NotFoundError,
+    StoreUnreachableError if the package is not kept here, TamperedError, LockedError.
+    """
+    steps = Steps()
+    progress(0, 3, "looking for handoffs")
+    with steps.step("fetch"):
+        refreshed = refresh_catalogue(channel, conversation_id)
+        record = find_handoff(channel, conversation_id)
+    warnings = [*refreshed.warnings]
+
+    progress(1, 3, "opening")
+    with steps.step("open"):
+        package = open_package(channel, record)
+        digest = package.digest
+
+    progress(2, 3, "writing the brief")
+    with steps.step("reconstruct"):
+        since_handoff = since(record, package)
+        warnings += protected_check(package)
+        brief = build_brief(digest, token_budget=token_budget, max_agents=profile.max_agents)
+
+    with steps.step("keep"):
+        try:
+            if not keep_package(channel, record, package):
+                warnings.append("the package is too large to be kept on this device; its thread needs the bucket")
+        except StoreUnreachableError as error:
+            warnings.append(f"the package could not be kept for use offline: {error.message}")
+    progress(3, 3, "done")
+    return {
+        "conversation_id": record.conversation_id,
+        "handoff_id": record.handoff_id,
+        "title": record.title,
+        "brief": brief.text,
+        "brief_tokens": brief.tokens,
+        **_parts(digest, brief, package),
+        "since_handoff": since_handoff,
+        "timings_ms": {name: steps.duration_of(name) for name in ("fetch", "open", "reconstruct")},
+        "completeness": _plain(brief.completeness),
+        "warnings": warnings,
+    }
+
+
+def _parts(digest: Digest, brief: Brief, package: OpenedPackage) -> dict[str, Any]:
+    """The digest's parts under the contract's names; the whole lists, of which the brief shows what fits."""
+    resumption = digest.resumption
+    return {
+        "sections": [_plain(section) for section in brief.sections],
+        "resumption_point": {
+            "last_request": {"text": resumption.last_request.text, "uuid": resumption.last_request.uuid},
+            "last_reply": {"text": resumption.last_reply.text, "uuid": resumption.last_reply.uuid},
+            "pending_tools": [
+                {"name": tool.name, "input": tool.input, "uuid": tool.uuid} for tool in resumption.pending_tools
+            ],
+            "git": resumption.git.to_json(),
+        },
+        "requests": [{"text": request.text, "uuid": request.uuid} for request in digest.requests],
+        "decisions": [
+            {"text": decision.text, "uuid": decision.uuid, "origin": decision.origin} for decision in digest.decisions
+        ],
+        "active_files": [
+            {
+                "path": file.path,
+                "operations": dict(file.operations),
+                "last_operation": file.last_operation,
+                "uuid": file.uuid,
+            }
+            for file in digest.files
+        ],
+        "commands": [command.to_json() for command in digest.commands],
+        "tasks": [task.to_json() for task in digest.tasks],
+        "agents": [
+            {
+                "id": agent.id,
+                "type": agent.type,
+                "description": agent.description,
+                "status": agent.status,
+                "result": agent.result or agent.last_message,
+            }
+            for agent in digest.agents
+        ],
+    }
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(asdict(value))
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return value
