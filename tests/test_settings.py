@@ -1,0 +1,138 @@
+"""Settings: what wins over what, and how a setting that does not fit is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dualmem_mcp.errors import LockedError, UsageError
+from dualmem_mcp.settings import CONFIG_FILE, load_settings, save_config
+
+VARIABLES = (
+    "DUALMEM_HOME",
+    "DUALMEM_BUCKET",
+    "DUALMEM_PASSPHRASE",
+    "DUALMEM_PASSPHRASE_FILE",
+    "DUALMEM_DEVICE",
+    "DUALMEM_KEYSTORE",
+    "MEMORY_FILE_PATH",
+    "CLAUDE_CONFIG_DIR",
+    "CLAUDE_CODE_SESSION_ID",
+    "CLAUDE_PROJECT_DIR",
+)
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+
+
+def write_config(home: Path, document: object) -> None:
+    home.mkdir(parents=True, exist_ok=True)
+    (home / CONFIG_FILE).write_text(json.dumps(document), encoding="utf-8")
+
+
+def test_defaults(tmp_path: Path) -> None:
+    settings = load_settings(tmp_path / "home")
+    assert settings.home == tmp_path / "home"
+    assert settings.bucket == str(tmp_path / "home-bucket")
+    assert settings.profile.name == "desktop"
+    assert settings.memory_file is None
+    assert settings.claude_dir == Path.home() / ".claude"
+    assert settings.read_passphrase() is None
+
+
+def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_config(tmp_path, {"bucket": "s3://from-file/x", "device": "ios", "device_name": "mine", "unknown": 1})
+    assert load_settings(tmp_path).bucket == "s3://from-file/x"
+    assert load_settings(tmp_path).profile.name == "ios"
+    monkeypatch.setenv("DUALMEM_BUCKET", "s3://from-env/y")
+    monkeypatch.setenv("DUALMEM_DEVICE", "android")
+    settings = load_settings(tmp_path)
+    assert (settings.bucket, settings.profile.name, settings.device_name) == ("s3://from-env/y", "android", "mine")
+    assert load_settings(tmp_path, bucket="s3://given/z").bucket == "s3://given/z"
+
+
+def test_empty_variables_count_as_unset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in VARIABLES:
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("DUALMEM_HOME", str(tmp_path))
+    assert load_settings().profile.name == "desktop"
+
+
+def test_folders_are_taken_from_where_they_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_config(tmp_path / "home", {"bucket": "../shared-bucket"})
+    assert load_settings(tmp_path / "home").bucket == str(tmp_path / "shared-bucket")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert load_settings(tmp_path / "home", bucket="b").bucket == str(tmp_path / "elsewhere" / "b")
+
+
+def test_profiles_can_be_set_and_added(tmp_path: Path) -> None:
+    write_config(tmp_path, {"profiles": {"desktop": {"context_tokens": 30_000}, "watch": {"context_tokens": 500}}})
+    settings = load_settings(tmp_path)
+    assert settings.profile.context_tokens == 30_000
+    assert settings.profile_for("watch").context_tokens == 500
+    assert settings.profile_for("ios").context_tokens == 4_000
+    with pytest.raises(UsageError, match="no device profile 'toaster'"):
+        settings.profile_for("toaster")
+
+
+def test_the_mirror_is_off_unless_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_config(tmp_path, {"mirror": True})
+    assert load_settings(tmp_path).memory_file == tmp_path / "memory.json"
+    monkeypatch.setenv("MEMORY_FILE_PATH", "graph.jsonl")
+    assert load_settings(tmp_path).memory_file == tmp_path / "graph.jsonl"
+    monkeypatch.setenv("MEMORY_FILE_PATH", str(tmp_path / "a" / "b.jsonl"))
+    assert load_settings(tmp_path).memory_file == tmp_path / "a" / "b.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not valid JSON"),
+        ("[1]", "must hold a JSON object"),
+        ('{"bucket": 3}', "bucket"),
+        ('{"profiles": {"ios": {"context_tokens": 5}}}', "profiles.ios.context_tokens"),
+        ('{"keystore": "shelf"}', "keystore"),
+        ("[" * 100_000, "not valid JSON"),
+    ],
+)
+def test_a_config_that_does_not_fit_is_named(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / CONFIG_FILE).write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError, match=message) as caught:
+        load_settings(tmp_path)
+    assert caught.value.hint
+
+
+def test_a_config_that_is_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / CONFIG_FILE).write_bytes(b"\xff\xfe{\x00}\x00")
+    with pytest.raises(UsageError, match="not UTF-8"):
+        load_settings(tmp_path)
+
+
+def test_saving_keeps_other_fields(tmp_path: Path) -> None:
+    write_config(tmp_path, {"state": {"mood": 0.25}, "somebody_elses": [1, 2]})
+    save_config(tmp_path, {"bucket": "s3://b/p"})
+    document = json.loads((tmp_path / CONFIG_FILE).read_text(encoding="utf-8"))
+    assert document == {"state": {"mood": 0.25}, "somebody_elses": [1, 2], "bucket": "s3://b/p"}
+    assert (tmp_path / CONFIG_FILE).stat().st_mode & 0o777 == 0o600
+
+
+def test_the_passphrase_comes_from_its_variable_or_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "secret").write_text("four random words \n", encoding="utf-8")
+    monkeypatch.setenv("DUALMEM_PASSPHRASE_FILE", str(tmp_path / "secret"))
+    assert load_settings(tmp_path).read_passphrase() == "four random words "
+    monkeypatch.setenv("DUALMEM_PASSPHRASE", "from the variable")
+    settings = load_settings(tmp_path)
+    assert settings.read_passphrase() == "from the variable"
+    assert "from the variable" not in repr(settings)
+
+
+def test_a_missing_passphrase_file_is_locked_not_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DUALMEM_PASSPHRASE_FILE", str(tmp_path / "nothing"))
+    with pytest.raises(LockedError, match="cannot be read"):
+        load_settings(tmp_path).read_passphrase()
