@@ -24,8 +24,9 @@ class ObjectInfo:
 class ObjectStore(Protocol):
     """Immutable-by-convention objects under string keys: a folder or an S3 bucket with a prefix.
 
-    Keys are relative to the store's root, use `/`, and match `[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*` with
-    no component `.` or `..`. Every method raises StoreUnreachableError when the store cannot be reached
+    Keys are relative to the store's root: components of `[A-Za-z0-9._-]`, none of which starts with `.`,
+    joined by `/`; at most 128 characters a component and 512 in all (else UsageError). No object's key is
+    a folder of another's. A listing may hold objects that others put there. Every method raises StoreUnreachableError when the store cannot be reached
     (after its own bounded retries), StoreRefusedError when it answers but forbids. Reads and
     unconditional puts and deletes are idempotent.
     """
