@@ -6,6 +6,7 @@
     ├── NotFoundError             3  no such conversation, vault, section, file
     ├── LockedError               4  wrong passphrase, key missing, database does not open with this key
     ├── TamperedError             5  sealed data changed, cut short or put in another's place
+    │   └── NewerFormatError      5  sealed data of a format unknown here: of a newer version, or changed
     ├── StoreUnreachableError     6  the bucket or the disk cannot be reached or written
     │   ├── StoreRefusedError     6  the bucket answers, but cannot be used (rights, conditional writes)
     │   └── DiskFullError         6  no space left on this device
@@ -61,6 +62,10 @@ class TamperedError(DualmemError):
     """Sealed data does not authenticate: changed, cut short, or put in another's place."""
 
     exit_code = 5
+
+
+class NewerFormatError(TamperedError):
+    """Sealed data states a format that this version does not know: written by a newer one, or changed."""
 
 
 class StoreUnreachableError(DualmemError):
