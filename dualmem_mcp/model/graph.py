@@ -96,6 +96,6 @@ def has_half_pair(text: str) -> bool:
 
 
 def _code_units(text: str) -> str:
-    """The folded text with one character for each UTF-16 unit, as JavaScript sees it: half an emoji is found in it."""
+    """The folded text, one character for each UTF-16 unit as in JavaScript: half an emoji is found in it."""
     data = fold(text).encode("utf-16-le", "surrogatepass")
     return "".join(chr(data[at] | data[at + 1] << 8) for at in range(0, len(data), 2))

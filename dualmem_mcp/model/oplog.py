@@ -13,8 +13,9 @@ from dualmem_mcp.errors import MalformedError
 from dualmem_mcp.model.ids import DeviceId
 
 COUNTER_BITS = 16
-_STAMP = re.compile(r"([0-9a-f]{16})-([0-9a-f]{32})")
-_TAG = re.compile(r"([0-9a-f]{16}-[0-9a-f]{32})\.(0|[1-9][0-9]{0,9})")
+# The first digit keeps ticks below 2**63, where SQLite's integers end (the year 6429).
+_STAMP = re.compile(r"([0-7][0-9a-f]{15})-([0-9a-f]{32})")
+_TAG = re.compile(r"([0-7][0-9a-f]{15}-[0-9a-f]{32})\.(0|[1-9][0-9]{0,9})")
 _MAX_ITEM = 2**32 - 1
 
 

@@ -1,0 +1,49 @@
+"""How texts of other people lie in columns of type ANY, and times in columns of type TEXT.
+
+A text is TEXT; one with half a surrogate pair, which UTF-8 cannot express, is a BLOB of its WTF-8 bytes. The
+same text always lies there in the same form, so that equality and uniqueness hold.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from dualmem_mcp.model.graph import has_half_pair
+
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
+
+
+def to_column(text: str) -> str | bytes:
+    """The value to bind for a text."""
+    return text.encode("utf-8", "surrogatepass") if has_half_pair(text) else text
+
+
+def from_column(value: str | bytes) -> str:
+    """The text of a column's value."""
+    return value if isinstance(value, str) else value.decode("utf-8", "surrogatepass")
+
+
+def text_digest(text: str) -> bytes:
+    """16 bytes of BLAKE2b over the text's UTF-8 (WTF-8): equal for equal texts and, in practice, for no others."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def to_json(value: Mapping[str, Any]) -> str:
+    """Compact JSON of an object, as UTF-8 text; only halves of surrogate pairs are escaped."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _HALF_PAIR.sub(lambda half: f"\\u{ord(half[0]):04x}", text)
+
+
+def to_time(instant: datetime) -> str:
+    """The instant in ISO 8601, UTC, with microseconds: sorts as the instants do."""
+    return instant.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def from_time(text: str) -> datetime:
+    """The instant, in UTC."""
+    return datetime.fromisoformat(text)

@@ -1,0 +1,341 @@
+"""memory.db: one connection policy for every thread and process that uses it.
+
+Raw 256-bit key, write-ahead log, `BEGIN IMMEDIATE` for writes, and `synchronous = FULL`: a write that was
+acknowledged is on the disk, also after a power cut. That costs one fsync a write (0.3 ms on an SSD) where
+NORMAL would lose the last writes of a machine that stops; memory is written seldom and meant to stay.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, Protocol, Self
+
+from sqlcipher3 import dbapi2
+
+from dualmem_mcp.errors import (
+    DiskFullError,
+    DualmemError,
+    LockedError,
+    StoreRefusedError,
+    StoreUnreachableError,
+    TamperedError,
+    UsageError,
+)
+from dualmem_mcp.stores.migrations import migrate
+
+KEY_BYTES: Final = 32
+# Source: https://sqlite.org/wal.html#walresetbug; versions 3.7.0 to 3.51.2 can corrupt a database that two
+# connections use.
+OLDEST_SQLITE: Final = (3, 51, 3)
+BUSY_TIMEOUT_SECONDS: Final = 30.0
+_IDLE_CONNECTIONS: Final = 4
+_FREE_BYTES_WHEN_FULL: Final = 1 << 20
+
+# Primary result codes. Source: https://sqlite.org/rescode.html
+_PERM, _BUSY, _LOCKED, _NOMEM, _READONLY, _IOERR, _CORRUPT = 3, 5, 6, 7, 8, 10, 11
+_FULL, _CANTOPEN, _PROTOCOL, _TOOBIG, _NOTADB = 13, 14, 15, 18, 26
+# After these a connection is not used again: SQLCipher remembers the fault for good.
+_FATAL: Final = frozenset({_IOERR, _CORRUPT, _NOTADB, _NOMEM})
+
+_Meaning = tuple[type[DualmemError], str, str]
+_UNWRITTEN: Final[_Meaning] = (
+    StoreUnreachableError,
+    "memory.db cannot be read or written",
+    "Check the rights on {folder}, and that its disk is present and healthy.",
+)
+_BUSY_TOO_LONG: Final[_Meaning] = (
+    StoreUnreachableError,
+    f"memory.db has been busy for {BUSY_TIMEOUT_SECONDS:.0f} seconds; nothing was changed",
+    "Another program is writing to it: try again when it has finished.",
+)
+_MEANINGS: Final[dict[int | None, _Meaning]] = {
+    _NOTADB: (
+        LockedError,
+        "memory.db does not open with this device's key",
+        "Check that the key belongs to this data home. If it does, the file's beginning is damaged: use a backup.",
+    ),
+    _CORRUPT: (
+        TamperedError,
+        "memory.db is damaged: a page of it does not authenticate",
+        "Run `dualmem doctor`, and put a backup in its place; the file was left as it is.",
+    ),
+    _FULL: (
+        DiskFullError,
+        "there is no space left to write memory.db; nothing was changed",
+        "Free some space where {folder} lies, then try again.",
+    ),
+    _TOOBIG: (UsageError, "a value is too large to be stored", "A text can have up to 1,000,000,000 bytes."),
+    _BUSY: _BUSY_TOO_LONG,
+    _LOCKED: _BUSY_TOO_LONG,
+    _PROTOCOL: _BUSY_TOO_LONG,
+    _PERM: _UNWRITTEN,
+    _READONLY: _UNWRITTEN,
+    _CANTOPEN: _UNWRITTEN,
+    _IOERR: _UNWRITTEN,
+}
+
+
+class Cursor(Protocol):
+    """What a statement returns: rows as tuples."""
+
+    rowcount: int
+    lastrowid: int
+
+    def fetchone(self) -> Any: ...
+    def fetchall(self) -> list[Any]: ...
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+class Connection(Protocol):
+    """A connection inside a transaction of `Database.read` or `Database.write`."""
+
+    @property
+    def in_transaction(self) -> bool: ...
+    def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> Cursor: ...
+    def executemany(self, sql: str, parameters: Iterable[Sequence[Any]], /) -> Cursor: ...
+    def close(self) -> None: ...
+
+
+class Database:
+    """The encrypted database of one data home, for use from any thread, beside any other processes.
+
+    Readers see one state of the database and never wait for writers; writers take turns, and wait up to
+    30 seconds for those of other processes. A transaction of the same thread must not be opened inside
+    another one's write: it would wait for itself.
+    """
+
+    def __init__(self, path: Path, key: bytes) -> None:
+        """Use `Database.open`."""
+        self.path = path
+        self._key = key
+        self._writing = threading.Lock()
+        self._idle: list[Connection] = []
+        self._idle_lock = threading.Lock()
+        self._closed = False
+
+    @classmethod
+    def open(cls, path: Path, key: bytes) -> Self:
+        """The database in that file, made if there is none, with its schema brought up to date.
+
+        Raises LockedError if the key does not open it, TamperedError if it is damaged, StoreRefusedError
+        if a newer version has changed it, StoreUnreachableError or DiskFullError if it cannot be written.
+        No file that does not open is ever replaced.
+        """
+        if len(key) != KEY_BYTES:
+            raise ValueError(f"the key has {len(key)} bytes, not {KEY_BYTES}")
+        if dbapi2.sqlite_version_info < OLDEST_SQLITE:
+            raise StoreRefusedError(
+                f"SQLite {dbapi2.sqlite_version} can damage a database that two programs use at once",
+                operation="open database",
+                subject=str(path),
+                hint="Install sqlcipher3 0.6.4 or newer.",
+            )
+        _prepare_file(path)
+        database = cls(path, key)
+        with database._faults("open database"):
+            connection = database._connect()
+            try:
+                migrate(connection, lambda: database._transaction(connection, "BEGIN IMMEDIATE"), str(path))
+            except BaseException:
+                connection.close()
+                raise
+            database._give_back(connection)
+        return database
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A transaction that sees one state of the database."""
+        with (
+            self._faults("read database"),
+            self._borrowed() as connection,
+            self._transaction(connection, "BEGIN"),
+        ):
+            yield connection
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction that alone may write; committed at the end, rolled back if an exception passes."""
+        # Threads of this process queue here, which is fair and instant; SQLite's own wait polls.
+        with (
+            self._writing,
+            self._faults("write database"),
+            self._borrowed() as connection,
+            self._transaction(connection, "BEGIN IMMEDIATE"),
+        ):
+            yield connection
+
+    def damaged_pages(self) -> list[str]:
+        """What an authentication of every page finds wrong, one sentence each; empty if all is well."""
+        with self._faults("check database"), self._borrowed() as connection:
+            return [row[0] for row in connection.execute("PRAGMA cipher_integrity_check")]
+
+    def close(self) -> None:
+        """Close the idle connections; using the database afterwards is an error of the program."""
+        with self._idle_lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _connect(self) -> Connection:
+        connection: Connection = dbapi2.connect(
+            # mode=rw: a file that has vanished meanwhile is an error, not a new empty memory.
+            f"{self.path.absolute().as_uri()}?mode=rw",
+            uri=True,
+            isolation_level=None,
+            check_same_thread=False,
+            timeout=BUSY_TIMEOUT_SECONDS,
+        )
+        try:
+            connection.execute("PRAGMA cipher_log_level = NONE")  # else SQLCipher writes to stderr
+            connection.execute(f"PRAGMA key = \"x'{self._key_and_salt()}'\"")
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            _use_write_ahead_log(connection)
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA foreign_keys = ON")
+            connection.execute("PRAGMA temp_store = MEMORY")  # a temporary file would not be encrypted
+            connection.execute("PRAGMA journal_size_limit = 67108864")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _key_and_salt(self) -> str:
+        # SQLCipher gives a new file a random salt. Two processes that make one file at the same time would each
+        # choose their own, and the slower would then find it locked; so a new file's salt comes from the key.
+        # An existing file's salt is its first 16 bytes.
+        if _size_or_zero(self.path):
+            return self._key.hex()
+        salt = hashlib.sha256(b"dualmem memory.db salt\0" + self._key).digest()[:16]
+        return self._key.hex() + salt.hex()
+
+    @contextlib.contextmanager
+    def _borrowed(self) -> Iterator[Connection]:
+        with self._idle_lock:
+            if self._closed:
+                raise StoreUnreachableError(
+                    "the database has been closed", operation="use database", subject=str(self.path)
+                )
+            connection = self._idle.pop() if self._idle else None
+        connection = connection or self._connect()
+        try:
+            yield connection
+        except dbapi2.Error as error:
+            if _primary_code(error) in _FATAL:
+                connection.close()
+            else:
+                self._give_back(connection)
+            raise
+        except BaseException:
+            self._give_back(connection)
+            raise
+        else:
+            self._give_back(connection)
+
+    def _give_back(self, connection: Connection) -> None:
+        with self._idle_lock:
+            if not self._closed and len(self._idle) < _IDLE_CONNECTIONS:
+                self._idle.append(connection)
+                return
+        connection.close()
+
+    @contextlib.contextmanager
+    def _transaction(self, connection: Connection, begin: str) -> Iterator[None]:
+        connection.execute(begin)
+        try:
+            yield
+            connection.execute("COMMIT")
+        finally:
+            # Some faults (a full disk) have rolled back already.
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+
+    @contextlib.contextmanager
+    def _faults(self, operation: str) -> Iterator[None]:
+        """Turn the driver's errors into ours, without a word of what was being written."""
+        try:
+            yield
+        except dbapi2.Error as error:
+            raise self._translated(error, operation) from None
+
+    def _translated(self, error: Exception, operation: str) -> DualmemError:
+        code = _primary_code(error)
+        if isinstance(error, dbapi2.InterfaceError):  # what the driver makes of a text over the limit
+            code = _TOOBIG
+        if code == _IOERR and shutil.disk_usage(self.path.parent).free < _FREE_BYTES_WHEN_FULL:
+            code = _FULL
+        kind, message, hint = _MEANINGS.get(code, (DualmemError, f"the database failed: {error}", ""))
+        return kind(message, operation=operation, subject=str(self.path), hint=hint.format(folder=self.path.parent))
+
+
+def _prepare_file(path: Path) -> None:
+    """Make the file if there is none, so that its mode is 0600 from the first byte on."""
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(16)
+        log_size = _size_or_zero(path.with_name(path.name + "-wal"))
+    except OSError as error:
+        raise StoreUnreachableError(
+            f"memory.db cannot be opened: {error.strerror}",
+            operation="open database",
+            subject=str(path),
+            hint=f"Check that {path.parent} exists and that you may write there.",
+        ) from None
+    if size == 0 and log_size:
+        # SQLite would throw the log away with all that is in it.
+        raise TamperedError(
+            "memory.db is empty, but its write-ahead log is not: the file has been cut",
+            operation="open database",
+            subject=str(path),
+            hint="Put a backup in its place, or move both files away to start anew. They were left as they are.",
+        )
+    if head == b"SQLite format 3\0":
+        raise LockedError(
+            "memory.db is a database without encryption, which this program did not make",
+            operation="open database",
+            subject=str(path),
+            hint="Move it away, or choose another data home. The file was left as it is.",
+        )
+
+
+def _size_or_zero(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _use_write_ahead_log(connection: Connection) -> None:
+    """Switch to WAL, which is kept in the file: on a new one several processes may try at once."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        except dbapi2.OperationalError as error:
+            # This switch does not wait for others by itself.
+            if _primary_code(error) != _BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
+def _primary_code(error: Exception) -> int | None:
+    code = getattr(error, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF

@@ -1,0 +1,212 @@
+"""The schema of memory.db, as named migrations; each runs in a transaction of its own, with its record.
+
+A migration that has been released is never changed: a later one corrects it. Times are ISO 8601 in UTC with
+microseconds, so that they sort as text. Columns of type ANY hold text of other people: `columns.py` says how.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from dualmem_mcp.errors import StoreRefusedError
+
+if TYPE_CHECKING:
+    from dualmem_mcp.stores.database import Connection
+
+MIGRATION_SET: Final = "dualmem"
+# Where sqlite-utils keeps its record. Source: sqlite_utils.migrations.Migrations.migrations_table.
+_RECORD_TABLE: Final = "_sqlite_migrations"
+
+GRAPH_AND_OPS = """
+CREATE TABLE hybrid_clock (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    ticks INTEGER NOT NULL             -- of the newest op made or merged here
+) STRICT;
+INSERT INTO hybrid_clock VALUES (1, 0);
+
+CREATE TABLE op_sequences (            -- for each device the last op that is here, without a gap before it
+    device_id TEXT PRIMARY KEY,
+    last_sequence INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE ops (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,  -- order of arrival on this device; never used twice
+    device_id TEXT NOT NULL,
+    sequence INTEGER NOT NULL,
+    ticks INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    payload TEXT NOT NULL,             -- JSON object, docs/ops.md
+    UNIQUE (device_id, sequence)
+) STRICT;
+
+CREATE TABLE entities (
+    id INTEGER PRIMARY KEY,            -- order of creation
+    name ANY NOT NULL UNIQUE,
+    entity_type ANY NOT NULL,
+    tags BLOB NOT NULL,                -- add-tags, 28 bytes each
+    extra TEXT,                        -- JSON object of fields that the reference format does not know
+    field_stamps TEXT                  -- JSON object: field to the stamp of its last change after creation
+) STRICT;
+
+CREATE TABLE observations (
+    id INTEGER PRIMARY KEY,            -- order of addition
+    entity_id INTEGER NOT NULL REFERENCES entities (id),
+    digest BLOB NOT NULL,              -- of the text, so that the index does not hold long texts a second time
+    text ANY NOT NULL,
+    tags BLOB NOT NULL,
+    UNIQUE (entity_id, digest)
+) STRICT;
+
+CREATE TABLE relations (
+    id INTEGER PRIMARY KEY,
+    source ANY NOT NULL,
+    target ANY NOT NULL,
+    relation_type ANY NOT NULL,
+    tags BLOB NOT NULL,
+    extra TEXT,
+    field_stamps TEXT,
+    UNIQUE (source, target, relation_type)
+) STRICT;
+CREATE INDEX relations_by_target ON relations (target);
+
+CREATE TABLE tombstones (              -- add-tags whose items were deleted: they never come back
+    tag BLOB PRIMARY KEY,
+    deleted_by BLOB NOT NULL           -- stamp of the op that deleted it, 24 bytes
+) STRICT, WITHOUT ROWID;
+"""
+
+CONVERSATIONS = """
+CREATE TABLE conversations (
+    id TEXT PRIMARY KEY,
+    title ANY NOT NULL,
+    cwd ANY NOT NULL,
+    updated_at TEXT NOT NULL,
+    message_count INTEGER NOT NULL,
+    device_name ANY NOT NULL           -- of the device where it was last worked on or handed over
+) STRICT;
+CREATE INDEX conversations_by_time ON conversations (updated_at, id);
+
+CREATE TABLE turns (
+    id INTEGER PRIMARY KEY,            -- order within the conversation
+    conversation_id TEXT NOT NULL REFERENCES conversations (id),
+    uuid ANY NOT NULL,
+    parent_uuid ANY,
+    role TEXT NOT NULL,
+    timestamp TEXT,
+    text ANY NOT NULL,                 -- text blocks only, as the turn shows them
+    visible_tokens INTEGER NOT NULL,
+    is_meta INTEGER NOT NULL,
+    is_compact_summary INTEGER NOT NULL,
+    UNIQUE (conversation_id, uuid)
+) STRICT;
+
+CREATE TABLE handoffs (
+    handoff_id TEXT PRIMARY KEY,
+    conversation_id TEXT NOT NULL REFERENCES conversations (id),
+    title ANY NOT NULL,
+    cwd ANY NOT NULL,
+    created_at TEXT NOT NULL,
+    device_id TEXT NOT NULL,
+    device_name ANY NOT NULL,
+    base TEXT,
+    package_key TEXT NOT NULL,
+    package_bytes INTEGER NOT NULL,
+    manifest_key TEXT NOT NULL,
+    message_count INTEGER NOT NULL,
+    visible_tokens INTEGER NOT NULL,
+    digest_tokens INTEGER NOT NULL,
+    last_turn_uuid ANY NOT NULL
+) STRICT;
+CREATE INDEX handoffs_by_conversation ON handoffs (conversation_id, created_at);
+CREATE INDEX handoffs_by_time ON handoffs (created_at);
+
+CREATE TABLE blobs (
+    key TEXT PRIMARY KEY,
+    data BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE outbox (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,  -- order of arrival
+    key TEXT NOT NULL UNIQUE,
+    file_name TEXT NOT NULL,           -- in handoff_cache/sync_queue/
+    sha256 BLOB NOT NULL
+) STRICT;
+"""
+
+_SCRIPTS: Final[tuple[tuple[str, str], ...]] = (
+    ("0001_graph_and_ops", GRAPH_AND_OPS),
+    ("0002_conversations", CONVERSATIONS),
+)
+
+
+def migrate(connection: Connection, transaction: Callable[[], Any], path: str) -> None:
+    """Bring the database up to this version; two processes that do so at once both succeed.
+
+    `transaction` opens a write transaction on the connection. Raises StoreRefusedError for a database that
+    a newer version has changed: this version would not know what its own writes mean there.
+    """
+    applied = _applied(connection)
+    known = [name for name, _ in _SCRIPTS]
+    if unknown := sorted(applied - set(known)):
+        raise StoreRefusedError(
+            f"the database was changed by a newer version of dualmem-mcp (it has {unknown[-1]!r})",
+            operation="open database",
+            subject=path,
+            hint="Update dualmem-mcp on this device; nothing was changed.",
+        )
+    if applied != set(known):
+        _apply_pending(connection, transaction)
+
+
+def _applied(connection: Connection) -> set[str]:
+    # Read without sqlite-utils, whose import takes a tenth of a second: nearly always nothing is pending.
+    exists = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (_RECORD_TABLE,)).fetchone()
+    if not exists:
+        return set()
+    rows = connection.execute(f"SELECT name FROM {_RECORD_TABLE} WHERE migration_set = ?", (MIGRATION_SET,))  # noqa: S608
+    return {row[0] for row in rows}
+
+
+def _apply_pending(connection: Connection, transaction: Callable[[], Any]) -> None:
+    sqlite_utils = _import_sqlite_utils()
+    migrations = sqlite_utils.Migrations(MIGRATION_SET)
+    for name, script in _SCRIPTS:
+        migrations(name=name)(_runner(script))
+    database = sqlite_utils.Database(connection, recursive_triggers=False, execute_plugins=False)
+    while True:
+        # The write lock is taken before looking what is pending, so that of two processes one waits and then
+        # finds the migration done.
+        with transaction():
+            pending = [migration.name for migration in migrations.pending(database)]
+            if not pending:
+                return
+            migrations.apply(database, stop_before=pending[1:])
+
+
+def _runner(script: str) -> Callable[[Any], None]:
+    def run(database: Any) -> None:
+        # One by one: executescript would commit the transaction that holds the migration and its record.
+        for statement in _statements(script):
+            database.conn.execute(statement)
+
+    return run
+
+
+def _statements(script: str) -> list[str]:
+    """The statements of a script whose statements each end with a semicolon at the end of a line."""
+    return [statement for statement in script.split(";\n") if statement.strip()]
+
+
+def _import_sqlite_utils() -> Any:
+    """sqlite-utils, made to use SQLCipher's driver: it takes `pysqlite3` where that can be imported."""
+    import sqlcipher3  # noqa: PLC0415
+    import sqlcipher3.dbapi2  # noqa: PLC0415
+
+    sys.modules.setdefault("pysqlite3", sqlcipher3)
+    sys.modules.setdefault("pysqlite3.dbapi2", sqlcipher3.dbapi2)
+    import sqlite_utils  # noqa: PLC0415
+    import sqlite_utils.migrations  # noqa: PLC0415
+
+    return sqlite_utils
