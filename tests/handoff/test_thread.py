@@ -1,0 +1,144 @@
+"""Thread parts: whatever the files were before, the bytes come back exactly, and only the new ones travel."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dualmem_mcp.crypto.envelope import ObjectKind, Place, SealedReader, bytes_reader, seal_object
+from dualmem_mcp.errors import TamperedError
+from dualmem_mcp.handoff.manifest import PackageManifest, Part, ThreadFile
+from dualmem_mcp.handoff.thread import (
+    CHUNK_BYTES,
+    MAX_SOURCES,
+    ThreadPlan,
+    plan_thread,
+    read_thread,
+    thread_sections,
+)
+from dualmem_mcp.model.ids import ConversationId, DeviceId, HandoffId, VaultId
+
+KEY = os.urandom(32)
+
+
+class Packages:
+    """Sealed packages of one conversation, in memory, each with only its thread."""
+
+    def __init__(self) -> None:
+        self.sealed: dict[HandoffId, bytes] = {}
+        self.base: PackageManifest | None = None
+
+    def hand_over(self, files: list[tuple[str, bytes]]) -> ThreadPlan:
+        handoff_id = HandoffId(f"{len(self.sealed):032x}")
+        key = f"packages/{handoff_id}"
+        plan = plan_thread(files, handoff_id=handoff_id, package_key=key, base=self.base)
+        place = Place(VaultId("0" * 32), ObjectKind.PACKAGE, key, DeviceId("1" * 32))
+        sections = list(thread_sections(plan.stream))
+        if sections:
+            self.sealed[handoff_id] = seal_object(
+                sections, place=place, key_id="2" * 32, key_epoch=1, wrapping_key=KEY
+            )
+        else:
+            self.sealed[handoff_id] = b""
+        self.base = manifest_of(plan, handoff_id)
+        return plan
+
+    def open_source(self, handoff_id: HandoffId) -> SealedReader:
+        assert self.base is not None
+        place = Place(VaultId("0" * 32), ObjectKind.PACKAGE, self.base.sources[handoff_id], DeviceId("1" * 32))
+        return SealedReader.open(bytes_reader(self.sealed[handoff_id]), place_of=place, unwrap=lambda header: KEY)
+
+    def read(self) -> dict[str, bytes]:
+        assert self.base is not None
+        return dict(read_thread(self.base, self.open_source))
+
+
+def manifest_of(plan: ThreadPlan, handoff_id: HandoffId) -> PackageManifest:
+    from datetime import UTC, datetime
+
+    return PackageManifest(
+        handoff_id=handoff_id,
+        conversation_id=ConversationId("c"),
+        created_at=datetime(2026, 1, 1, tzinfo=UTC),
+        device_id=DeviceId("1" * 32),
+        device_name="",
+        base=None,
+        stream_size=len(plan.stream),
+        chunk_size=CHUNK_BYTES,
+        sources=plan.sources,
+        thread=plan.files,
+        files=(),
+    )
+
+
+names = st.sampled_from(["s.jsonl", "s/subagents/agent-a.jsonl", "s/tool-results/x.txt"])
+versions = st.lists(st.dictionaries(names, st.binary(max_size=300), max_size=3), min_size=1, max_size=6)
+
+
+@given(versions)
+def test_any_history_of_files_comes_back_exactly(history: list[dict[str, bytes]]) -> None:
+    packages = Packages()
+    for files in history:
+        packages.hand_over(list(files.items()))
+        assert packages.read() == files
+
+
+def test_a_grown_file_sends_only_its_new_bytes() -> None:
+    packages = Packages()
+    first = os.urandom(3 * CHUNK_BYTES + 17)
+    packages.hand_over([("s.jsonl", first)])
+    plan = packages.hand_over([("s.jsonl", first + b"more")])
+    assert plan.stream == b"more"
+    assert packages.read() == {"s.jsonl": first + b"more"}
+
+
+def test_an_unchanged_file_sends_nothing() -> None:
+    packages = Packages()
+    packages.hand_over([("s.jsonl", b"same")])
+    assert packages.hand_over([("s.jsonl", b"same")]).stream == b""
+    assert packages.read() == {"s.jsonl": b"same"}
+
+
+@pytest.mark.parametrize("changed", [b"Xbcd", b"abc", b""])
+def test_a_rewritten_or_shortened_file_is_sent_whole(changed: bytes) -> None:
+    packages = Packages()
+    packages.hand_over([("s.jsonl", b"abcd")])
+    assert packages.hand_over([("s.jsonl", changed)]).stream == changed
+    assert packages.read() == {"s.jsonl": changed}
+
+
+def test_a_thread_is_never_spread_over_more_packages_than_allowed() -> None:
+    packages = Packages()
+    data = b""
+    for number in range(3 * MAX_SOURCES):
+        data += f"line {number}\n".encode()
+        plan = packages.hand_over([("s.jsonl", data)])
+        assert len(plan.sources) <= MAX_SOURCES
+        assert packages.read() == {"s.jsonl": data}
+
+
+def test_only_the_named_files_are_read() -> None:
+    packages = Packages()
+    packages.hand_over([("a", b"1"), ("b", b"2")])
+    assert packages.base is not None
+    assert dict(read_thread(packages.base, packages.open_source, ["b"])) == {"b": b"2"}
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [(Part(HandoffId("0" * 32), 0, 3),), (Part(HandoffId("0" * 32), 1, 4),), (Part(HandoffId("0" * 32), 9, 4),)],
+)
+def test_parts_that_do_not_make_up_the_file_are_tampering(parts: tuple[Part, ...]) -> None:
+    from dataclasses import replace
+
+    packages = Packages()
+    packages.hand_over([("s.jsonl", b"abcd!")])
+    assert packages.base is not None
+    file = ThreadFile("s.jsonl", 4, hashlib.sha256(b"abcd").hexdigest(), parts)
+    packages.base = replace(packages.base, thread=(file,))
+    with pytest.raises(TamperedError):
+        packages.read()
