@@ -1,0 +1,103 @@
+"""From a `tools/call` request to its answer: look the tool up, check the arguments, order, run, shape errors."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+from anyio import from_thread, to_thread
+
+from dualmem_mcp.errors import DualmemError
+from dualmem_mcp.ports import Progress
+from dualmem_mcp.server.lazy_app import LazyApp
+from dualmem_mcp.server.tool import Answer, Call, Order, Tool
+from dualmem_mcp.server.validation import InvalidArgumentsError, checked_arguments
+
+_log = logging.getLogger(__name__)
+
+ReportProgress = Callable[[float, float, str], Coroutine[Any, Any, None]]
+
+
+class Calls:
+    """The tools, and the application they run on."""
+
+    def __init__(self, tools: Iterable[Tool], app: LazyApp) -> None:
+        self._tools = {tool.name: tool for tool in tools}
+        self._app = app
+        self._writing = anyio.Lock()
+
+    async def answer(self, name: str, arguments: Mapping[str, Any], report: ReportProgress) -> Answer:
+        """The tool's answer; every failure is an answer too, with what to do next.
+
+        Texts for unknown tools and unfit arguments are the reference memory server's.
+        """
+        tool = self._tools.get(name)
+        if tool is None:
+            return Answer(f"MCP error -32602: Tool {name} not found", is_error=True)
+        try:
+            fitting = checked_arguments(tool.input_schema, arguments)
+        except InvalidArgumentsError as error:
+            text = f"MCP error -32602: Input validation error: Invalid arguments for tool {name}: {error}"
+            return Answer(text, is_error=True)
+        try:
+            async with self._in_order(tool.order):
+                call = Call(await self._app.get(), fitting, _from_worker_thread(report))
+                # Not abandoned when the request is cancelled: a write that has begun is finished.
+                return await to_thread.run_sync(tool.handler, call)
+        except DualmemError as error:
+            return Answer(error_text(error), is_error=True)
+        except Exception as error:  # noqa: BLE001 - one failing call must not end the connection
+            log_fault(f"tool {name}", error)
+            return Answer(fault_text(error), is_error=True)
+
+    @asynccontextmanager
+    async def _in_order(self, order: Order) -> AsyncIterator[None]:
+        """Wait for the writes that arrived earlier; the lock is fair, so they are in order of arrival."""
+        if order == "free":
+            yield
+            return
+        await self._writing.acquire()
+        if order == "read":
+            self._writing.release()
+            yield
+            return
+        try:
+            yield
+        finally:
+            self._writing.release()
+
+
+def error_text(error: DualmemError) -> str:
+    """What went wrong and what to do now, as the command line prints it."""
+    return f"error: {error.message}\nhint: {error.hint}" if error.hint else f"error: {error.message}"
+
+
+def fault_text(error: Exception) -> str:
+    """The text for a fault of this program."""
+    return (
+        f"error: internal fault ({type(error).__name__})\nhint: The server's log has the details; please report it."
+    )
+
+
+def log_fault(where: str, error: Exception) -> None:
+    """Log the error's type and stack, without its message: that may quote what the user keeps here."""
+    stack = "".join(traceback.format_tb(error.__traceback__))
+    _log.error("%s failed: %s\n%s", where, type(error).__name__, stack)
+
+
+def _from_worker_thread(report: ReportProgress) -> Progress:
+    """A Progress for the handler's thread: sends each step on, and ends the work if its request was cancelled."""
+    reported = -1
+
+    def progress(done: int, total: int, message: str) -> None:
+        nonlocal reported
+        from_thread.check_cancelled()
+        if done > reported:  # the protocol wants it to rise with every notification
+            reported = done
+            from_thread.run(report, done, total, message)
+
+    return progress

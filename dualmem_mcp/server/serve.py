@@ -1,0 +1,99 @@
+"""The command `dualmem-mcp`: the MCP server over standard input and output."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+import traceback
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING
+
+from dualmem_mcp.errors import DualmemError
+from dualmem_mcp.server.stdio import Wire, claim_standard_streams, wire_streams
+
+if TYPE_CHECKING:
+    from dualmem_mcp.app import App
+
+_log = logging.getLogger(__name__)
+
+_STOPPING_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def main() -> None:
+    """Serve until the client closes the input or a signal comes; what was answered is stored by then.
+
+    The process ends with status 0 after the end of the input, and by the signal after a signal.
+    """
+    # First of all: nothing that is printed from here on, by whatever library, may reach the client.
+    wire = claim_standard_streams()
+    _log_to_stderr()
+    try:
+        stopped_by = _serve(wire)
+    except DualmemError as error:
+        _log.error("%s", error)
+        sys.exit(error.exit_code)
+    if stopped_by is not None:
+        signal.signal(stopped_by, signal.SIG_DFL)
+        signal.raise_signal(stopped_by)
+
+
+def _serve(wire: Wire) -> signal.Signals | None:
+    """Serve to the end; returns the signal that ended it, if one did."""
+    # Imported here: nearly all of the time until `initialize` is answered goes by in these.
+    import anyio  # noqa: PLC0415
+
+    from dualmem_mcp.server.lazy_app import LazyApp  # noqa: PLC0415
+    from dualmem_mcp.server.protocol import build_server  # noqa: PLC0415
+
+    app = LazyApp(_open_app)
+    stopped_by: list[signal.Signals] = []
+
+    async def serve() -> None:
+        server, options = build_server(app)
+        loop = asyncio.get_running_loop()
+        with anyio.CancelScope() as scope:
+
+            def stop(number: int, _frame: FrameType | None) -> None:
+                stopped_by.append(signal.Signals(number))
+                signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
+                loop.call_soon_threadsafe(scope.cancel)
+
+            for number in _STOPPING_SIGNALS:
+                signal.signal(number, stop)
+            async with wire_streams(wire) as (incoming, outgoing):
+                await server.run(incoming, outgoing, options)
+
+    try:
+        anyio.run(serve)
+    finally:
+        app.close()
+    return stopped_by[0] if stopped_by else None
+
+
+def _open_app() -> App:
+    from dualmem_mcp.app import open_app  # noqa: PLC0415
+    from dualmem_mcp.settings import load_settings  # noqa: PLC0415
+
+    return open_app(load_settings())
+
+
+class _WordlessFormatter(logging.Formatter):
+    """Leaves the messages of exceptions out: they may quote what the user keeps here."""
+
+    def formatException(  # noqa: N802 - the name is the base class's
+        self, ei: tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
+    ) -> str:
+        kind, _, stack = ei
+        return "".join(traceback.format_tb(stack)) + (kind.__name__ if kind else "")
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_WordlessFormatter("dualmem-mcp: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""What a tool is to this server: its entry in `tools/list`, and the function that does its work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from dualmem_mcp.ports import Progress, no_progress
+
+if TYPE_CHECKING:
+    from dualmem_mcp.app import App
+
+Order = Literal["free", "read", "write"]
+"""How calls that a client sends without waiting are ordered: a "write" runs alone and in order of arrival,
+a "read" sees every write that arrived before it, a "free" call waits for nobody."""
+
+# A client cuts a tool's result at about 25,000 tokens unless the tool says that more is meant.
+# Source: Claude Code's documentation of `_meta["anthropic/maxResultSizeChars"]`.
+MAX_RESULT_META = "anthropic/maxResultSizeChars"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a tool returns: the text for the model, the structured form, and the resources that it changed.
+
+    A failed call has a text only, which says what to do next.
+    """
+
+    text: str
+    structured: Mapping[str, Any] | None = None
+    updated: tuple[str, ...] = ()
+    lists_changed: bool = False
+    is_error: bool = False
+
+    def result(self) -> dict[str, Any]:
+        """The `tools/call` result as it goes over the wire, in either protocol era."""
+        result: dict[str, Any] = {"content": [{"type": "text", "text": self.text}], "resultType": "complete"}
+        if self.structured is not None:
+            result["structuredContent"] = self.structured
+        if self.is_error:
+            result["isError"] = True
+        return result
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of a tool: the application, arguments that fit the input schema, and where to report progress."""
+
+    app: App
+    arguments: Mapping[str, Any]
+    progress: Progress = no_progress
+
+
+Handler = Callable[[Call], Answer]
+"""Blocking; runs in a worker thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """One tool. Schemas are plain JSON Schema, listed to clients as they stand here."""
+
+    name: str
+    title: str
+    description: str
+    input_schema: Mapping[str, Any]
+    output_schema: Mapping[str, Any]
+    annotations: Mapping[str, bool]
+    handler: Handler
+    order: Order = "free"
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def entry(self) -> dict[str, Any]:
+        """The tool's entry in `tools/list`."""
+        entry: dict[str, Any] = {
+            "name": self.name,
+            "title": self.title,
+            "description": self.description,
+            "inputSchema": self.input_schema,
+            "annotations": self.annotations,
+            "execution": {"taskSupport": "forbidden"},
+            "outputSchema": self.output_schema,
+        }
+        if self.meta:
+            entry["_meta"] = self.meta
+        return entry
