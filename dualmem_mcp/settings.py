@@ -188,9 +188,7 @@ def _read_document(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(text) if text.strip() else {}
     except (json.JSONDecodeError, RecursionError) as error:
-        where = (
-            f"line {error.lineno}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else "nesting"
-        )
+        at = f"line {error.lineno}" if isinstance(error, json.JSONDecodeError) else "too deeply nested"
         raise UsageError(
             f"{path.name} is not valid JSON ({at})",
             operation="read settings",
