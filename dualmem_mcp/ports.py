@@ -26,8 +26,9 @@ class ObjectStore(Protocol):
 
     Keys are relative to the store's root: components of `[A-Za-z0-9._-]`, none of which starts with `.`,
     joined by `/`; at most 128 characters a component and 512 in all (else UsageError). No object's key is
-    a folder of another's. A listing may hold objects that others put there. Every method raises StoreUnreachableError when the store cannot be reached
-    (after its own bounded retries), StoreRefusedError when it answers but forbids. Reads and
+    a folder of another's. A listing may hold objects that others put there. Every method raises
+    StoreUnreachableError when the store cannot be reached (after its own bounded retries),
+    StoreRefusedError when it answers but forbids. Reads and
     unconditional puts and deletes are idempotent.
     """
 
