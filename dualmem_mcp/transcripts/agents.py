@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from dualmem_mcp.model.conversation import AgentRun, AgentStatus, Block, Turn, estimate_tokens
-from dualmem_mcp.transcripts.records import Record, count_of, object_of, text_of
+from dualmem_mcp.transcripts.json_values import count_of, object_of, text_of
+from dualmem_mcp.transcripts.records import Record
 
 LAUNCHING_TOOLS: Final = frozenset({"Task", "Agent"})
 """Tools that start a subagent. Source: Claude Code 1.0.98 to 2.1.36 call it Task, 2.1.108 and later Agent."""
@@ -58,16 +59,21 @@ class _Launch:
 
 
 def sidechain_groups(records: Sequence[Record]) -> list[AgentFile]:
-    """Agents whose messages stand inside the session file, one for each root of a sidechain."""
-    groups: dict[str, list[Record]] = {}
+    """Agents whose messages stand inside the session file: one for each agent id, or each root of a sidechain."""
+    aside = {record.uuid: record for record in records if record.sidechain}
     root_of: dict[str, str] = {}
-    for record in records:
-        if not record.sidechain:
-            continue
-        root = record.agent_id or root_of.get(record.parent_uuid or "", record.uuid)
-        root_of[record.uuid] = root
-        groups.setdefault(root, []).append(record)
-    return [AgentFile(id=chain[0].agent_id or root, records=chain) for root, chain in groups.items()]
+    groups: dict[str, list[Record]] = {}
+    for record in aside.values():
+        path = [record]
+        while (
+            (parent := path[-1].parent_uuid) in aside and parent not in root_of and aside[parent] not in path[-1:]
+        ):
+            path.append(aside[parent])
+            root_of[path[-2].uuid] = ""  # marks the way up, so that a cycle ends
+        root = root_of.get(path[-1].parent_uuid or "") or path[-1].uuid
+        root_of.update((step.uuid, root) for step in path)
+        groups.setdefault(record.agent_id or root, []).append(record)
+    return [AgentFile(id=chain[0].agent_id or group, records=chain) for group, chain in groups.items()]
 
 
 def agent_runs(

@@ -6,93 +6,31 @@ Source: docs/transcripts.md states which fields are relied on and where each fac
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from dualmem_mcp.errors import MalformedError, NotFoundError, StoreUnreachableError
-from dualmem_mcp.model.conversation import Block, PullRequest, Turn
+from dualmem_mcp.model.conversation import PullRequest, Turn
+from dualmem_mcp.transcripts.content import blocks_of, detail_of, tagged_origin
+from dualmem_mcp.transcripts.json_values import count_of, list_of, object_of, text_of, time_of
 
 MAX_LINE_BYTES: Final = 32 * 2**20
 """A longer line is not read: the API itself takes no request of more than 32 MB."""
-
-MAX_DEPTH: Final = 40
-"""Values nested deeper than this inside a record are cut, so that no later code recurses without bound."""
-
-MAX_DETAIL_TEXT: Final = 8_000
-"""Characters kept of one string inside a tool's structured result."""
 
 CHAINED: Final = frozenset({"user", "assistant", "system", "attachment", "progress"})
 """Types whose records carry uuid and parentUuid."""
 
 UNCHAINED: Final = frozenset(
-    {
-        "summary",
-        "ai-title",
-        "custom-title",
-        "agent-name",
-        "agent-color",
-        "agent-setting",
-        "last-prompt",
-        "mode",
-        "permission-mode",
-        "pr-link",
-        "queue-operation",
-        "bridge-session",
-        "file-history-snapshot",
-        "file-history-delta",
-        "attribution-snapshot",
-        "tag",
-        "content-replacement",
-        "task-summary",
-        "worktree-state",
-        "cost-state",
-        "frame-link",
-        "relocated",
-        "speculation-accept",
-        "session-meta",
-        "saved_hook_context",
-        "effort",
-    }
+    """
+    summary ai-title custom-title agent-name agent-color agent-setting last-prompt mode permission-mode
+    pr-link queue-operation bridge-session file-history-snapshot file-history-delta attribution-snapshot tag
+    content-replacement task-summary worktree-state cost-state frame-link relocated speculation-accept
+    session-meta saved_hook_context effort
+    """.split()  # noqa: SIM905 - a list of one word a line says no more
 )
 """Types that stand beside the thread and are known; any other type is counted and named in a warning."""
-
-# What a tool's structured result says again that the result's text or the call's input already says.
-_REPEATED_KEYS: Final = frozenset(
-    {
-        "originalFile",
-        "originalFileContents",
-        "stdout",
-        "oldString",
-        "newString",
-        "content",
-        "prompt",
-        "oldTodos",
-        "edits",
-        "base64",
-        "result",
-        "durationMs",
-        "totalDurationMs",
-        "results",
-        "output",
-    }
-)
-
-_TAGS: Final = (
-    ("<task-notification>", "task-notification"),
-    ("<command-name>", "slash-command"),
-    ("<command-message>", "slash-command"),
-    ("<local-command-", "local-command-output"),
-    ("<bash-input>", "bash-input"),
-    ("<bash-stdout>", "bash-output"),
-    ("<bash-stderr>", "bash-output"),
-    ("[Request interrupted by user", "interruption"),
-)
-
-_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(slots=True)
@@ -100,7 +38,7 @@ class Record:
     """One record that has a place in a thread; `turn` only if it is a message.
 
     `linked` says whether the record has the key parentUuid at all (synthetic and very old files do not).
-    `preserved` lists what a compaction kept: (anchor, uuids) or (anchor, (head, …, tail)) as the client states it.
+    `boundary` marks a compaction, `preserved` what it kept.
     """
 
     line: int
@@ -151,63 +89,8 @@ class Transcript:
     skipped_lines: list[int] = field(default_factory=list)
     oversized_lines: list[int] = field(default_factory=list)
     unknown_types: dict[str, list[int]] = field(default_factory=dict)
+    duplicate_lines: list[int] = field(default_factory=list)
     torn_line: int = 0
-
-
-def text_of(value: object) -> str:
-    """The value if it is a string, free of lone surrogates (which no UTF-8 file can hold); else an empty one."""
-    if not isinstance(value, str):
-        return ""
-    if value.isascii():
-        return value
-    return _SURROGATE.sub("\ufffd", value)
-
-
-def object_of(value: object) -> Mapping[str, Any]:
-    """The value if it is a JSON object, else an empty one."""
-    return value if isinstance(value, dict) else {}
-
-
-def list_of(value: object) -> list[Any]:
-    """The value if it is a JSON array, else an empty one."""
-    return value if isinstance(value, list) else []
-
-
-def time_of(value: object) -> datetime | None:
-    """An ISO 8601 instant as UTC, or None if it is none."""
-    if not isinstance(value, str) or not 10 <= len(value) <= 40:
-        return None
-    try:
-        moment = datetime.fromisoformat(value)
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None
-
-
-def count_of(value: object) -> int:
-    """The value if it is a plausible count, else 0."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53 else 0
-
-
-def bounded(value: object, *, depth: int = MAX_DEPTH, max_text: int | None = None) -> Any:
-    """A copy of a JSON value, free of lone surrogates, nested no deeper than `depth`, strings cut at `max_text`."""
-    if isinstance(value, str):
-        text = text_of(value)
-        return text if max_text is None or len(text) <= max_text else text[:max_text] + "…"
-    if isinstance(value, dict):
-        if depth <= 0:
-            return "…"
-        return {text_of(key): bounded(item, depth=depth - 1, max_text=max_text) for key, item in value.items()}
-    if isinstance(value, list):
-        if depth <= 0:
-            return "…"
-        return [bounded(item, depth=depth - 1, max_text=max_text) for item in value]
-    return value
-
-
-def json_text(value: object) -> str:
-    """Compact JSON of a value that `bounded` gave."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def read_transcript(path: Path) -> Transcript:
@@ -217,12 +100,13 @@ def read_transcript(path: Path) -> Transcript:
     MalformedError if it is empty or holds no record.
     """
     transcript = Transcript()
+    uuids: set[str] = set()
     lines = 0
     try:
         with path.open("rb") as file:
             for number, line in _lines(file, transcript):
                 lines = number
-                _read_line(transcript, number, line)
+                _read_line(transcript, number, line, uuids)
     except FileNotFoundError:
         raise NotFoundError(
             f"there is no session file {path.name}",
@@ -268,14 +152,14 @@ def _lines(file: Any, transcript: Transcript) -> Iterator[tuple[int, bytes]]:
         transcript.oversized_lines.append(number)
 
 
-def _read_line(transcript: Transcript, number: int, line: bytes) -> None:
+def _read_line(transcript: Transcript, number: int, line: bytes, uuids: set[str]) -> None:
     text = line.decode("utf-8", "replace").strip("\ufeff \t\r\n")
     if not text:
         return
     try:
         data = json.loads(text)
         if isinstance(data, dict) and isinstance(data.get("type"), str):
-            _take(transcript, number, data)
+            _take(transcript, number, data, uuids)
             transcript.record_count += 1
             return
     except (ValueError, RecursionError):
@@ -286,12 +170,12 @@ def _read_line(transcript: Transcript, number: int, line: bytes) -> None:
     transcript.skipped_lines.append(number)
 
 
-def _take(transcript: Transcript, number: int, data: dict[str, Any]) -> None:
+def _take(transcript: Transcript, number: int, data: dict[str, Any], uuids: set[str]) -> None:
     kind = data["type"]
     transcript.version = text_of(data.get("version")) or transcript.version
     transcript.session_id = transcript.session_id or text_of(data.get("sessionId"))
     if kind in CHAINED:
-        _take_chained(transcript, number, kind, data)
+        _take_chained(transcript, number, kind, data, uuids)
     elif kind == "queue-operation":
         if data.get("operation") == "enqueue" and (prompt := _prompt_text(data.get("content"))):
             transcript.enqueued.append(prompt)
@@ -322,13 +206,18 @@ def _take_metadata(transcript: Transcript, kind: str, data: dict[str, Any]) -> N
             transcript.pull_requests.append(link)
 
 
-def _take_chained(transcript: Transcript, number: int, kind: str, data: dict[str, Any]) -> None:
+def _take_chained(transcript: Transcript, number: int, kind: str, data: dict[str, Any], uuids: set[str]) -> None:
     if kind == "progress":
         _take_agent_progress(transcript, number, data)
     mode = text_of(data.get("permissionMode"))
     if mode and kind == "user":
         transcript.permission_mode = mode
-    transcript.records.append(chained_record(number, kind, data))
+    record = chained_record(number, kind, data)
+    if record.uuid in uuids:
+        transcript.duplicate_lines.append(number)
+        return
+    uuids.add(record.uuid)
+    transcript.records.append(record)
 
 
 def chained_record(number: int, kind: str, data: Mapping[str, Any]) -> Record:
@@ -384,7 +273,7 @@ def _turn(record: Record, data: Mapping[str, Any], message: Mapping[str, Any]) -
     blocks = blocks_of(message.get("content"))
     origin = text_of(object_of(data.get("origin")).get("kind")) or text_of(data.get("origin"))
     if role == "user":
-        origin = _tagged_origin(blocks) or ("" if origin == "human" else origin)
+        origin = tagged_origin(blocks) or ("" if origin == "human" else origin)
     return Turn(
         uuid=record.uuid,
         parent_uuid=record.parent_uuid,
@@ -399,7 +288,7 @@ def _turn(record: Record, data: Mapping[str, Any], message: Mapping[str, Any]) -
         is_compact_summary=data.get("isCompactSummary") is True,
         is_api_error=data.get("isApiErrorMessage") is True,
         origin=origin,
-        detail=_detail(data.get("toolUseResult")),
+        detail=detail_of(data.get("toolUseResult")),
     )
 
 
@@ -413,7 +302,7 @@ def _queued_turn(record: Record, data: Mapping[str, Any]) -> Turn | None:
         return None
     origin = text_of(object_of(attachment.get("origin")).get("kind"))
     if origin in {"", "human"}:
-        origin = _tagged_origin(blocks) or "queued_command"
+        origin = tagged_origin(blocks) or "queued_command"
     return Turn(
         uuid=record.uuid,
         parent_uuid=record.parent_uuid,
@@ -426,69 +315,8 @@ def _queued_turn(record: Record, data: Mapping[str, Any]) -> Turn | None:
     )
 
 
-def _tagged_origin(blocks: tuple[Block, ...]) -> str:
-    """What a user record is if the client, not the user, wrote it: by the tag that its text starts with."""
-    first = next((block.text for block in blocks if block.kind == "text"), "").lstrip()
-    return next((origin for tag, origin in _TAGS if first.startswith(tag)), "")
-
-
-def blocks_of(content: object) -> tuple[Block, ...]:
-    """The blocks of a message's content: a string, or a list of content blocks."""
-    if isinstance(content, str):
-        return (Block("text", text_of(content)),) if content else ()
-    return tuple(_block(item) for item in list_of(content))
-
-
-def _block(item: object) -> Block:
-    if isinstance(item, str):
-        return Block("text", text_of(item))
-    data = object_of(item)
-    kind = text_of(data.get("type"))
-    if kind == "text":
-        return Block("text", text_of(data.get("text")))
-    if kind in {"thinking", "redacted_thinking"}:
-        return Block("thinking", text_of(data.get("thinking")))
-    if kind == "tool_use" or kind.endswith("_tool_use"):
-        tool_input = bounded(object_of(data.get("input")))
-        return Block(
-            "tool_use",
-            json_text(tool_input),
-            tool_name=text_of(data.get("name")),
-            tool_use_id=text_of(data.get("id")),
-            tool_input=tool_input,
-        )
-    if kind == "tool_result" or kind.endswith("_tool_result"):
-        return Block(
-            "tool_result",
-            result_text(data.get("content")),
-            tool_use_id=text_of(data.get("tool_use_id")),
-            is_error=data.get("is_error") is True,
-        )
-    return Block("image") if kind == "image" else Block("other")
-
-
-def result_text(content: object) -> str:
-    """A tool result's content as text: the string itself, or its text parts one below the other."""
-    if isinstance(content, str):
-        return text_of(content)
-    parts = (item if isinstance(item, str) else object_of(item).get("text") for item in list_of(content))
-    return "\n".join(text for part in parts if (text := text_of(part)))
-
-
 def _prompt_text(content: object) -> str:
     return "\n\n".join(block.text for block in blocks_of(content) if block.kind == "text" and block.text).strip()
-
-
-def _detail(value: object) -> Any:
-    """A tool's structured result without what its text or the call's input says already."""
-    if isinstance(value, str):
-        return bounded(value, max_text=MAX_DETAIL_TEXT)
-    if not isinstance(value, dict):
-        return None
-    kept = {key: item for key, item in value.items() if key not in _REPEATED_KEYS}
-    if isinstance(file := kept.get("file"), dict):
-        kept["file"] = {key: item for key, item in file.items() if key not in _REPEATED_KEYS}
-    return bounded(kept, max_text=MAX_DETAIL_TEXT)
 
 
 def _take_agent_progress(transcript: Transcript, number: int, data: Mapping[str, Any]) -> None:

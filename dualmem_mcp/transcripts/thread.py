@@ -5,11 +5,17 @@ The rules, and the observations behind them, are in docs/transcripts.md under "T
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from dualmem_mcp.model.conversation import Turn
 from dualmem_mcp.transcripts.records import Record
+
+MAX_COMPACTIONS: Final = 500
+"""Compactions followed back; a file with more is made to cost time, not to be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,25 +27,24 @@ class Thread:
     off_thread: int = 0
 
 
-def build_thread(records: Sequence[Record]) -> Thread:
+def build_thread(records: Iterable[Record]) -> Thread:
     """The thread that ends in the last message of `records`, which are in file order."""
     graph = _Graph(records)
-    leaf = _last_message(graph.main)
+    leaf = graph.last_message(len(graph.main), seen=set())
     if leaf is None:
         return Thread((), ())
     segments: list[list[Record]] = []
     seen: set[str] = set()
-    # Compactions already made when the thread stood at `leaf`; fewer for each earlier segment.
-    compactions = len(graph.boundaries)
-    while leaf is not None:
-        chain = graph.walk(leaf, seen, compactions)
+    boundaries = graph.boundaries
+    while leaf is not None and len(segments) <= MAX_COMPACTIONS:
+        chain = graph.walk(leaf, seen, boundaries)
         segments.append(chain)
         root = chain[0]
+        leaf = None
         if root.boundary or (root.turn is not None and root.turn.is_compact_summary):
-            compactions = sum(boundary.line < root.line for boundary in graph.boundaries)
+            # An earlier segment is walked as the links stood before this compaction.
+            boundaries = [boundary for boundary in boundaries if boundary.line < root.line]
             leaf = graph.before(root, seen)
-        else:
-            leaf = None
     segments.reverse()
     visible = [graph.with_parallel_calls(chain, seen) for chain in segments]
     turns = [[record.turn for record in chain if record.turn is not None] for chain in visible]
@@ -54,15 +59,35 @@ class _Graph:
     def __init__(self, records: Iterable[Record]) -> None:
         self.main: list[Record] = []
         self.by_uuid: dict[str, Record] = {}
+        self.by_message: dict[str, list[Record]] = defaultdict(list)
+        self.by_answer: dict[str, list[Record]] = defaultdict(list)
+        self.boundaries: list[Record] = []
         for record in records:
-            if not record.sidechain and record.uuid not in self.by_uuid:
-                self.by_uuid[record.uuid] = record
-                self.main.append(record)
-        self.boundaries = [record for record in self.main if record.boundary]
+            if record.sidechain or record.uuid in self.by_uuid:
+                continue
+            self.by_uuid[record.uuid] = record
+            self.main.append(record)
+            self._index(record)
+        del self.boundaries[:-MAX_COMPACTIONS]
+        self._lines = [record.line for record in self.main]
         self.parents = self._parents()
+        self.children: dict[str, list[str]] = defaultdict(list)
+        for uuid, parent in self.parents.items():
+            if parent is not None:
+                self.children[parent].append(uuid)
+
+    def _index(self, record: Record) -> None:
+        if record.boundary:
+            self.boundaries.append(record)
+        if record.message_id:
+            self.by_message[record.message_id].append(record)
+        if record.turn is not None and record.turn.role == "user":
+            for block in record.turn.blocks_of("tool_result"):
+                self.by_answer[block.tool_use_id].append(record)
 
     def _parents(self) -> dict[str, str | None]:
-        linked = any(record.parent_uuid for record in self.main)
+        # A file written without links (other tools' exports, the oldest sessions) is a thread in file order.
+        linked = 2 * sum(record.parent_uuid is not None for record in self.main) >= len(self.main)
         parents: dict[str, str | None] = {}
         previous: Record | None = None
         for record in self.main:
@@ -76,9 +101,17 @@ class _Graph:
             previous = record
         return parents
 
-    def walk(self, leaf: Record, seen: set[str], compactions: int) -> list[Record]:
+    def last_message(self, end: int, seen: set[str]) -> Record | None:
+        """The last message before position `end` of the file that is no meta record and was not seen."""
+        for position in range(end - 1, -1, -1):
+            record = self.main[position]
+            if record.turn is not None and not record.turn.is_meta and record.uuid not in seen:
+                return record
+        return None
+
+    def walk(self, leaf: Record, seen: set[str], boundaries: Sequence[Record]) -> list[Record]:
         """The chain that ends in `leaf`, root first; stops at what was seen already, so cycles end too."""
-        relinked = self._relinked(self.boundaries[:compactions])
+        relinked = self._relinked(boundaries)
         chain: list[Record] = []
         record: Record | None = leaf
         while record is not None and record.uuid not in seen:
@@ -96,17 +129,19 @@ class _Graph:
             kept = boundary.preserved
             if kept is None or kept.anchor not in self.by_uuid:
                 continue
-            uuids = [uuid for uuid in kept.uuids if uuid in self.by_uuid]
+            uuids = [uuid for uuid in kept.uuids if uuid in self.by_uuid and uuid != kept.anchor]
             inside = set(uuids)
             if kept.head:
                 inside = self._stretch(kept.head, kept.tail, links)
                 uuids = [kept.head, kept.tail] if inside else []
             if not uuids:
                 continue
-            for record in self.main:
-                current = links.get(record.uuid, self.parents[record.uuid])
-                if current == kept.anchor and record.uuid not in inside:
-                    links[record.uuid] = uuids[-1]
+            for uuid in (
+                *self.children[kept.anchor],
+                *(key for key, value in links.items() if value == kept.anchor),
+            ):
+                if uuid not in inside:
+                    links[uuid] = uuids[-1]
             links[uuids[0]] = kept.anchor
             if not kept.head:
                 links.update(zip(uuids[1:], uuids, strict=False))
@@ -132,9 +167,7 @@ class _Graph:
         logical = self.by_uuid.get(root.logical_parent_uuid or "")
         if logical is not None and logical.uuid not in seen and logical.line < root.line:
             return logical
-        return _last_message(
-            [record for record in self.main if record.line < root.line and record.uuid not in seen]
-        )
+        return self.last_message(bisect_left(self._lines, root.line), seen)
 
     def with_parallel_calls(self, chain: list[Record], seen: set[str]) -> list[Record]:
         """The chain with the tool calls and results beside it that the model saw too.
@@ -142,31 +175,26 @@ class _Graph:
         A message with several blocks is written as several records of one message id, and each tool result
         hangs below the record of its own call: a walk from leaf to root passes only one of the branches.
         """
-        shown_blocks = _Shown()
-        kept = [record for record in chain if shown_blocks.add(record)]
-        messages = {record.message_id for record in kept if record.message_id}
-        beside = [
-            record
-            for record in self.main
-            if record.uuid not in seen and record.message_id in messages and shown_blocks.add(record)
-        ]
-        open_calls = shown_blocks.calls - shown_blocks.answers
-        for record in self.main:
-            if record.turn is None or record.uuid in seen or record.turn.role != "user":
-                continue
-            answers = {block.tool_use_id for block in record.turn.blocks_of("tool_result")}
-            if answers & open_calls:
-                open_calls -= answers
-                beside.append(record)
+        shown = _Shown()
+        kept = [record for record in chain if shown.add(record)]
+        messages = dict.fromkeys(record.message_id for record in kept if record.message_id)
+        siblings = (record for message in messages for record in self.by_message[message])
+        beside = [record for record in siblings if record.uuid not in seen and shown.add(record)]
         seen.update(record.uuid for record in beside)
+        for call in [call for call in shown.calls if call not in shown.answers]:
+            answer = next((record for record in self.by_answer[call] if record.uuid not in seen), None)
+            if answer is not None and call not in shown.answers:
+                shown.add(answer)
+                seen.add(answer.uuid)
+                beside.append(answer)
         return _merge(kept, beside)
 
 
 class _Shown:
-    """Blocks of assistant messages shown so far: a resumed session repeats messages under new uuids."""
+    """Blocks of messages shown so far: a resumed session repeats messages under new uuids."""
 
     def __init__(self) -> None:
-        self.calls: set[str] = set()
+        self.calls: dict[str, None] = {}
         self.answers: set[str] = set()
         self._blocks: set[tuple[str, str, str, str]] = set()
 
@@ -176,10 +204,15 @@ class _Shown:
         if turn is None:
             return True
         self.answers.update(block.tool_use_id for block in turn.blocks_of("tool_result"))
-        self.calls.update(block.tool_use_id for block in turn.blocks_of("tool_use"))
+        self.calls.update(dict.fromkeys(block.tool_use_id for block in turn.blocks_of("tool_use")))
         if not record.message_id:
             return True
-        blocks = {(record.message_id, block.kind, block.tool_use_id, block.text) for block in turn.blocks}
+        # Newer clients write thinking without its text: such blocks look alike and are no repetition.
+        blocks = {
+            (record.message_id, block.kind, block.tool_use_id, block.text)
+            for block in turn.blocks
+            if block.text or block.tool_use_id
+        }
         new = not blocks or bool(blocks - self._blocks)
         self._blocks |= blocks
         return new
@@ -188,12 +221,12 @@ class _Shown:
 def _merge(chain: list[Record], beside: list[Record]) -> list[Record]:
     """The chain in its own order, and each record beside it where the file has it."""
     merged: list[Record] = []
-    waiting = sorted(beside, key=lambda record: record.line)
+    waiting = sorted(beside, key=lambda record: record.line, reverse=True)
     for record in chain:
-        while waiting and waiting[0].line < record.line and merged:
-            merged.append(waiting.pop(0))
+        while waiting and merged and waiting[-1].line < record.line:
+            merged.append(waiting.pop())
         merged.append(record)
-    return merged + waiting
+    return merged + waiting[::-1]
 
 
 def _may_be_root(record: Record) -> bool:
@@ -203,9 +236,3 @@ def _may_be_root(record: Record) -> bool:
     if record.turn is None:
         return record.type != "progress"
     return record.turn.role == "user" and not any(record.turn.blocks_of("tool_result"))
-
-
-def _last_message(records: Sequence[Record]) -> Record | None:
-    return next(
-        (record for record in reversed(records) if record.turn is not None and not record.turn.is_meta), None
-    )
