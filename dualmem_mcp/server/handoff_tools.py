@@ -2,6 +2,256 @@
 
 from __future__ import annotations
 
-from dualmem_mcp.server.tool import Tool
+import json
+from collections.abc import Mapping
+from typing import Any
 
-HANDOFF_TOOLS: tuple[Tool, ...] = ()
+from dualmem_mcp.server.resources import brief_uri
+from dualmem_mcp.server.tool import MAX_RESULT_META, Answer, Call, Tool
+
+Json = dict[str, Any]
+
+# Text and structured form of one result together. Source: Claude's connectors take about 150,000 characters.
+MAX_RESULT_CHARACTERS = 140_000
+
+_WRITES = {"readOnlyHint": False, "destructiveHint": False, "idempotentHint": False, "openWorldHint": False}
+_READS = {"readOnlyHint": True, "destructiveHint": False, "idempotentHint": True, "openWorldHint": False}
+
+_STRING = {"type": "string"}
+_NUMBER = {"type": "number"}
+_INTEGER = {"type": "integer"}
+_BOOLEAN = {"type": "boolean"}
+_OBJECT = {"type": "object"}
+_OBJECTS = {"type": "array", "items": _OBJECT}
+_STRINGS = {"type": "array", "items": _STRING}
+
+_ID = {"type": "string", "description": "Conversation id"}
+_CURSOR = {"type": "string", "description": "next_cursor of the previous page"}
+_DEVICE = {"type": "string", "description": "ios, android, pwa or desktop"}
+
+
+def _input(properties: Json, required: tuple[str, ...] = ()) -> Json:
+    schema: Json = {"type": "object", "properties": properties}
+    return {**schema, "required": list(required)} if required else schema
+
+
+def _output(**properties: Json) -> Json:
+    """Every property is there; more may come in later versions."""
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def _prepare_handoff(call: Call) -> Answer:
+    given = call.arguments
+    handoff = call.app.prepare_handoff(
+        given.get("conversation_id"),
+        target_device=given.get("target_device"),
+        summary=given.get("summary", ""),
+        decisions=given.get("decisions", ()),
+        next_steps=given.get("next_steps", ()),
+        open_questions=given.get("open_questions", ()),
+        progress=call.progress,
+    )
+    uri = brief_uri(handoff["conversation_id"])
+    return Answer(_handoff_text(handoff), handoff, updated=(uri,), lists_changed=True)
+
+
+def _handoff_text(handoff: Mapping[str, Any]) -> str:
+    where = (
+        "is sealed and queued on this device; the bucket could not be reached, so call prepare_handoff again later"
+        if handoff["queued"]
+        else "is handed over, and every device of the vault can resume it"
+    )
+    size = (
+        f"{handoff['message_count']} messages, {handoff['visible_tokens']} tokens in {handoff['digest_tokens']} "
+        f"({handoff['reduction']:.1%} less); package of {handoff['package_bytes']} bytes."
+    )
+    warnings = (f"Warning: {warning}" for warning in handoff["warnings"])
+    return "\n".join((f"Conversation {handoff['conversation_id']} ({handoff['title']}) {where}.", size, *warnings))
+
+
+def _resume_conversation(call: Call) -> Answer:
+    given = call.arguments
+    brief = call.app.resume_conversation(
+        given.get("conversation_id"),
+        device=given.get("device"),
+        token_budget=given.get("token_budget"),
+        progress=call.progress,
+    )
+    return Answer(brief["brief"], _within_limit(brief, MAX_RESULT_CHARACTERS - len(brief["brief"])))
+
+
+# Longest first in practice; each is a section of its own that load_context gives in full.
+_CUT_FROM_BRIEF = ("agents", "commands", "active_files", "requests", "decisions")
+
+
+def _within_limit(brief: Json, limit: int) -> Json:
+    """The brief with its oldest entries left out, list by list, until its JSON has at most `limit` characters.
+
+    What was left out is named in `warnings`.
+    """
+    excess = len(json.dumps(brief, ensure_ascii=False)) - limit
+    fitted = dict(brief)
+    for name in _CUT_FROM_BRIEF:
+        if excess <= 0:
+            break
+        entries = list(fitted.get(name, ()))
+        total = len(entries)
+        while entries and excess > 0:
+            excess -= len(json.dumps(entries.pop(0), ensure_ascii=False)) + 2
+        fitted[name] = entries
+        note = f"{total - len(entries)} of {total} {name} left out here; load_context has them"
+        fitted["warnings"] = [*fitted.get("warnings", ()), note]
+        excess += len(note) + 4
+    return fitted
+
+
+def _load_context(call: Call) -> Answer:
+    given = call.arguments
+    page = call.app.load_context(given["conversation_id"], given["section"], given.get("cursor", ""))
+    end = f'continues at cursor "{page["next_cursor"]}"' if page["next_cursor"] else "end"
+    # Marked off, so that what was said in the conversation is not taken for the user's word of now.
+    text = f"[{page['section']} of conversation {given['conversation_id']}: data]\n{page['text']}\n[{end}]"
+    return Answer(text, page)
+
+
+def _list_conversations(call: Call) -> Answer:
+    page = call.app.list_conversations(**call.arguments)
+    lines = [_conversation_line(item) for item in page["conversations"]] or ["No conversations."]
+    if page["next_cursor"]:
+        lines.append(f'[continues at cursor "{page["next_cursor"]}"]')
+    return Answer("\n".join(lines), page)
+
+
+def _conversation_line(item: Mapping[str, Any]) -> str:
+    state = "handed over" if item["handoff_id"] else "on this device only"
+    return (
+        f"{item['conversation_id']}  {item['updated_at']}  {item['title'] or '(untitled)'}  "
+        f"[{item['message_count']} messages, {item['device_name']}, {state}]"
+    )
+
+
+def _memory_status(call: Call) -> Answer:
+    status = call.app.status()
+    lines = (f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in status.items())
+    return Answer("\n".join(lines), status)
+
+
+HANDOFF_TOOLS: tuple[Tool, ...] = (
+    Tool(
+        "prepare_handoff",
+        "Prepare Handoff",
+        "Hand a conversation over, sealed, so that another device can resume it. Call it when the user wants to go "
+        "on elsewhere or ends a long session. Pass what only you know: it is kept beside what is extracted.",
+        _input(
+            {
+                "conversation_id": {"type": "string", "description": "Default: this Claude Code session"},
+                "target_device": _DEVICE,
+                "summary": {"type": "string", "description": "Where things stand, in a few sentences"},
+                "decisions": {"type": "array", "items": _STRING, "description": "What was decided, and why"},
+                "next_steps": {"type": "array", "items": _STRING, "description": "In order"},
+                "open_questions": _STRINGS,
+            }
+        ),
+        _output(
+            handoff_id=_STRING,
+            conversation_id=_STRING,
+            title=_STRING,
+            message_count=_INTEGER,
+            visible_tokens=_INTEGER,
+            digest_tokens=_INTEGER,
+            reduction=_NUMBER,
+            transcript_bytes=_INTEGER,
+            package_bytes=_INTEGER,
+            compression_ratio=_NUMBER,
+            fidelity=_OBJECT,
+            operations=_OBJECTS,
+            queued=_BOOLEAN,
+            mobile_ready=_BOOLEAN,
+            estimated_reconstruction_ms=_NUMBER,
+            duration_ms=_NUMBER,
+            warnings=_STRINGS,
+        ),
+        _WRITES,
+        _prepare_handoff,
+    ),
+    Tool(
+        "resume_conversation",
+        "Resume Conversation",
+        "Get the brief of a conversation that was handed over: last request, requests, decisions, files, tasks, "
+        "agents. Call it first when the user wants to go on with earlier work.",
+        _input(
+            {
+                "conversation_id": {"type": "string", "description": "Default: the newest handoff"},
+                "device": _DEVICE,
+                "token_budget": {
+                    "type": "integer",
+                    "minimum": 1,
+                    "description": "Most tokens of the brief. Default: what suits the device",
+                },
+            }
+        ),
+        _output(
+            conversation_id=_STRING,
+            handoff_id=_STRING,
+            title=_STRING,
+            brief=_STRING,
+            brief_tokens=_INTEGER,
+            sections=_OBJECTS,
+            resumption_point=_OBJECT,
+            requests=_OBJECTS,
+            decisions=_OBJECTS,
+            active_files=_OBJECTS,
+            commands=_OBJECTS,
+            tasks=_OBJECTS,
+            agents=_OBJECTS,
+            since_handoff=_OBJECT,
+            timings_ms=_OBJECT,
+            completeness=_OBJECT,
+        ),
+        _READS,
+        _resume_conversation,
+        meta={MAX_RESULT_META: MAX_RESULT_CHARACTERS},
+    ),
+    Tool(
+        "load_context",
+        "Load Context",
+        "Read one section of a handed-over conversation in full, a page at a time. Sections and cursors are in the "
+        "brief's `sections`.",
+        _input(
+            {
+                "conversation_id": _ID,
+                "section": {"type": "string", "description": "A name from the brief's sections"},
+                "cursor": {"type": "string", "description": "From the brief or next_cursor; default: the start"},
+            },
+            required=("conversation_id", "section"),
+        ),
+        _output(section=_STRING, text=_STRING, next_cursor=_STRING),
+        _READS,
+        _load_context,
+        meta={MAX_RESULT_META: MAX_RESULT_CHARACTERS},
+    ),
+    Tool(
+        "list_conversations",
+        "List Conversations",
+        "List the conversations of this device and those handed over from others, newest first.",
+        _input(
+            {
+                "query": {"type": "string", "description": "Part of title, folder or id"},
+                "limit": {"type": "integer", "minimum": 1, "maximum": 200, "description": "Default 20"},
+                "cursor": _CURSOR,
+            }
+        ),
+        _output(conversations=_OBJECTS, next_cursor=_STRING),
+        _READS,
+        _list_conversations,
+    ),
+    Tool(
+        "memory_status",
+        "Memory Status",
+        "Show the state of this device's memory: counts, vault, bucket, what waits to be uploaded.",
+        _input({}),
+        _OBJECT,
+        _READS,
+        _memory_status,
+    ),
+)
