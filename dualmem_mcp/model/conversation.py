@@ -38,8 +38,12 @@ class Block:
 class Turn:
     """One user or assistant message of a thread.
 
-    `detail` is the client's structured account of a tool's result (`toolUseResult`), or None. A turn
-    of role "user" that carries only tool results is no request of the user's.
+    `detail` is the client's structured account of a tool's result (`toolUseResult`), or None, without what
+    the result's text or the call's input says already. A turn of role "user" that carries only tool results
+    is no request of the user's. `origin` tells other user turns apart: empty for a prompt typed between
+    turns, "queued_command" for one delivered while the model worked; what the client wrote is
+    "slash-command", "bash-input", "bash-output", "local-command-output", "task-notification" or
+    "interruption", or the origin that the record itself names.
     """
 
     uuid: str
