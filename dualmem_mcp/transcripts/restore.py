@@ -1,0 +1,236 @@
+"""A session written back as Claude Code's own files, so that `claude --resume` opens it.
+
+Byte for byte where nothing has to change. What may change is stated in `rewrite`; names come from a
+package, so they are hostile until `safe_names` has seen them.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import secrets
+import shutil
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from dualmem_mcp.errors import ConflictError, DiskFullError, StoreUnreachableError
+from dualmem_mcp.model.ids import ConversationId, parse_conversation_id
+from dualmem_mcp.transcripts.rewrite import Rewriting, count_records, record_cwds, rewrite_records
+from dualmem_mcp.transcripts.safe_names import check_component, split_session_names
+from dualmem_mcp.transcripts.session import session_cwd
+from dualmem_mcp.transcripts.slug import project_slug
+
+MAX_CONFLICTS: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class RestoredSession:
+    """A session as it lies in Claude Code's folder now.
+
+    `records` counts lines that hold a JSON object, `sha256` is of the session file as written (hex).
+    `rewritten` says whether any byte differs from what was given, `written` whether anything was
+    written: the same session may have lain there already.
+    """
+
+    path: Path
+    session_id: ConversationId
+    records: int
+    sha256: str
+    rewritten: bool
+    written: bool
+    warnings: tuple[str, ...] = ()
+
+
+def write_session(
+    files: Mapping[str, bytes] | Iterable[tuple[str, bytes]],
+    *,
+    claude_dir: Path,
+    conversation_id: str,
+    project: str = "",
+    cwd: str | None = None,
+) -> RestoredSession:
+    """The session written below `claude_dir`, all of it or nothing.
+
+    `files` are named relative to the project folder, as in Session.files. With `cwd` the records'
+    working directories change to it and the project folder follows; without, the folder is `project`,
+    else the one that the records' working directory leads to. Where another session holds the id
+    already, this one gets a fresh UUID, which depends only on the content: restoring again finds it.
+    Raises TamperedError for a name that could lead outside, DiskFullError, StoreUnreachableError.
+    """
+    pairs = list(files.items() if isinstance(files, Mapping) else files)
+    main_name, others = split_session_names(name for name, _ in pairs)
+    given = dict(pairs)
+    old_id = main_name.removesuffix(".jsonl")
+    wanted = parse_conversation_id(conversation_id)
+    cwds = record_cwds(given[main_name])
+    slug = check_component(
+        project_slug(os.path.realpath(cwd)) if cwd else project or project_slug(session_cwd(cwds, ""))
+    )
+    folder = claude_dir / "projects" / slug
+    old_cwd = session_cwd(cwds, project)
+    place = cwd or old_cwd
+    for candidate in _candidates(wanted, given):
+        rewriting = Rewriting(
+            session_id=None if candidate == wanted else candidate,
+            old_cwd=old_cwd,
+            new_cwd=os.path.realpath(cwd) if cwd else None,
+        )
+        content = {
+            _renamed(name, old_id, candidate): rewrite_records(given[name], rewriting)
+            if name == main_name or _is_transcript(name)
+            else given[name]
+            for name in (main_name, *others)
+        }
+        state = _compare(claude_dir, folder, candidate, content)
+        if state == "taken":
+            continue
+        if state == "free":
+            _place(folder, content, last=f"{candidate}.jsonl")
+        main = content[f"{candidate}.jsonl"]
+        return RestoredSession(
+            path=folder / f"{candidate}.jsonl",
+            session_id=candidate,
+            records=count_records(main),
+            sha256=hashlib.sha256(main).hexdigest(),
+            rewritten=any(content[_renamed(name, old_id, candidate)] != data for name, data in given.items()),
+            written=state == "free",
+            warnings=_warnings(wanted, candidate, place, written=state == "free"),
+        )
+    raise ConflictError(
+        f"{MAX_CONFLICTS} other sessions stand where {wanted} would be restored",
+        operation="restore session",
+        subject=str(folder),
+        hint="Restore into another folder with --cwd, or remove earlier restored sessions.",
+    )
+
+
+def _warnings(wanted: str, candidate: str, cwd: str, *, written: bool) -> tuple[str, ...]:
+    warnings = []
+    if candidate != wanted:
+        warnings.append(f"another session holds the id {wanted}; this one is {candidate}")
+    if not cwd or "\0" in cwd or not Path(cwd).is_dir():
+        warnings.append(f"the working directory {cwd!r} is not on this machine; --cwd names another")
+    if not written:
+        warnings.append("the same session lies there already; nothing was written")
+    return tuple(warnings)
+
+
+def _candidates(wanted: ConversationId, files: Mapping[str, bytes]) -> Iterable[ConversationId]:
+    yield wanted
+    digest = hashlib.sha256(wanted.encode())
+    for name in sorted(files):
+        digest.update(hashlib.sha256(name.encode()).digest() + hashlib.sha256(files[name]).digest())
+    for attempt in range(MAX_CONFLICTS):
+        fresh = hashlib.sha256(digest.digest() + bytes([attempt])).digest()[:16]
+        yield ConversationId(str(uuid.UUID(bytes=fresh, version=4)))
+
+
+def _renamed(name: str, old_id: str, new_id: str) -> str:
+    if name == f"{old_id}.jsonl":
+        return f"{new_id}.jsonl"
+    folder, slash, rest = name.partition("/")
+    return f"{new_id}/{rest}" if slash and folder == old_id else name
+
+
+def _is_transcript(name: str) -> bool:
+    return name.endswith(".jsonl")
+
+
+def _compare(claude_dir: Path, folder: Path, session_id: str, content: Mapping[str, bytes]) -> str:
+    """What stands in the place: "free", "same" (all of it, byte for byte), or "taken"."""
+    main = folder / f"{session_id}.jsonl"
+    elsewhere = [path for path in (claude_dir / "projects").glob(f"*/{session_id}.jsonl") if path != main]
+    if elsewhere:
+        # `claude --resume ID` finds an id outside the current folder only if one project alone holds it.
+        return "taken"
+    standing = 0
+    for name, data in content.items():
+        path = folder / name
+        if any(
+            step.is_symlink() for step in (path, *path.parents) if step.is_relative_to(folder) and step != folder
+        ):
+            return "taken"
+        if path.exists():
+            if not path.is_file() or path.stat().st_size != len(data) or path.read_bytes() != data:
+                return "taken"
+            standing += 1
+    return "same" if standing == len(content) else "free"
+
+
+def _place(folder: Path, content: Mapping[str, bytes], *, last: str) -> None:
+    """Write all files beside their places first, then put them there, the session file last of all."""
+    staging = folder / f".restore-{secrets.token_hex(8)}"
+    placed: list[Path] = []
+    try:
+        for step in [*reversed(folder.parents), folder]:
+            if not step.exists():
+                step.mkdir(mode=0o700, exist_ok=True)
+        staging.mkdir(mode=0o700)
+        names = [*(name for name in content if name != last), last]
+        for number, name in enumerate(names):
+            _write(staging / str(number), content[name])
+        for number, name in enumerate(names):
+            target = folder / name
+            if not target.exists():
+                _make_folders(folder, target.parent)
+                _move_unless_there(staging / str(number), target)
+                placed.append(target)
+        _sync_folder(folder)
+    except OSError as error:
+        for path in reversed(placed):
+            path.unlink(missing_ok=True)
+        raise _wrapped(error, folder) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _move_unless_there(source: Path, target: Path) -> None:
+    try:
+        target.hardlink_to(source)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links, as on SD cards
+        source.rename(target)
+
+
+def _make_folders(root: Path, folder: Path) -> None:
+    for step in [*reversed(folder.relative_to(root).parents), folder.relative_to(root)]:
+        (root / step).mkdir(mode=0o700, exist_ok=True)
+
+
+def _write(path: Path, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # Windows has no descriptors of folders; its rename is durable with the file's own flush
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _wrapped(error: OSError, folder: Path) -> StoreUnreachableError:
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return DiskFullError(
+            "there is no space left to restore the session; nothing was changed",
+            operation="restore session",
+            subject=str(folder),
+            hint="Free some space, then restore again.",
+        )
+    return StoreUnreachableError(
+        f"the session cannot be written: {error.strerror or type(error).__name__}; nothing was changed",
+        operation="restore session",
+        subject=str(folder),
+        hint="Check the rights of the folder, or name another with --claude-dir.",
+    )
