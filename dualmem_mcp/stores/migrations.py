@@ -42,7 +42,7 @@ CREATE TABLE ops (
 ) STRICT;
 
 CREATE TABLE entities (
-    id INTEGER PRIMARY KEY,            -- order of creation
+    id INTEGER PRIMARY KEY AUTOINCREMENT,  -- order of creation; never used twice
     name ANY NOT NULL UNIQUE,
     entity_type ANY NOT NULL,
     tags BLOB NOT NULL,                -- add-tags, 28 bytes each
@@ -60,7 +60,7 @@ CREATE TABLE observations (
 ) STRICT;
 
 CREATE TABLE relations (
-    id INTEGER PRIMARY KEY,
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
     source ANY NOT NULL,
     target ANY NOT NULL,
     relation_type ANY NOT NULL,

@@ -1,0 +1,68 @@
+"""The op log: each change is written down in the transaction that makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from dualmem_mcp.model.ids import DeviceId
+from dualmem_mcp.model.oplog import OpKind, Stamp, Tag, next_ticks
+from dualmem_mcp.stores.columns import to_json
+from dualmem_mcp.stores.database import Connection
+
+
+class OpWriter:
+    """Stamps and writes the ops of one write transaction.
+
+    The clock's last reading lies in the database, so stamps grow over all processes of the data home; it is
+    read at the start and written by `finish`, which the transaction's owner calls at the end.
+    """
+
+    def __init__(self, connection: Connection, device_id: DeviceId, instant: datetime) -> None:
+        self._connection = connection
+        self._device_id = device_id
+        self._instant = instant
+        (self._ticks,) = connection.execute("SELECT ticks FROM hybrid_clock").fetchone()
+        row = connection.execute(
+            "SELECT last_sequence FROM op_sequences WHERE device_id = ?", (device_id,)
+        ).fetchone()
+        self._sequence: int = row[0] if row else 0
+        self._rows: list[tuple[str, int, int, str, str]] = []
+        self._tombstones: list[tuple[bytes, bytes]] = []
+
+    def next_stamp(self) -> Stamp:
+        """A new stamp, for the next op; ops are recorded in the order of their stamps."""
+        self._ticks = next_ticks(self._ticks, self._instant)
+        return Stamp(self._ticks, self._device_id)
+
+    def record(self, kind: OpKind, payload: Mapping[str, Any], stamp: Stamp | None = None) -> Stamp:
+        """Write an op with a stamp from `next_stamp`, or a new one; returns it."""
+        stamp = stamp or self.next_stamp()
+        self._sequence += 1
+        self._rows.append((self._device_id, self._sequence, stamp.ticks, kind.value, to_json(payload)))
+        return stamp
+
+    def bury(self, tags: bytes, stamp: Stamp) -> None:
+        """Remember that the op with this stamp deleted the items of these concatenated tags."""
+        deleted_by = stamp.to_bytes()
+        size = Tag.SIZE_BYTES
+        self._tombstones.extend((tags[at : at + size], deleted_by) for at in range(0, len(tags), size))
+
+    def finish(self) -> bool:
+        """Write what was recorded; whether anything was. If not, nothing is written at all."""
+        if not self._rows:
+            return False
+        connection = self._connection
+        connection.executemany(
+            "INSERT INTO ops (device_id, sequence, ticks, kind, payload) VALUES (?, ?, ?, ?, ?)", self._rows
+        )
+        if self._tombstones:
+            connection.executemany("INSERT OR IGNORE INTO tombstones VALUES (?, ?)", self._tombstones)
+        connection.execute("UPDATE hybrid_clock SET ticks = ?", (self._ticks,))
+        connection.execute(
+            "INSERT INTO op_sequences VALUES (?, ?)"
+            " ON CONFLICT (device_id) DO UPDATE SET last_sequence = excluded.last_sequence",
+            (self._device_id, self._sequence),
+        )
+        return True
