@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 
+_TOLD = ("ENDPOINT_URL_S3", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY")
+
+
 @dataclass(frozen=True)
 class S3Server:
     """An S3 server on loopback and the credentials of a user who may make buckets there."""
@@ -75,16 +78,11 @@ def moto_server() -> Iterator[S3Server]:
 
 @pytest.fixture(scope="session")
 def radosgw_server() -> S3Server:
-    """The Ceph gateway that `scripts/radosgw` started and told of in the environment."""
-    endpoint = os.environ.get("DUALMEM_TEST_RADOSGW_ENDPOINT")
-    if not endpoint:
+    """The Ceph gateway that scripts/test started and told of in the environment."""
+    told = [os.environ.get(f"DUALMEM_TEST_AWS_{name}", "") for name in _TOLD]
+    if not all(told):
         pytest.skip("needs a Ceph gateway: scripts/test starts one where Debian's packages can be had")
-    return S3Server(
-        "radosgw",
-        endpoint,
-        os.environ["DUALMEM_TEST_RADOSGW_ACCESS_KEY"],
-        os.environ["DUALMEM_TEST_RADOSGW_SECRET_KEY"],
-    )
+    return S3Server("radosgw", *told)
 
 
 S3_SERVERS = ["moto", pytest.param("radosgw", marks=pytest.mark.radosgw)]
