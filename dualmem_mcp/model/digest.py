@@ -66,12 +66,14 @@ class Request(Quote):
     `kind` is "prompt", "queued" (typed while the model worked), "command" (a slash command), or "rejection"
     (what the user said on refusing a tool call). `constraint` marks corrections and standing rules. `context`
     is what the model had asked just before, given where the request is too short to be understood alone.
-    `repeats` counts later requests of the same text, which are not listed again.
+    `outcome` quotes the model's last words on it. `repeats` counts later requests of the same text, which are not listed again.
     """
 
     kind: str = "prompt"
     constraint: bool = False
     context: str = ""
+    outcome: str = ""
+    outcome_uuid: str = ""
     repeats: int = 0
 
 

@@ -1,0 +1,120 @@
+"""Files that a conversation read, made and changed, told from its tool calls."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from dualmem_mcp.handoff.quoting import relative_path
+from dualmem_mcp.handoff.tool_calls import ToolCall
+from dualmem_mcp.model.digest import FileEntry
+
+# Claude Code's tools that take one file. Source: Claude Code 1.0 to 2.1 transcripts and Agent SDK.
+_FILE_TOOLS = {"Read": "read", "NotebookRead": "read", "Edit": "edit", "MultiEdit": "edit", "Update": "edit",
+               "NotebookEdit": "edit", "Write": "write", "Create": "write", "str_replace_editor": "edit"}  # fmt: skip
+
+_HEREDOC_OR_REDIRECT = re.compile(
+    r"(?:^|[\s;&|])(?:cat|echo|printf|tee)\b[^|;&\n]*?(?:>{1,2}|\btee\s+(?:-a\s+)?)\s*(?P<path>[\w./~@+-]+)"
+)
+_IN_PLACE = re.compile(r"(?:^|[;&|]\s*)(?:sed\s+(?:-\w+\s+)*-i|perl\s+-\w*i\w*)\b(?P<rest>[^;&|\n]*)")
+_REMOVE_OR_MOVE = re.compile(r"(?:^|[;&|]\s*|\n\s*)(?:git\s+)?(?P<verb>rm|mv)\s+(?P<rest>[^;&|\n]+)")
+_PLAIN_PATH = re.compile(r"[\w./~@+-]*[\w-]\.[A-Za-z]\w{0,9}|[\w./~@+-]*/[\w.@+-]+")
+_ELSEWHERE = ("/dev/", "/tmp/", "/private/tmp/", "/var/", "/proc/")
+
+
+@dataclass(slots=True)
+class _Tally:
+    operations: Counter[str] = field(default_factory=Counter)
+    last_operation: str = ""
+    uuid: str = ""
+    position: int = -1
+    created: bool = False
+    edited: bool = False
+
+
+def file_changes(calls: Sequence[ToolCall]) -> Iterator[tuple[ToolCall, str, str]]:
+    """Each carried-out operation on a file in order: the call, the operation's name, the path as it was given."""
+    for call in calls:
+        if not call.done:
+            continue
+        operation = _FILE_TOOLS.get(call.name)
+        if operation:
+            path = call.argument("file_path", "notebook_path", "path", "filePath")
+            if path:
+                yield call, operation, path
+        elif call.name == "Bash":
+            for changed, path in shell_changes(call.argument("command")):
+                yield call, changed, path
+
+
+def shell_changes(command: str) -> list[tuple[str, str]]:
+    """Operations and paths of a shell command that plainly writes, edits, removes or moves files.
+
+    Only what stands in the command in so many words; scratch and device paths are left out.
+    """
+    if not any(word in command for word in (">", "sed", "perl", "rm", "mv", "tee")):
+        return []
+    found = [("shell", match["path"]) for match in _HEREDOC_OR_REDIRECT.finditer(command)]
+    for match in _IN_PLACE.finditer(command):
+        found.extend(("shell", path) for path in _words(match["rest"])[1:])
+    for match in _REMOVE_OR_MOVE.finditer(command):
+        found.extend(("delete" if match["verb"] == "rm" else "move", path) for path in _words(match["rest"]))
+    return [
+        (operation, path)
+        for operation, path in found
+        if _PLAIN_PATH.fullmatch(path) and not path.startswith(_ELSEWHERE)
+    ]
+
+
+def _words(rest: str) -> list[str]:
+    try:
+        words = shlex.split(rest, comments=True)
+    except ValueError:
+        return []
+    return [word for word in words if not word.startswith("-")]
+
+
+def extract_files(calls: Sequence[ToolCall], cwd: str) -> tuple[FileEntry, ...]:
+    """Every file touched, the last touched last; those that a call failed on are left out."""
+    tallies: dict[str, _Tally] = {}
+    for call, operation, given in file_changes(calls):
+        tally = tallies.setdefault(relative_path(given, cwd), _Tally())
+        tally.operations[operation] += 1
+        if operation == "read" and tally.edited:
+            continue
+        tally.last_operation, tally.uuid, tally.position = operation, call.uuid, call.position
+        if operation != "read":
+            tally.edited = True
+            tally.created = tally.created or is_creation(call)
+    ordered = sorted(tallies.items(), key=lambda one: one[1].position)
+    return tuple(
+        FileEntry(
+            path=path,
+            operations=dict(tally.operations),
+            last_operation=tally.last_operation,
+            created=tally.created,
+            edited=tally.edited,
+            uuid=tally.uuid,
+        )
+        for path, tally in ordered
+    )
+
+
+def is_creation(call: ToolCall) -> bool:
+    """Whether a call made a file that was not there, by the client's own account."""
+    kind = call.outcome.get("type")
+    if kind is not None:
+        return kind == "create"
+    return (call.result or "").startswith("File created")
+
+
+def edited_paths(calls: Sequence[ToolCall], cwd: str, after: int, before: int | None = None) -> list[str]:
+    """Paths changed by calls after one position (and before another), each once, in order."""
+    paths: dict[str, None] = {}
+    for call, operation, given in file_changes(calls):
+        if operation != "read" and call.position > after and (before is None or call.position < before):
+            paths[relative_path(given, cwd)] = None
+    return list(paths)

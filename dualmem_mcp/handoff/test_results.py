@@ -1,0 +1,161 @@
+"""Test runs recognised by their command, and their counts where the output states them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+_TEST_COMMAND = re.compile(
+    r"(?:^|[\s;&|(])(?:"
+    r"go\s+test|gotestsum|(?:python[\d.]*\s+-m\s+)?(?:pytest|py\.test|unittest|nose2|nosetests)|tox\b|nox\b|"
+    r"(?:npm|pnpm|yarn|bun)\s+(?:run\s+|exec\s+)?(?:test|t\b|vitest|jest|e2e)[\w:-]*|(?:npx\s+|pnpx\s+|bunx\s+)?(?:jest|vitest|mocha|ava|tap|"
+    r"playwright\s+test|cypress\s+run)\b|node\s+--test|deno\s+test|cargo\s+(?:nextest\s+run|nextest|test)|(?:make|just|task|mise(?:\s+run)?|rake|"
+    r"ninja|bazel|buck2?|meson|dagger)\s+[\w:./ -]*\b(?:test|tests|check|spec)[\w:-]*|(?:mvn|\./mvnw|gradle|\./gradlew)\s+[\w: -]*(?:test|verify|check)\w*|"
+    r"dotnet\s+test|swift\s+test|xcodebuild\s+[^|;&]*\btest\b|(?:bundle\s+exec\s+)?(?:rspec|minitest)|rails\s+test|mix\s+test|"
+    r"(?:vendor/bin/)?phpunit|php\s+artisan\s+test|(?:vendor/bin/)?pest\b|ctest|sbt\s+\"?test|lein\s+test|stack\s+test|cabal\s+test|zig\s+(?:build\s+)?test|"
+    r"dart\s+test|flutter\s+test|bats\b|busted\b|elm-test|(?:\./)?(?:scripts?|bin)/(?:run[-_])?tests?\b"
+    r")(?=[\s;&|)\"']|$)"
+)
+_QUOTED = re.compile(
+    r"<<-?\s*['\"]?(\w+)['\"]?.*?^\s*\1\s*$|(?:-m|--message|--body|--title|-b)\s+(?:\"(?:[^\"\\]|\\.)*\"|'[^']*')",
+    re.DOTALL | re.MULTILINE,
+)
+_LOOKING = re.compile(r"^\s*(?:grep|rg|cat|ls|find|head|tail|sed|awk|echo|which|type|git\s+(?!.*&&))\b")
+
+
+_GO_PACKAGE = re.compile(r"^(ok|FAIL)\s+(\S+/\S+|\S+\s+\d[\d.]*s)", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class TestCounts:
+    """Counts of a test run, None where the output does not state them, and the lines that state them."""
+
+    passed: int | None = None
+    failed: int | None = None
+    skipped: int | None = None
+    summary: str = ""
+
+
+def is_test_command(command: str) -> bool:
+    """Whether a shell command runs tests, in any of the common ecosystems; reading test files is none."""
+    if len(command) > 4000:
+        command = command[:4000]
+    bare = _QUOTED.sub(" ", command)
+    return any(_TEST_COMMAND.search(part) and not _LOOKING.match(part) for part in re.split(r"&&|\|\||[;\n]", bare))
+
+
+# Lines by which runners state results. Source: the output of pytest, unittest, jest, vitest, mocha, node --test,
+# cargo, go, rspec, minitest, ExUnit, phpunit, Maven, Gradle, dotnet, ctest, swift.
+_SUMMARY = re.compile(
+    r"^[^\n]{0,40}(?:={2,}[^\n]*\b(?:passed|failed|errors?|skipped|no tests ran)\b|\bTests?:?\s+[^\n]*\b(?:passed|failed)\b|"
+    r"Test Files\s|Test Suites:|test result: |\b\d+ (?:passing|failing|pending)\b|Ran \d+ tests? in|\b\d+ (?:examples?|tests?), \d+ failures?|"
+    r"\d+ runs?, \d+ assertions|Tests run: |OK \(\d+ tests?|(?:Passed|Failed)!\s+-|\d+% tests passed|# (?:pass|fail) \d+|ℹ (?:pass|fail) \d+|DONE \d+ tests|"
+    r"BUILD (?:SUCCESS|FAIL)|Executed \d+ tests?|\b\d+ (?:passed|failed)\b|FAILED \(|--- FAIL:|FAIL\s|ok\s{2,}\S|panic: )[^\n]*$",
+    re.MULTILINE,
+)
+
+
+def _total(pattern: str, text: str) -> int | None:
+    """The sum of a number wherever the pattern finds it; None where it does not."""
+    found = re.findall(pattern, text, re.MULTILINE)
+    return sum(int(one) for one in found) if found else None
+
+
+def _last(pattern: str, text: str) -> tuple[int, ...] | None:
+    """The numbers of the last place where the pattern matches."""
+    found = re.findall(pattern, text, re.MULTILINE)
+    if not found:
+        return None
+    groups = found[-1] if isinstance(found[-1], tuple) else (found[-1],)
+    return tuple(int(one or 0) for one in groups)
+
+
+def _read_maven(text: str) -> TestCounts | None:
+    totals = _last(r"Tests run: (\d+), Failures: (\d+)(?:, Errors: (\d+))?(?:, Skipped: (\d+))?", text)
+    if totals is None:
+        return None
+    run, failures, errors, skipped = totals
+    return TestCounts(run - failures - errors - skipped, failures + errors, skipped)
+
+
+def _read_dotnet(text: str) -> TestCounts | None:
+    failed, passed, skipped = (_total(rf"{word}:\s+(\d+)", text) for word in ("Failed", "Passed", "Skipped"))
+    return None if passed is None else TestCounts(passed, failed or 0, skipped)
+
+
+def _read_examples(text: str) -> TestCounts | None:
+    totals = _last(r"(\d+) (?:examples?|tests?), (\d+) failures?", text) or _last(
+        r"(\d+) runs?, \d+ assertions, (\d+) failures", text
+    )
+    return None if totals is None else TestCounts(totals[0] - totals[1], totals[1])
+
+
+def _read_unittest(text: str) -> TestCounts | None:
+    run = _last(r"Ran (\d+) tests? in", text)
+    if run is None:
+        return None
+    failed = _total(r"(?:failures|errors)=(\d+)", text) or 0
+    skipped = _total(r"skipped=(\d+)", text)
+    return TestCounts(run[0] - failed - (skipped or 0), failed, skipped)
+
+
+def _read_node(text: str) -> TestCounts | None:
+    passed = _last(r"^\s*(?:#|ℹ) pass (\d+)", text)
+    failed = _last(r"^\s*(?:#|ℹ) fail (\d+)", text)
+    return None if passed is None else TestCounts(passed[0], failed[0] if failed else 0)
+
+
+def _read_words(text: str) -> TestCounts | None:
+    """`N passed, M failed` as pytest, jest, vitest, mocha and cargo put it; suites and files are not tests."""
+    lines = [line for line in text.split("\n") if not re.match(r"\s*Test (?:Files|Suites)", line)]
+    framed = [line for line in lines if "==" in line]
+    if framed:  # pytest: the last framed line holds the totals of the run
+        lines = framed[-1:]
+    text = "\n".join(lines)
+    passed, failed = _total(r"(\d+) (?:passed|passing)\b", text), _total(r"(\d+) (?:failed|failing)\b", text)
+    errors = _total(r"(\d+) errors?\b", text)
+    if passed is None and failed is None and errors is None:
+        return None
+    return TestCounts(
+        passed or 0, (failed or 0) + (errors or 0), _total(r"(\d+) (?:skipped|pending|ignored)\b", text)
+    )
+
+
+def _read_go(text: str) -> TestCounts | None:
+    """`go test -v`; without -v Go names packages only, which are no count of tests."""
+    passed, failed, skipped = (_total_lines(rf"^\s*--- {word}:", text) for word in ("PASS", "FAIL", "SKIP"))
+    return TestCounts(passed, failed, skipped or None) if passed or failed else None
+
+
+def _total_lines(pattern: str, text: str) -> int:
+    return len(re.findall(pattern, text, re.MULTILINE))
+
+
+def read_counts(output: str) -> TestCounts:
+    """What the output of a test run states; judged by its last 20,000 characters."""
+    output = output[-20_000:]
+    lines = [match[0].strip() for match in _SUMMARY.finditer(output)]
+    text = "\n".join(lines)
+    counts = None
+    for reader in (_read_maven, _read_dotnet, _read_examples, _read_unittest, _read_node, _read_words):
+        counts = reader(text)
+        if counts is not None:
+            break
+    counts = counts or _read_go(output) or TestCounts()
+    return replace(counts, summary="\n".join(_telling(lines, output)))
+
+
+def _telling(lines: list[str], output: str) -> list[str]:
+    """Up to five lines: the first failures, then the totals; Go's packages as one line."""
+    packages = _GO_PACKAGE.findall(output)
+    bad = [
+        line
+        for line in lines
+        if re.search(r"FAIL|failed|\d failing|panic:|error", line) and not re.search(r"\b0 fail", line)
+    ]
+    if not packages:
+        return list(dict.fromkeys([*bad[:3], *lines[-2:]]))
+    failing = dict.fromkeys(name.split()[0] for state, name in packages if state == "FAIL")
+    good = sum(state == "ok" for state, _ in packages)
+    total = f"{good} packages ok" + (f", {len(failing)} failed: {', '.join(failing)}" if failing else "")
+    return [*dict.fromkeys(line for line in bad if line.startswith(("---", "panic:")))][:4] + [total]
