@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dualmem_mcp.crypto.envelope import Header, ObjectKind, Place, RangeReader, SealedReader, Section, seal_object
+from dualmem_mcp.crypto.envelope import Header, ObjectKind, RangeReader, SealedReader, Section, seal_object
 from dualmem_mcp.crypto.vault import ConversationKey, Vault
 from dualmem_mcp.model.ids import ConversationId, HandoffId
 from dualmem_mcp.ports import BlobCache, Catalogue, Clock, ObjectStore, Outbox, PackageCache
@@ -31,17 +31,17 @@ class Channel:
         """
         memo = f"local/conversation-key/{conversation_id}"
         if kept := self.blobs.get(memo):
-            key_id = kept.decode("ascii")
-            return self.vault.conversation_key(key_id, objects=self.objects), []
-        key, objects = self.vault.create_conversation_key(conversation_id)
+            key = self.vault.conversation_key(kept.decode("ascii"), objects=self.objects)
+            return key, self.vault.pending_objects(key)
+        key, waiting = self.vault.create_conversation_key(conversation_id)
         self.blobs.put(memo, key.key_id.encode("ascii"))
-        return key, objects
+        return key, waiting
 
     def seal(self, kind: ObjectKind, key: str, sections: Sequence[Section], with_key: ConversationKey) -> bytes:
         """The sections as one sealed object that opens under no other name."""
         return seal_object(
             sections,
-            place=Place(self.vault.vault_id, kind, key, self.vault.device_id),
+            place=self.vault.place(kind, key),
             key_id=with_key.key_id,
             key_epoch=with_key.epoch,
             wrapping_key=with_key.key,
@@ -50,13 +50,10 @@ class Channel:
     def open(self, kind: ObjectKind, key: str, read: RangeReader) -> SealedReader:
         """A reader of the sealed object at `key`. Raises TamperedError if it was not sealed for that place."""
 
-        def place_of(header: Header) -> Place:
-            return Place(self.vault.vault_id, kind, key, header.device_id)
-
         def unwrap(header: Header) -> bytes:
             return self.vault.conversation_key(header.key_id, objects=self.objects).key
 
-        return SealedReader.open(read, place_of=place_of, unwrap=unwrap)
+        return SealedReader.open(read, place_of=self.vault.place_of(kind, key), unwrap=unwrap)
 
 
 def package_key(handoff_id: HandoffId) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from dualmem_mcp.errors import ConflictError, NotFoundError, StoreUnreachableError
@@ -18,12 +19,13 @@ class Delivery:
     reason: str = ""
 
 
-def deliver(outbox: Outbox, objects: ObjectStore) -> Delivery:
+def deliver(outbox: Outbox, objects: ObjectStore, *, on_delivered: Callable[[str], object]) -> Delivery:
     """Upload all waiting objects, oldest first, and stop at the first that the store does not take.
 
     A store that cannot be reached is no error here: the objects go on waiting and `reason` says why.
     Order matters: a handoff record must never be seen before the package it names.
-    Raises ConflictError if another object lies where one should go, which random names never cause.
+    `on_delivered` is told each key. Raises ConflictError if another object lies where one should go, which
+    random names never cause.
     """
     uploaded = uploaded_bytes = 0
     pending = list(outbox.pending())
@@ -36,6 +38,7 @@ def deliver(outbox: Outbox, objects: ObjectStore) -> Delivery:
             _put_once(objects, key, data)
         except StoreUnreachableError as error:
             return Delivery(uploaded, uploaded_bytes, len(pending) - position, error.message)
+        on_delivered(key)
         outbox.remove(key)
         uploaded += 1
         uploaded_bytes += len(data)

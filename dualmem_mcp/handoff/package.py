@@ -6,21 +6,20 @@ import dataclasses
 import hashlib
 import json
 import secrets
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from dualmem_mcp.crypto.envelope import Algorithm, ObjectKind, Place, Section, seal_object
-from dualmem_mcp.errors import DualmemError
+from dualmem_mcp.crypto.envelope import ObjectKind, Section
+from dualmem_mcp.errors import DualmemError, StoreUnreachableError
+from dualmem_mcp.handoff.agent_states import agents_to_json
 from dualmem_mcp.handoff.brief import build_brief, natural_budget
 from dualmem_mcp.handoff.channel import Channel, manifest_key, package_key
-from dualmem_mcp.handoff.delivery import Delivery, deliver
+from dualmem_mcp.handoff.delivery import deliver
 from dualmem_mcp.handoff.manifest import CarriedFile, PackageManifest, manifest_to_json, record_to_json
 from dualmem_mcp.handoff.reconstruct import open_package
-from dualmem_mcp.handoff.thread import CHUNK_BYTES, ThreadPlan, plan_thread, thread_sections
+from dualmem_mcp.handoff.steps import Steps
+from dualmem_mcp.handoff.thread import CHUNK_BYTES, plan_thread, thread_sections
 from dualmem_mcp.model.conversation import Session
 from dualmem_mcp.model.cost import request_cost_usd
 from dualmem_mcp.model.device import DeviceProfile
@@ -86,7 +85,7 @@ def hand_over(
 
     progress(4, 5, "uploading")
     with steps.step("upload") as facts:
-        delivery = deliver(channel.outbox, channel.objects)
+        delivery = deliver(channel.outbox, channel.objects, on_delivered=channel.vault.mark_uploaded)
         facts["bytes"] = delivery.uploaded_bytes
         facts["ok"] = not delivery.waiting
         facts["cost_usd"] = request_cost_usd(channel.objects.location, writes=delivery.uploaded)
@@ -167,9 +166,9 @@ def _seal(content: Content, channel: Channel, *, digest_tokens: int, warnings: l
     )
     sections = [
         Section("manifest", manifest_to_json(manifest)),
-        Section("digest", digest_to_json(content.digest)),
+        Section("digest", _json(content.digest.to_json())),
         Section("agents", agents_to_json(session, content.definition_changes)),
-        Section("state", json.dumps(dict(content.state), ensure_ascii=False).encode("utf-8", "surrogatepass")),
+        Section("state", _json(dict(content.state))),
         Section("files", files_blob),
         *thread_sections(plan.stream),
     ]
@@ -234,3 +233,7 @@ def _pack_files(files: Sequence[ProjectFile]) -> tuple[bytes, tuple[CarriedFile,
 
 def _last_uuid(session: Session) -> str:
     return session.turns[-1].uuid if session.turns else ""
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")

@@ -10,7 +10,13 @@ from typing import Any
 from dualmem_mcp.errors import StoreUnreachableError
 from dualmem_mcp.handoff.brief import Brief, build_brief
 from dualmem_mcp.handoff.channel import Channel
-from dualmem_mcp.handoff.reconstruct import OpenedPackage, find_handoff, keep_package, open_package, refresh_catalogue
+from dualmem_mcp.handoff.reconstruct import (
+    OpenedPackage,
+    find_handoff,
+    keep_package,
+    open_package,
+    refresh_catalogue,
+)
 from dualmem_mcp.handoff.steps import Steps
 from dualmem_mcp.model.device import DeviceProfile
 from dualmem_mcp.model.digest import Digest
@@ -71,7 +77,7 @@ def resume(
         "title": record.title,
         "brief": brief.text,
         "brief_tokens": brief.tokens,
-        **_parts(digest, brief, package),
+        **_parts(digest, brief),
         "since_handoff": since_handoff,
         "timings_ms": {name: steps.duration_of(name) for name in ("fetch", "open", "reconstruct")},
         "completeness": _plain(brief.completeness),
@@ -79,7 +85,7 @@ def resume(
     }
 
 
-def _parts(digest: Digest, brief: Brief, package: OpenedPackage) -> dict[str, Any]:
+def _parts(digest: Digest, brief: Brief) -> dict[str, Any]:
     """The digest's parts under the contract's names; the whole lists, of which the brief shows what fits."""
     resumption = digest.resumption
     return {
@@ -94,7 +100,8 @@ def _parts(digest: Digest, brief: Brief, package: OpenedPackage) -> dict[str, An
         },
         "requests": [{"text": request.text, "uuid": request.uuid} for request in digest.requests],
         "decisions": [
-            {"text": decision.text, "uuid": decision.uuid, "origin": decision.origin} for decision in digest.decisions
+            {"text": decision.text, "uuid": decision.uuid, "origin": decision.origin}
+            for decision in digest.decisions
         ],
         "active_files": [
             {

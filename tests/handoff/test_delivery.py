@@ -34,44 +34,50 @@ class Waiting:
         self.objects.pop(key, None)
 
 
-def test_everything_goes_in_order(tmp_path: Path) -> None:
+@pytest.fixture
+def seen() -> list[str]:
+    return []
+
+
+def test_everything_goes_in_order(tmp_path: Path, seen: list[str]) -> None:
     store = open_object_store(str(tmp_path / "b"), create=True)
     outbox = Waiting(key=b"k", package=b"pp", record=b"r")
-    assert deliver(outbox, store) == Delivery(3, 4, 0)
+    assert deliver(outbox, store, on_delivered=seen.append) == Delivery(3, 4, 0)
     assert not outbox.pending()
+    assert seen == ["key", "package", "record"]
     assert store.get("package") == b"pp"
-    assert deliver(outbox, store) == Delivery(0, 0, 0)
+    assert deliver(outbox, store, on_delivered=seen.append) == Delivery(0, 0, 0)
 
 
-def test_a_store_that_is_away_keeps_everything_waiting(tmp_path: Path) -> None:
+def test_a_store_that_is_away_keeps_everything_waiting(tmp_path: Path, seen: list[str]) -> None:
     outbox = Waiting(key=b"k", record=b"r")
-    delivery = deliver(outbox, open_object_store(str(tmp_path / "unplugged")))
+    delivery = deliver(outbox, open_object_store(str(tmp_path / "unplugged")), on_delivered=seen.append)
     assert (delivery.uploaded, delivery.waiting) == (0, 2)
     assert delivery.reason
     assert outbox.pending() == ["key", "record"]
     store = open_object_store(str(tmp_path / "unplugged"), create=True)
-    assert deliver(outbox, store).uploaded == 2
+    assert deliver(outbox, store, on_delivered=seen.append).uploaded == 2
 
 
-def test_an_object_that_arrived_earlier_counts_as_delivered(tmp_path: Path) -> None:
+def test_an_object_that_arrived_earlier_counts_as_delivered(tmp_path: Path, seen: list[str]) -> None:
     store = open_object_store(str(tmp_path / "b"), create=True)
     store.put("key", b"k")
-    assert deliver(Waiting(key=b"k"), store).uploaded == 1
+    assert deliver(Waiting(key=b"k"), store, on_delivered=seen.append).uploaded == 1
 
 
-def test_an_object_of_somebody_elses_is_never_overwritten(tmp_path: Path) -> None:
+def test_an_object_of_somebody_elses_is_never_overwritten(tmp_path: Path, seen: list[str]) -> None:
     store = open_object_store(str(tmp_path / "b"), create=True)
     store.put("key", b"other")
     outbox = Waiting(key=b"k", record=b"r")
     with pytest.raises(ConflictError):
-        deliver(outbox, store)
+        deliver(outbox, store, on_delivered=seen.append)
     assert store.get("key") == b"other"
     assert outbox.pending() == ["key", "record"]
 
 
-def test_what_another_process_delivered_meanwhile_is_passed_over(tmp_path: Path) -> None:
+def test_what_another_process_delivered_meanwhile_is_passed_over(tmp_path: Path, seen: list[str]) -> None:
     store = open_object_store(str(tmp_path / "b"), create=True)
     outbox = Waiting(gone=b"g", record=b"r")
     outbox.hidden.add("gone")
-    assert deliver(outbox, store).uploaded == 1
+    assert deliver(outbox, store, on_delivered=seen.append).uploaded == 1
     assert store.get("record") == b"r"

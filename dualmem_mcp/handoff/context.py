@@ -1,0 +1,141 @@
+"""What `load_context` reads from a package: the digest's sections, and beside them the whole thread, the
+carried files and the opaque state."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from dualmem_mcp.errors import NotFoundError, UsageError
+from dualmem_mcp.handoff.quoting import clean, fence, one_line, quoted
+from dualmem_mcp.handoff.reconstruct import OpenedPackage
+from dualmem_mcp.handoff.redact import redact
+from dualmem_mcp.handoff.sections import PAGE_CHARACTERS, SECTIONS, section_text
+from dualmem_mcp.model.conversation import Block, Session, Turn
+
+SessionParser = Callable[[Mapping[str, bytes]], Session]
+"""Reads a session from the bytes of its files."""
+
+MAX_RESULT_CHARACTERS = 2_000
+"""Longer tool inputs and results are cut in the thread: they make up nine tenths of a session, and the
+restored session has them whole."""
+
+_FILE_PREFIX = "carried_files/"
+OTHER_SECTIONS = ("thread", "carried_files", "state")
+
+
+def load_section(package: OpenedPackage, name: str, cursor: str, *, parse: SessionParser) -> tuple[str, str]:
+    """One page of a section and the cursor of the next page, empty at the end.
+
+    `thread` takes the uuid of a turn (or its first characters) as cursor, too. Raises NotFoundError for a
+    section that there is not, UsageError for a cursor that does not fit, TamperedError.
+    """
+    if name == "thread":
+        return _thread_page(parse(package.thread_files()), cursor)
+    if name == "state":
+        return _cut(json.dumps(package.state, ensure_ascii=False, indent=2), cursor)
+    if name == "carried_files":
+        return _cut(_file_list(package), cursor)
+    if name.startswith(_FILE_PREFIX):
+        return _cut(_file_text(package, name.removeprefix(_FILE_PREFIX)), cursor)
+    if name in SECTIONS:
+        return section_text(package.digest, name, cursor)
+    raise NotFoundError(
+        f"there is no section {json.dumps(name[:60])}",
+        operation="load context",
+        subject=name[:60],
+        hint=f"Use one of: {', '.join((*SECTIONS, *OTHER_SECTIONS))}.",
+    )
+
+
+def _thread_page(session: Session, cursor: str) -> tuple[str, str]:
+    turns = [turn for turn in session.all_turns() if not turn.is_meta]
+    start = _turn_index(turns, cursor)
+    page: list[str] = []
+    size = 0
+    index = start
+    while index < len(turns):
+        text = _turn_text(turns[index])
+        if page and size + len(text) > PAGE_CHARACTERS:
+            break
+        page.append(text)
+        size += len(text) + 2
+        index += 1
+    return redact("\n\n".join(page)), str(index) if index < len(turns) else ""
+
+
+def _turn_index(turns: Sequence[Turn], cursor: str) -> int:
+    if not cursor:
+        return 0
+    # A uuid's first characters can be digits alone; positions are shorter than any prefix that is shown.
+    if cursor.isdecimal() and len(cursor) < 6 and int(cursor) <= len(turns):
+        return int(cursor)
+    hits = [index for index, turn in enumerate(turns) if len(cursor) >= 4 and turn.uuid.startswith(cursor)]
+    if not hits:
+        raise UsageError(
+            f"{cursor[:40]!r} is neither a cursor of the thread nor the beginning of a turn's uuid",
+            operation="load context",
+            subject="thread",
+            hint="Pass the next_cursor of the page before, a uuid from the brief, or none to begin.",
+        )
+    return hits[0]
+
+
+def _turn_text(turn: Turn) -> str:
+    when = turn.timestamp.isoformat(timespec="minutes") if turn.timestamp else ""
+    speaker = "compaction summary" if turn.is_compact_summary else turn.role
+    lines = [f"[{one_line(turn.uuid)}] {speaker} {when}".rstrip()]
+    lines += [part for block in turn.blocks if (part := _block_text(block))]
+    return "\n".join(lines)
+
+
+def _block_text(block: Block) -> str:
+    if block.kind == "text":
+        return quoted("", clean(block.text)).strip("\n")
+    if block.kind == "tool_use":
+        return f"calls {one_line(block.tool_name)}: {_shortened(one_line(block.text))}"
+    if block.kind == "tool_result":
+        label = "failed" if block.is_error else "result"
+        return f"{label}:\n{fence(_shortened(clean(block.text)))}" if block.text.strip() else f"{label}: (empty)"
+    return "(image)" if block.kind == "image" else ""
+
+
+def _shortened(text: str) -> str:
+    if len(text) <= MAX_RESULT_CHARACTERS:
+        return text
+    return f"{text[:MAX_RESULT_CHARACTERS]}\n… {len(text) - MAX_RESULT_CHARACTERS:,} more characters"
+
+
+def _file_list(package: OpenedPackage) -> str:
+    lines: Iterable[str] = (
+        f"- {_FILE_PREFIX}{file.order} {file.kind}: {one_line(file.name)}, {file.size:,} bytes, SHA-256 {file.sha256}"
+        for file in package.manifest.files
+    )
+    return "\n".join(lines) or "No files were carried."
+
+
+def _file_text(package: OpenedPackage, which: str) -> str:
+    for file, data in package.carried_files():
+        if which in (str(file.order), file.name):
+            try:
+                return data.decode("utf-8")
+            except UnicodeDecodeError:
+                return f"({file.size:,} bytes that are no text; SHA-256 {file.sha256})"
+    raise NotFoundError(
+        f"no carried file {json.dumps(which[:60])}",
+        operation="load context",
+        subject=which[:60],
+        hint="The section carried_files lists them.",
+    )
+
+
+def _cut(text: str, cursor: str) -> tuple[str, str]:
+    if cursor and not (cursor.isdecimal() and len(cursor) < 12 and int(cursor) <= len(text)):
+        raise UsageError(
+            f"{cursor[:40]!r} is no cursor of this section",
+            operation="load context",
+            hint="Pass the next_cursor of the page before, or none to begin.",
+        )
+    start = int(cursor) if cursor else 0
+    end = start + PAGE_CHARACTERS
+    return text[start:end], str(end) if end < len(text) else ""
