@@ -7,12 +7,11 @@ random ones. Source of the layout: docs/format.md, "The envelope".
 
 from __future__ import annotations
 
-import enum
 import hashlib
 import hmac
 import os
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import zstandard
@@ -30,8 +29,19 @@ from dualmem_mcp.crypto.header import (
     ObjectKind,
     Place,
     check_key_id,
-    newer,
     tampered,
+)
+from dualmem_mcp.crypto.index import (
+    MAX_EXPANSION,
+    MAX_NAME_BYTES,
+    MAX_SECTION_BYTES,
+    MAX_SECTIONS,
+    TAG_BYTES,
+    Algorithm,
+    SectionEntry,
+    decode_index,
+    decode_name,
+    encode_index,
 )
 from dualmem_mcp.crypto.kdf import KEY_BYTES, expand, extract_and_expand
 from dualmem_mcp.crypto.padding import INDEX_FLOOR_BYTES, SECTION_FLOOR_BYTES, padded_length
@@ -53,13 +63,6 @@ __all__ = [
 RangeReader = Callable[[int, int], bytes]
 """(start, length) to the bytes there; fewer at the end of the object."""
 
-MAX_SECTIONS = 4096
-MAX_SECTION_BYTES = 256 << 20
-MAX_EXPANSION = 1024
-"""Most that a section may grow when opened, against its sealed bytes, which were received and paid for.
-A session file compresses 5 to 10 times; what compresses better than this is padded to keep the rule."""
-MAX_NAME_BYTES = 128
-TAG_BYTES = 16
 NONCE = bytes(12)
 COMPRESSION_LEVEL = 3
 """Level 9 makes session files 9 % smaller and takes six times as long (benchmarks/envelope.py)."""
@@ -69,14 +72,6 @@ _WRAP = b"dualmem/1/envelope/wrap"
 _INDEX = b"dualmem/1/envelope/index"
 _SECTION = b"dualmem/1/envelope/section"
 _HASH = b"dualmem/1/envelope/hash"
-_ENTRY = struct.Struct(">BBQQQ32s")
-
-
-class Algorithm(enum.IntEnum):
-    """The AEAD that a section is sealed with."""
-
-    AES_256_GCM = 1
-    CHACHA20_POLY1305 = 2
 
 
 _AEADS: dict[int, type[AESGCM | ChaCha20Poly1305]] = {
@@ -93,24 +88,6 @@ class Section:
     data: bytes
     algorithm: Algorithm = Algorithm.AES_256_GCM
     compress: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class SectionEntry:
-    """A section as the index states it.
-
-    `size` is the plain length in bytes, `stored_size` that after compression, `sealed_size` with padding
-    and tag; `offset` is where the sealed bytes begin in the object; `sha256` is that of the plain bytes.
-    """
-
-    name: str
-    algorithm: Algorithm
-    compressed: bool
-    size: int
-    stored_size: int
-    sealed_size: int
-    offset: int
-    sha256: bytes
 
 
 def seal_object(
@@ -203,8 +180,9 @@ class SealedReader:
 
         `place_of` is where the object was found; given as a function it may take from the header what only
         the writer knows (device, sequence), never vault, kind or key. `unwrap` finds the wrapping key by
-        the header's epoch and key id; `subject` names the object in errors where `place_of` is a function. Raises TamperedError if anything is not as it was sealed,
-        NewerFormatError for a format unknown here, and what `read` and `unwrap` raise.
+        the header's epoch and key id; `subject` names the object in errors where `place_of` is a function.
+        Raises TamperedError if anything is not as it was sealed, NewerFormatError for a format unknown
+        here, and what `read` and `unwrap` raise.
         """
         length = max(head_bytes, HEADER_BYTES)
         head = read(0, length)[:length]
@@ -302,62 +280,6 @@ def bytes_reader(data: bytes) -> RangeReader:
     return lambda start, length: data[start : start + length]
 
 
-def encode_index(entries: Iterable[SectionEntry]) -> bytes:
-    """The index of these sections, not padded. Source: docs/format.md, "Index"."""
-    rows = []
-    for entry in entries:
-        name = entry.name.encode("utf-8")
-        sizes = (entry.size, entry.stored_size, entry.sealed_size)
-        rows.append(
-            bytes([len(name)]) + name + _ENTRY.pack(entry.algorithm, entry.compressed, *sizes, entry.sha256)
-        )
-    return struct.pack(">I", len(rows)) + b"".join(rows)
-
-
-def decode_index(data: bytes, *, start: int, subject: str) -> list[SectionEntry]:
-    """The sections that a plain index states, the first of them at offset `start`, all within bounds.
-
-    Raises TamperedError if it is not an index or passes a bound, NewerFormatError for an algorithm or
-    compression unknown here.
-    """
-    if len(data) < 4:
-        raise tampered("has no index", subject)
-    (count,) = struct.unpack_from(">I", data)
-    # Before any loop: each entry takes at least one byte of name and its fixed fields.
-    if count > MAX_SECTIONS or count * (2 + _ENTRY.size) > len(data):
-        raise tampered("states an impossible number of sections", subject)
-    entries: list[SectionEntry] = []
-    position, offset = 4, start
-    names: set[str] = set()
-    for _ in range(count):
-        fields_at = position + 1 + (data[position] if position < len(data) else 0)
-        if fields_at + _ENTRY.size > len(data):
-            raise tampered("has an index that ends too early", subject)
-        name = _decode_name(data[position + 1 : fields_at], subject)
-        algorithm, compression, size, stored_size, sealed_size, sha256 = _ENTRY.unpack_from(data, fields_at)
-        if algorithm not in _AEADS or compression > 1:
-            raise newer("has a section sealed or compressed in a way unknown here", subject)
-        if (
-            name in names
-            or size > MAX_SECTION_BYTES
-            or size > MAX_EXPANSION * sealed_size
-            or stored_size + TAG_BYTES > sealed_size
-            or sealed_size > padded_length(MAX_SECTION_BYTES, floor=0) + TAG_BYTES
-            or (not compression and stored_size != size)
-        ):
-            raise tampered("states an impossible section", subject)
-        entries.append(
-            SectionEntry(
-                name, Algorithm(algorithm), bool(compression), size, stored_size, sealed_size, offset, sha256
-            )
-        )
-        names.add(name)
-        position, offset = fields_at + _ENTRY.size, offset + sealed_size
-    if data.count(0, position) != len(data) - position:
-        raise tampered("has something behind its index", subject)
-    return entries
-
-
 def _unwrap_data_key(head: bytes, header: Header, key: bytes, subject: str, wrapping_key: bytes) -> bytes:
     try:
         data_key = AESGCM(extract_and_expand(wrapping_key, salt=header.wrap_salt, info=_WRAP)).decrypt(
@@ -380,7 +302,7 @@ def _check_sections(sections: Sequence[Section]) -> None:
         raise UsageError("two sections have one name", operation="seal object")
     for section in sections:
         try:
-            _decode_name(section.name.encode("utf-8"), section.name)
+            decode_name(section.name.encode("utf-8"), section.name)
         except (TamperedError, UnicodeEncodeError):
             raise UsageError(
                 f"a section's name has 1 to {MAX_NAME_BYTES} bytes and no control characters",
@@ -393,16 +315,6 @@ def _check_sections(sections: Sequence[Section]) -> None:
                 subject=section.name,
                 hint="Cut it into several sections.",
             )
-
-
-def _decode_name(data: bytes, subject: str) -> str:
-    try:
-        name = data.decode("utf-8")
-    except UnicodeDecodeError:
-        raise tampered("has a section with an impossible name", subject) from None
-    if not 0 < len(data) <= MAX_NAME_BYTES or not name.isprintable():
-        raise tampered("has a section with an impossible name", subject)
-    return name
 
 
 def _label(number: int, name: str, algorithm: Algorithm) -> bytes:

@@ -214,7 +214,7 @@ def tampered(what: str, subject: str) -> TamperedError:
 def newer(what: str, subject: str) -> NewerFormatError:
     """The one error for sealed data that this version cannot judge."""
     return NewerFormatError(
-        f"a sealed object {what}: it was written by a newer version, or changed",
+        f"an object of the vault {what}: it was written by a newer version, or changed",
         operation="open sealed object",
         subject=subject,
         hint="Update dualmem-mcp. If it is up to date, the object is damaged: "

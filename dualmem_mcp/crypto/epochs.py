@@ -1,0 +1,119 @@
+"""The epoch keys of a vault: found, begun when the newest is 30 days old. Source: docs/format.md, "Epoch keys"."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from dualmem_mcp.crypto.canonical import MAX_JSON_BYTES
+from dualmem_mcp.crypto.header import MAX_EPOCH, tampered
+from dualmem_mcp.crypto.kdf import KEY_BYTES
+from dualmem_mcp.crypto.key_objects import EpochKey, epoch_object_key, open_epoch_key, seal_epoch_key
+from dualmem_mcp.errors import NotFoundError
+from dualmem_mcp.model.ids import DeviceId, VaultId
+from dualmem_mcp.ports import BlobCache, Clock, ObjectStore
+
+EPOCH_LIFETIME = timedelta(days=30)
+"""New writes use a new epoch key after this: what one leaked epoch key opens is a month's conversations."""
+
+MAX_EPOCHS = 4096
+_PREFIX = "keys/0"
+"""Epochs are below 2^52, so their 16 digits begin with 0; conversation keys lie under `keys/c/`."""
+
+_OBJECT_KEY = re.compile(r"keys/(000[0-9a-f]{13})")
+_UPLOADED = "local/uploaded/"
+
+
+@dataclass(frozen=True, slots=True)
+class Epochs:
+    """The epoch keys of one vault; `wrapping_key` is the master key's, named by `key_id`."""
+
+    vault_id: VaultId
+    device_id: DeviceId
+    wrapping_key: bytes = field(repr=False)
+    key_id: str
+    cache: BlobCache
+    clock: Clock
+    opened: dict[int, EpochKey] = field(default_factory=dict, repr=False)
+
+    def current(self) -> int:
+        """The epoch of new writes; begun now, offline if need be, if there is none younger than 30 days."""
+        keys = (_OBJECT_KEY.fullmatch(key) for key in self.cache.keys(_PREFIX))
+        newest = max((int(match[1], 16) for match in keys if match), default=0)
+        if newest and self.clock.now() - self.key(newest, objects=None).created_at < EPOCH_LIFETIME:
+            return newest
+        # Two devices may begin an epoch at once, offline: the random half keeps their names apart.
+        number = ((newest >> 32) + 1) << 32 | int.from_bytes(os.urandom(4))
+        if number > MAX_EPOCH:
+            raise tampered("has an impossible number", epoch_object_key(newest))
+        epoch = EpochKey(number, self.clock.now(), os.urandom(KEY_BYTES))
+        sealed = seal_epoch_key(
+            epoch,
+            vault_id=self.vault_id,
+            device_id=self.device_id,
+            key_id=self.key_id,
+            wrapping_key=self.wrapping_key,
+        )
+        self.cache.put(epoch_object_key(number), sealed)
+        self.opened[number] = epoch
+        return number
+
+    def key(self, epoch: int, *, objects: ObjectStore | None) -> EpochKey:
+        """The key of an epoch: from memory, the cache, or the bucket if one is given.
+
+        Raises NotFoundError if it is nowhere, TamperedError, and what the bucket raises.
+        """
+        if epoch in self.opened:
+            return self.opened[epoch]
+        object_key = epoch_object_key(epoch)
+        data = self.cache.get(object_key)
+        fetched = data is None
+        if data is None:
+            data = fetch_key(object_key, objects, missing="an epoch key is not in the vault")
+        opened = open_epoch_key(data, epoch=epoch, vault_id=self.vault_id, wrapping_key=self.wrapping_key)
+        if fetched:
+            self.cache.put(object_key, data)
+            mark_uploaded(self.cache, object_key)
+        self.opened[epoch] = opened
+        return opened
+
+    def refresh(self, objects: ObjectStore) -> None:
+        """Fetch the epoch keys that are new in the bucket. Raises TamperedError for one of another vault."""
+        known = set(self.cache.keys(_PREFIX))
+        for count, info in enumerate(objects.list(_PREFIX)):
+            if count >= MAX_EPOCHS:
+                raise tampered("is one of too many epoch keys", info.key)
+            match = _OBJECT_KEY.fullmatch(info.key)
+            if match and info.key not in known:
+                self.key(int(match[1], 16), objects=objects)
+            elif match:
+                mark_uploaded(self.cache, info.key)
+
+
+def fetch_key(object_key: str, objects: ObjectStore | None, *, missing: str) -> bytes:
+    """A key object from the bucket. Raises NotFoundError with the text `missing`, and what the bucket raises."""
+    try:
+        if objects is not None:
+            return objects.get(object_key, length=MAX_JSON_BYTES + 1)
+    except NotFoundError:
+        pass
+    raise NotFoundError(
+        missing,
+        operation="open key",
+        subject=object_key,
+        hint="The conversation may have been erased, or the device that made the key has not uploaded it yet: "
+        "run `dualmem handoff` there again.",
+    )
+
+
+def mark_uploaded(cache: BlobCache, object_key: str) -> None:
+    """Remember that a key object is in the bucket."""
+    if not is_uploaded(cache, object_key):
+        cache.put(_UPLOADED + object_key, b"1")
+
+
+def is_uploaded(cache: BlobCache, object_key: str) -> bool:
+    """Whether a key object is known to be in the bucket."""
+    return bool(cache.get(_UPLOADED + object_key))

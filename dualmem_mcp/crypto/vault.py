@@ -1,0 +1,404 @@
+"""A vault: made, joined, or opened from this device's cache; its keys, made and found.
+
+Everything but fetching works from the cache alone. Source of all layouts: docs/format.md.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import re
+from collections.abc import Callable
+
+from dualmem_mcp.crypto.canonical import MAX_JSON_BYTES
+from dualmem_mcp.crypto.epochs import Epochs, fetch_key, is_uploaded, mark_uploaded
+from dualmem_mcp.crypto.header import Header, ObjectKind, Place, newer, tampered
+from dualmem_mcp.crypto.kdf import KEY_BYTES, Kdf, KdfLimits, Pbkdf2, expand
+from dualmem_mcp.crypto.key_objects import (
+    device_object_key,
+    epoch_object_key,
+    open_conversation_key,
+    open_for_device,
+    seal_conversation_key,
+    seal_for_device,
+)
+from dualmem_mcp.crypto.keys import ConversationKey, DeviceKeys
+from dualmem_mcp.crypto.recovery import format_recovery_key, is_recovery_key, new_recovery_key
+from dualmem_mcp.crypto.roster import Roster, RosterEntry
+from dualmem_mcp.crypto.vault_file import (
+    VAULT_KEY,
+    VaultFile,
+    check_successor,
+    make_vault_file,
+    parse_vault_file,
+    unlock,
+)
+from dualmem_mcp.errors import ConflictError, DualmemError, LockedError, NotFoundError, UsageError
+from dualmem_mcp.model.ids import ConversationId, DeviceId, VaultId
+from dualmem_mcp.ports import BlobCache, Clock, ObjectStore, SystemClock
+
+__all__ = ["ConversationKey", "DeviceKeys", "Vault", "create_vault", "join_vault", "open_vault"]
+
+_KEY_ID = re.compile(r"[0-9a-f]{32}")
+_MAX_NAME_LENGTH = 64
+
+
+class Vault:
+    """An open vault on one device. Made by `create_vault`, `join_vault`, `open_vault`.
+
+    Reads from the cache first; `objects`, if given at opening, is asked only for keys that the cache lacks
+    and by `refresh`. What is made here lands in the cache at once and is handed to the caller for upload.
+    """
+
+    def __init__(
+        self,
+        *,
+        file: VaultFile,
+        master_key: bytes,
+        device_id: DeviceId,
+        device_keys: DeviceKeys,
+        cache: BlobCache,
+        objects: ObjectStore | None,
+        clock: Clock,
+    ) -> None:
+        self.vault_id: VaultId = file.vault_id
+        self.device_id = device_id
+        self.device_keys = device_keys
+        self._file = file
+        self._cache = cache
+        self._objects = objects
+        self._clock = clock
+        self._master_id = f"master.{file.generation}"
+        self._master_wrapping_key = expand(master_key, b"dualmem/1/master/wrap")
+        self._names_key = expand(master_key, b"dualmem/1/master/names")
+        self._master_key = master_key
+        self._conversation_keys: dict[str, ConversationKey] = {}
+        self._roster = Roster(file.vault_id, self._master_wrapping_key, self._master_id, cache)
+        self._epochs = Epochs(file.vault_id, device_id, self._master_wrapping_key, self._master_id, cache, clock)
+
+    def __repr__(self) -> str:
+        return f"Vault({self.vault_id!r}, device_id={self.device_id!r})"
+
+    @property
+    def device_name(self) -> str:
+        """The name under which this device joined."""
+        return next((device.name for device in self.devices() if device.device_id == self.device_id), "")
+
+    def devices(self) -> list[RosterEntry]:
+        """The devices of the vault that this one knows of, in the order they joined."""
+        return list(self._roster.entries())
+
+    def object_name(self, domain: str, text: str) -> str:
+        """32 hexadecimal digits that stand for a text in the bucket: a keyed hash, so that whoever does not
+        have the vault's keys cannot tell or test what it stands for.
+
+        Source: docs/format.md, "Objects in the bucket".
+        """
+        message = domain.encode("ascii") + b"\0" + text.encode("utf-8", "surrogatepass")
+        return hmac.digest(self._names_key, message, "sha256")[:16].hex()
+
+    def place(self, kind: ObjectKind, key: str, *, sequence: int = 0, previous_hash: bytes = bytes(32)) -> Place:
+        """The place of an object that this device writes."""
+        return Place(self.vault_id, kind, key, self.device_id, sequence, previous_hash)
+
+    def place_of(self, kind: ObjectKind, key: str) -> Callable[[Header], Place]:
+        """For `SealedReader.open`: the place of an object in no chain that was found at `key`, whichever
+        device of the vault wrote it."""
+        return lambda header: Place(self.vault_id, kind, key, header.device_id)
+
+    def unwrap(self, header: Header) -> bytes:
+        """The wrapping key (32 bytes) that a header names.
+
+        Raises NotFoundError if it is not in the cache nor the bucket (its conversation was erased),
+        TamperedError for one that this vault never names, and what the bucket raises.
+        """
+        if header.key_id == self._master_id:
+            return self._master_wrapping_key
+        if header.key_id == "epoch":
+            return self.epoch_key(header.key_epoch)
+        if _KEY_ID.fullmatch(header.key_id):
+            return self.conversation_key(header.key_id).key
+        raise newer("names a key of a kind unknown here", header.object_id.hex())
+
+    def current_epoch(self) -> int:
+        """The epoch that new conversation keys are sealed under; begun now if the newest is 30 days old."""
+        return self._epochs.current()
+
+    def epoch_key(self, epoch: int) -> bytes:
+        """The key (32 bytes) of an epoch. Raises NotFoundError if neither cache nor bucket has it."""
+        return self._epochs.key(epoch, objects=self._objects).key
+
+    def create_conversation_key(
+        self, conversation_id: ConversationId
+    ) -> tuple[ConversationKey, list[tuple[str, bytes]]]:
+        """A new key for a conversation, and `pending_objects` of it.
+
+        Works offline. A conversation may have several keys, of several devices; each object names its own.
+        """
+        epoch = self.current_epoch()
+        key = ConversationKey(os.urandom(16).hex(), conversation_id, epoch, os.urandom(KEY_BYTES))
+        sealed = seal_conversation_key(
+            key,
+            created_at=self._clock.now(),
+            vault_id=self.vault_id,
+            device_id=self.device_id,
+            epoch_key=self.epoch_key(epoch),
+        )
+        self._cache.put(key.object_key, sealed)
+        self._conversation_keys[key.key_id] = key
+        return key, self.pending_objects(key)
+
+    def pending_objects(self, key: ConversationKey) -> list[tuple[str, bytes]]:
+        """The key objects, in order of upload, without which other devices cannot open what `key` seals, and
+        which are not marked as uploaded. Queue them before the objects sealed with it, each time: so a crash
+        between making a key and queueing it loses nothing."""
+        names = (epoch_object_key(key.epoch), key.object_key)
+        waiting = ((name, self._cache.get(name)) for name in names if not is_uploaded(self._cache, name))
+        return [(name, data) for name, data in waiting if data]
+
+    def mark_uploaded(self, object_key: str) -> None:
+        """Remember that a key object is in the bucket; for any other object this does nothing."""
+        if object_key.startswith("keys/"):
+            mark_uploaded(self._cache, object_key)
+
+    def conversation_key(self, key_id: str, *, objects: ObjectStore | None = None) -> ConversationKey:
+        """The conversation key of that id: from memory, the cache, or the bucket, and cached then.
+
+        Raises NotFoundError if it is nowhere or the conversation was erased, TamperedError, and what the
+        bucket raises.
+        """
+        if key_id in self._conversation_keys:
+            return self._conversation_keys[key_id]
+        object_key = f"keys/c/{key_id}"
+        if not _KEY_ID.fullmatch(key_id):
+            raise tampered("names an impossible key", object_key[:60])
+        objects = objects or self._objects
+        data = self._cache.get(object_key)
+        fetched = data is None
+        if data is None:
+            data = fetch_key(object_key, objects, missing="the key of this conversation is not in the vault")
+        key = open_conversation_key(
+            data,
+            key_id=key_id,
+            vault_id=self.vault_id,
+            unwrap=lambda header: self._epochs.key(header.key_epoch, objects=objects).key,
+        )
+        if fetched:
+            self._cache.put(object_key, data)
+            self.mark_uploaded(object_key)
+        self._conversation_keys[key_id] = key
+        return key
+
+    def refresh(self, objects: ObjectStore | None = None) -> None:
+        """Bring roster and epoch keys up to date with the bucket, and check that it is this vault's still.
+
+        Three requests and one more for each new object. Raises TamperedError if vault.json or the roster
+        were exchanged or set back, NotFoundError if there is no vault, StoreUnreachableError.
+        """
+        objects = objects or self._objects
+        if objects is None:
+            raise UsageError("there is no bucket to refresh from", operation="refresh vault")
+        data = _read_vault_file(objects)
+        if data != self._file.encode():
+            file = parse_vault_file(data)
+            check_successor(file, self._file, master_key=self._master_key, location=objects.location)
+            self._cache.put(VAULT_KEY, data)
+            self._file = file
+        self._roster.refresh(objects)
+        self._epochs.refresh(objects)
+
+    def admit_device(self, objects: ObjectStore, *, name: str) -> None:
+        """Put this device into the bucket: its copy of the master key, its roster entry, an epoch if there is none.
+
+        Used by `create_vault` and `join_vault`; again after a crash it changes nothing that is there.
+        """
+        copy = seal_for_device(
+            self._master_key,
+            vault_id=self.vault_id,
+            generation=self._file.generation,
+            device_id=self.device_id,
+            public_key=self.device_keys.x25519_public,
+        )
+        objects.put(device_object_key(self.device_id), copy)
+        self._roster.join(objects, device_id=self.device_id, name=name, keys=self.device_keys, at=self._clock.now())
+        self._epochs.refresh(objects)
+        epoch_key = epoch_object_key(self.current_epoch())
+        if not is_uploaded(self._cache, epoch_key):
+            objects.put(epoch_key, self._cache.get(epoch_key) or b"")
+            self.mark_uploaded(epoch_key)
+        # vault.json last: with it in the cache the device counts as joined.
+        self._cache.put(device_object_key(self.device_id), copy)
+        self._cache.put(VAULT_KEY, self._file.encode())
+
+
+def create_vault(
+    objects: ObjectStore,
+    cache: BlobCache,
+    *,
+    passphrase: str,
+    device_id: DeviceId,
+    device_name: str,
+    device_keys: DeviceKeys,
+    clock: Clock,
+    kdf: Kdf | None = None,
+) -> tuple[Vault, str]:
+    """A new vault in an empty bucket, with this device in it, and its recovery key to be shown once.
+
+    Raises UsageError for an empty passphrase, ConflictError if the bucket or the data home has a vault,
+    StoreUnreachableError.
+    """
+    if not passphrase.strip() or is_recovery_key(passphrase):
+        raise UsageError(
+            "the passphrase is empty" if not passphrase.strip() else "a passphrase cannot look like a recovery key",
+            operation="create vault",
+            hint="Set DUALMEM_PASSPHRASE or DUALMEM_PASSPHRASE_FILE; five random words are a good one.",
+        )
+    if cache.get(VAULT_KEY) is not None:
+        raise _joined_already("create vault")
+    master_key, recovery_key = os.urandom(KEY_BYTES), new_recovery_key()
+    file = make_vault_file(
+        master_key,
+        vault_id=VaultId(os.urandom(16).hex()),
+        passphrase=passphrase,
+        recovery_key=recovery_key,
+        kdf=kdf or Pbkdf2(),
+        created_at=clock.now(),
+    )
+    try:
+        # First of all objects, and conditional: it decides whose vault this bucket holds.
+        objects.put(VAULT_KEY, file.encode(), if_absent=True)
+    except ConflictError:
+        raise ConflictError(
+            "there is a vault in this bucket already; nothing was changed",
+            operation="create vault",
+            subject=objects.location,
+            hint="Run `dualmem join` with its passphrase or recovery key, or choose another bucket.",
+        ) from None
+    vault = Vault(
+        file=file,
+        master_key=master_key,
+        device_id=device_id,
+        device_keys=device_keys,
+        cache=cache,
+        objects=objects,
+        clock=clock,
+    )
+    try:
+        vault.admit_device(objects, name=_fit_name(device_name))
+    except DualmemError as error:
+        error.hint = "The vault was made, but not completed: run `dualmem join` with the passphrase. " + error.hint
+        raise
+    return vault, format_recovery_key(recovery_key)
+
+
+def join_vault(
+    objects: ObjectStore,
+    cache: BlobCache,
+    *,
+    secret: str,
+    device_id: DeviceId,
+    device_name: str,
+    device_keys: DeviceKeys,
+    clock: Clock,
+    limits: KdfLimits | None = None,
+) -> Vault:
+    """The vault of a bucket, opened by passphrase or recovery key, with this device in it from now on.
+
+    Again with the same device it changes nothing. Raises NotFoundError if the bucket has no vault,
+    LockedError if the secret is wrong or mistyped, TamperedError, ConflictError if the data home belongs to
+    another vault or is a copy of another device's, StoreUnreachableError.
+    """
+    file = parse_vault_file(_read_vault_file(objects))
+    kept = cache.get(VAULT_KEY)
+    if kept is not None and parse_vault_file(kept).vault_id != file.vault_id:
+        raise _joined_already("join vault")
+    vault = Vault(
+        file=file,
+        master_key=unlock(file, secret, limits=limits or KdfLimits()),
+        device_id=device_id,
+        device_keys=device_keys,
+        cache=cache,
+        objects=objects,
+        clock=clock,
+    )
+    if kept is not None:
+        vault.refresh(objects)
+    vault.admit_device(objects, name=_fit_name(device_name))
+    return vault
+
+
+def open_vault(
+    cache: BlobCache,
+    *,
+    device_id: DeviceId,
+    device_keys: DeviceKeys,
+    objects: ObjectStore | None = None,
+    clock: Clock | None = None,
+) -> Vault:
+    """The vault that this device joined, from its cache: no passphrase, and the bucket is not contacted.
+
+    Raises NotFoundError if it joined none, LockedError if the keys are another device's, TamperedError.
+    """
+    data, copy = cache.get(VAULT_KEY), cache.get(device_object_key(device_id))
+    if data is None:
+        raise NotFoundError(
+            "this device has no vault yet",
+            operation="open vault",
+            hint="Run `dualmem init` for a new vault, or `dualmem join BUCKET` for one that exists.",
+        )
+    if copy is None:
+        raise LockedError(
+            "this data home holds no key to its vault",
+            operation="open vault",
+            subject=device_id,
+            hint="Run `dualmem join` with the passphrase or the recovery key.",
+        )
+    file = parse_vault_file(data)
+    try:
+        master_key = open_for_device(
+            copy, vault_id=file.vault_id, generation=file.generation, device_id=device_id, keys=device_keys
+        )
+    except LockedError:
+        raise LockedError(
+            "the device's keys do not open its vault",
+            operation="open vault",
+            subject=device_id,
+            hint="Run `dualmem join` with the passphrase or the recovery key.",
+        ) from None
+    file.check_mac(master_key)
+    return Vault(
+        file=file,
+        master_key=master_key,
+        device_id=device_id,
+        device_keys=device_keys,
+        cache=cache,
+        objects=objects,
+        clock=clock or SystemClock(),
+    )
+
+
+def _read_vault_file(objects: ObjectStore) -> bytes:
+    try:
+        return objects.get(VAULT_KEY, length=MAX_JSON_BYTES + 1)
+    except NotFoundError:
+        raise NotFoundError(
+            "there is no vault in this bucket",
+            operation="open vault",
+            subject=objects.location,
+            hint="Check DUALMEM_BUCKET, or make a vault with `dualmem init`.",
+        ) from None
+
+
+def _joined_already(operation: str) -> ConflictError:
+    return ConflictError(
+        "this data home belongs to a vault already; nothing was changed",
+        operation=operation,
+        hint="Use another data home (DUALMEM_HOME) for another vault.",
+    )
+
+
+def _fit_name(name: str) -> str:
+    """A device's name for lists: printable, at most 64 characters."""
+    return (
+        "".join(character for character in name if character.isprintable()).strip()[:_MAX_NAME_LENGTH] or "device"
+    )
