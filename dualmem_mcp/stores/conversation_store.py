@@ -1,0 +1,248 @@
+"""The conversations and handoffs that this device knows of, in the encrypted database."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from dualmem_mcp.errors import UsageError
+from dualmem_mcp.model.conversation import Session, Turn
+from dualmem_mcp.model.handoff import ConversationSummary, HandoffRecord
+from dualmem_mcp.model.ids import ConversationId, DeviceId, HandoffId
+from dualmem_mcp.ports import Clock
+from dualmem_mcp.stores.columns import from_column, from_time, to_column, to_time
+from dualmem_mcp.stores.database import Connection, Database
+
+MAX_LIMIT: Final = 200
+_HANDOFF_COLUMNS: Final = (
+    "handoff_id, conversation_id, title, cwd, created_at, device_id, device_name, base, package_key,"
+    " package_bytes, manifest_key, message_count, visible_tokens, digest_tokens, last_turn_uuid"
+)
+
+
+class ConversationStore:
+    """A Catalogue in memory.db. A conversation is listed as its newest event left it: a session that was read
+    on this device, or a handoff from any."""
+
+    def __init__(self, database: Database, clock: Clock, device_name: str) -> None:
+        self._database = database
+        self._clock = clock
+        self._device_name = device_name
+
+    def save_session(self, session: Session) -> int:
+        """As the port says. A turn that is here already is left as it is: sessions only grow."""
+        ended = session.ended_at or session.started_at or self._clock.now()
+        with self._database.write() as connection:
+            _put_conversation(
+                connection,
+                session.conversation_id,
+                title=session.title,
+                cwd=session.cwd,
+                updated_at=to_time(ended),
+                message_count=session.message_count,
+                device_name=self._device_name,
+            )
+            return _add_turns(connection, session.conversation_id, session.all_turns())
+
+    def save_handoff(self, record: HandoffRecord) -> None:
+        with self._database.write() as connection:
+            known = connection.execute("SELECT 1 FROM handoffs WHERE handoff_id = ?", (record.handoff_id,))
+            if known.fetchone():
+                return
+            _put_conversation(
+                connection,
+                record.conversation_id,
+                title=record.title,
+                cwd=record.cwd,
+                updated_at=to_time(record.created_at),
+                message_count=record.message_count,
+                device_name=record.device_name,
+            )
+            connection.execute(
+                f"INSERT INTO handoffs ({_HANDOFF_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+                (
+                    record.handoff_id,
+                    record.conversation_id,
+                    to_column(record.title),
+                    to_column(record.cwd),
+                    to_time(record.created_at),
+                    record.device_id,
+                    to_column(record.device_name),
+                    record.base,
+                    record.package_key,
+                    record.package_bytes,
+                    record.manifest_key,
+                    record.message_count,
+                    record.visible_tokens,
+                    record.digest_tokens,
+                    to_column(record.last_turn_uuid),
+                ),
+            )
+
+    def handoffs(self, conversation_id: ConversationId) -> Sequence[HandoffRecord]:
+        return self._handoffs("WHERE conversation_id = ?", (conversation_id,))
+
+    def newest_handoff(self) -> HandoffRecord | None:
+        return next(iter(self._handoffs("", (), limit=1)), None)
+
+    def handoff(self, handoff_id: HandoffId) -> HandoffRecord | None:
+        return next(iter(self._handoffs("WHERE handoff_id = ?", (handoff_id,))), None)
+
+    def manifest_keys(self) -> frozenset[str]:
+        with self._database.read() as connection:
+            return frozenset(row[0] for row in connection.execute("SELECT manifest_key FROM handoffs"))
+
+    def conversations(
+        self, *, query: str = "", limit: int = 20, cursor: str = ""
+    ) -> tuple[Sequence[ConversationSummary], str]:
+        """As the port says; at most 200 a page, the next cursor "" at the end.
+
+        Raises UsageError for a limit below 1 or a cursor that this did not give.
+        """
+        if limit < 1:
+            raise UsageError(
+                f"the limit is {limit}; it has to be at least 1", operation="list conversations", subject=str(limit)
+            )
+        limit = min(limit, MAX_LIMIT)
+        before = _decode_cursor(cursor) if cursor else ("~", "~")
+        wanted = query.casefold()
+        found: list[ConversationSummary] = []
+        with self._database.read() as connection:
+            for row in connection.execute(
+                "SELECT id, title, cwd, updated_at, message_count, device_name,"
+                " (SELECT handoff_id FROM handoffs WHERE conversation_id = conversations.id"
+                "  ORDER BY created_at DESC, handoff_id DESC LIMIT 1)"
+                " FROM conversations WHERE (updated_at, id) < (?, ?) ORDER BY updated_at DESC, id DESC",
+                before,
+            ):
+                summary = _summary(row)
+                held = (summary.title, summary.cwd, summary.conversation_id)
+                if not any(wanted in text.casefold() for text in held):
+                    continue
+                if len(found) == limit:
+                    return found, _encode_cursor(found[-1])
+                found.append(summary)
+        return found, ""
+
+    def _handoffs(self, where: str, parameters: tuple[str, ...], *, limit: int = -1) -> list[HandoffRecord]:
+        with self._database.read() as connection:
+            rows = connection.execute(
+                f"SELECT {_HANDOFF_COLUMNS} FROM handoffs {where}"  # noqa: S608
+                " ORDER BY created_at DESC, handoff_id DESC LIMIT ?",
+                (*parameters, limit),
+            )
+            return [_record(row) for row in rows]
+
+
+def _put_conversation(
+    connection: Connection,
+    conversation_id: ConversationId,
+    *,
+    title: str,
+    cwd: str,
+    updated_at: str,
+    message_count: int,
+    device_name: str,
+) -> None:
+    """Make the conversation's row, or bring it up to this event if it is the newest."""
+    connection.execute(
+        "INSERT INTO conversations VALUES (?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (id) DO UPDATE SET title = excluded.title, cwd = excluded.cwd,"
+        " updated_at = excluded.updated_at, message_count = excluded.message_count,"
+        " device_name = excluded.device_name WHERE excluded.updated_at >= conversations.updated_at",
+        (
+            conversation_id,
+            to_column(title),
+            to_column(cwd),
+            updated_at,
+            message_count,
+            to_column(device_name),
+        ),
+    )
+
+
+def _add_turns(connection: Connection, conversation_id: ConversationId, turns: Iterable[Turn]) -> int:
+    known = {
+        from_column(row[0])
+        for row in connection.execute("SELECT uuid FROM turns WHERE conversation_id = ?", (conversation_id,))
+    }
+    rows: list[tuple[Any, ...]] = []
+    for turn in turns:
+        if turn.uuid in known:
+            continue
+        known.add(turn.uuid)
+        rows.append(
+            (
+                conversation_id,
+                to_column(turn.uuid),
+                None if turn.parent_uuid is None else to_column(turn.parent_uuid),
+                turn.role,
+                to_time(turn.timestamp) if turn.timestamp else None,
+                to_column(turn.text),
+                turn.visible_tokens,
+                int(turn.is_meta),
+                int(turn.is_compact_summary),
+            )
+        )
+    connection.executemany(
+        "INSERT INTO turns (conversation_id, uuid, parent_uuid, role, timestamp, text, visible_tokens, is_meta,"
+        " is_compact_summary) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        rows,
+    )
+    return len(rows)
+
+
+def _summary(row: tuple[Any, ...]) -> ConversationSummary:
+    return ConversationSummary(
+        conversation_id=ConversationId(row[0]),
+        title=from_column(row[1]),
+        cwd=from_column(row[2]),
+        updated_at=from_time(row[3]),
+        message_count=row[4],
+        device_name=from_column(row[5]),
+        handoff_id=HandoffId(row[6]) if row[6] else None,
+    )
+
+
+def _record(row: tuple[Any, ...]) -> HandoffRecord:
+    return HandoffRecord(
+        handoff_id=HandoffId(row[0]),
+        conversation_id=ConversationId(row[1]),
+        title=from_column(row[2]),
+        cwd=from_column(row[3]),
+        created_at=from_time(row[4]),
+        device_id=DeviceId(row[5]),
+        device_name=from_column(row[6]),
+        base=HandoffId(row[7]) if row[7] else None,
+        package_key=row[8],
+        package_bytes=row[9],
+        manifest_key=row[10],
+        message_count=row[11],
+        visible_tokens=row[12],
+        digest_tokens=row[13],
+        last_turn_uuid=from_column(row[14]),
+    )
+
+
+def _encode_cursor(last: ConversationSummary) -> str:
+    text = json.dumps([to_time(last.updated_at), last.conversation_id])
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def _decode_cursor(cursor: str) -> tuple[str, str]:
+    try:
+        data = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+        updated_at, conversation_id = json.loads(data)
+        if not isinstance(conversation_id, str):
+            raise TypeError
+        return to_time(from_time(updated_at)), conversation_id
+    except (ValueError, TypeError, binascii.Error, RecursionError):
+        raise UsageError(
+            "this is no cursor of the list of conversations",
+            operation="list conversations",
+            subject=cursor[:80],
+            hint="Take the next_cursor of the page before, or leave it out to start anew.",
+        ) from None

@@ -1,0 +1,56 @@
+"""Whole sealed packages on this device: those made here and those fetched, in a folder each."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from pathlib import Path
+from typing import Final
+
+from dualmem_mcp.errors import StoreUnreachableError, UsageError
+from dualmem_mcp.model.ids import HandoffId
+from dualmem_mcp.stores.durable_files import file_faults, write_durably
+
+_HANDOFF_ID: Final = re.compile(r"[0-9a-f]{32}")
+
+
+class FilePackageCache:
+    """A PackageCache in two folders, one file `<handoff id>.pkg` for each package."""
+
+    def __init__(self, made_here: Path, fetched: Path) -> None:
+        self._made_here = made_here
+        self._fetched = fetched
+
+    def read(self, handoff_id: HandoffId, *, start: int = 0, length: int | None = None) -> bytes | None:
+        name = _file_name(handoff_id)
+        for folder in (self._made_here, self._fetched):
+            try:
+                with (folder / name).open("rb") as file:
+                    file.seek(start)
+                    return file.read() if length is None else file.read(length)
+            except FileNotFoundError:
+                continue
+            except OSError as fault:
+                raise StoreUnreachableError(
+                    f"a package kept here cannot be read: {fault.strerror}",
+                    operation="read package",
+                    subject=str(folder / name),
+                    hint=f"Check your rights on {folder}.",
+                ) from fault
+        return None
+
+    def write(self, handoff_id: HandoffId, data: bytes, *, made_here: bool) -> None:
+        write_durably((self._made_here if made_here else self._fetched) / _file_name(handoff_id), [data])
+
+    def remove(self, handoff_id: HandoffId) -> None:
+        """Forget a package; one that is not there is no error."""
+        for folder in (self._made_here, self._fetched):
+            path = folder / _file_name(handoff_id)
+            with file_faults("remove", path), contextlib.suppress(FileNotFoundError):
+                path.unlink()
+
+
+def _file_name(handoff_id: HandoffId) -> str:
+    if not _HANDOFF_ID.fullmatch(handoff_id):
+        raise UsageError("this is no id of a handoff", operation="find package", subject=handoff_id[:40])
+    return f"{handoff_id}.pkg"
