@@ -6,6 +6,7 @@ in older sessions inside the session file as sidechains, or as progress records 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import Any, Final
 
 from dualmem_mcp.model.conversation import AgentRun, AgentStatus, Block, Turn, estimate_tokens
 from dualmem_mcp.transcripts.json_values import count_of, object_of, text_of
-from dualmem_mcp.transcripts.records import Record
+from dualmem_mcp.transcripts.records import Record, Transcript
 
 LAUNCHING_TOOLS: Final = frozenset({"Task", "Agent"})
 """Tools that start a subagent. Source: Claude Code 1.0.98 to 2.1.36 call it Task, 2.1.108 and later Agent."""
@@ -56,6 +57,22 @@ class _Launch:
     agent_id: str = ""
     notified: AgentStatus | None = None
     report: str = ""
+
+
+def agent_file(stem: str, transcript: Transcript, meta: bytes) -> AgentFile:
+    """The agent that a file `agent-<id>.jsonl` tells of, with what the `.meta.json` beside it says; a
+    meta file that cannot be read says nothing."""
+    try:
+        said = object_of(json.loads(meta)) if meta else {}
+    except (ValueError, RecursionError):
+        said = {}
+    return AgentFile(
+        id=stem.removeprefix("agent-"),
+        records=transcript.records,
+        agent_type=text_of(said.get("agentType")),
+        description=text_of(said.get("description")),
+        tool_use_id=text_of(said.get("toolUseId")),
+    )
 
 
 def sidechain_groups(records: Sequence[Record]) -> list[AgentFile]:

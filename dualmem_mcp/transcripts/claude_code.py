@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from dualmem_mcp.errors import NotFoundError, UsageError
 from dualmem_mcp.model.conversation import Session, SessionFile
 from dualmem_mcp.model.ids import ConversationId, parse_conversation_id
-from dualmem_mcp.transcripts.agents import AgentFile
+from dualmem_mcp.transcripts.agents import AgentFile, agent_file
 from dualmem_mcp.transcripts.json_values import object_of, text_of, time_of
 from dualmem_mcp.transcripts.records import read_transcript
 from dualmem_mcp.transcripts.session import assemble_session, transcript_warnings
@@ -233,21 +233,12 @@ def _read_agent(path: Path) -> tuple[list[AgentFile], list[str]]:
         transcript = read_transcript(path)
     except (UsageError, NotFoundError) as error:
         return [], [f"{error.message}; what this agent did is unknown"]
-    meta = _agent_meta(path.with_name(f"{path.stem}.meta.json"))
-    agent = AgentFile(
-        id=path.stem.removeprefix("agent-"),
-        records=transcript.records,
-        agent_type=text_of(meta.get("agentType")),
-        description=text_of(meta.get("description")),
-        tool_use_id=text_of(meta.get("toolUseId")),
-    )
-    return [agent], transcript_warnings(transcript)
+    return [agent_file(path.stem, transcript, _meta_bytes(path))], transcript_warnings(transcript)
 
 
-def _agent_meta(path: Path) -> dict[str, Any]:
+def _meta_bytes(path: Path) -> bytes:
+    meta = path.with_name(f"{path.stem}.meta.json")
     try:
-        if path.is_symlink() or path.stat().st_size > 2**20:
-            return {}
-        return dict(object_of(json.loads(path.read_bytes())))
-    except (OSError, ValueError, RecursionError):
-        return {}
+        return b"" if meta.is_symlink() or meta.stat().st_size > 2**20 else meta.read_bytes()
+    except OSError:
+        return b""

@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Final
+from pathlib import Path, PurePath
+from typing import Any, BinaryIO, Final
 
 from dualmem_mcp.errors import MalformedError, NotFoundError, StoreUnreachableError
 from dualmem_mcp.model.conversation import PullRequest, Turn
@@ -99,14 +99,9 @@ def read_transcript(path: Path) -> Transcript:
     Raises NotFoundError if there is no such file, StoreUnreachableError if it cannot be read,
     MalformedError if it is empty or holds no record.
     """
-    transcript = Transcript()
-    uuids: set[str] = set()
-    lines = 0
     try:
         with path.open("rb") as file:
-            for number, line in _lines(file, transcript):
-                lines = number
-                _read_line(transcript, number, line, uuids)
+            return parse_transcript(file, str(path))
     except FileNotFoundError:
         raise NotFoundError(
             f"there is no session file {path.name}",
@@ -128,18 +123,31 @@ def read_transcript(path: Path) -> Transcript:
             subject=str(path),
             hint="Check the rights of the file and the disk it lies on.",
         ) from error
+
+
+def parse_transcript(file: BinaryIO, name: str) -> Transcript:
+    """What a session file that is open already says; `name` is for messages.
+
+    Raises MalformedError if it is empty or holds no record, OSError if it cannot be read.
+    """
+    transcript = Transcript()
+    uuids: set[str] = set()
+    lines = 0
+    for number, line in _lines(file, transcript):
+        lines = number
+        _read_line(transcript, number, line, uuids)
     if transcript.record_count == 0:
         state = "is empty" if lines == 0 else "holds no record of a session"
         raise MalformedError(
-            f"{path.name} {state}",
+            f"{PurePath(name).name} {state}",
             operation="read session",
-            subject=str(path),
+            subject=name,
             hint="Give a session file of Claude Code: one JSON object a line.",
         )
     return transcript
 
 
-def _lines(file: Any, transcript: Transcript) -> Iterator[tuple[int, bytes]]:
+def _lines(file: BinaryIO, transcript: Transcript) -> Iterator[tuple[int, bytes]]:
     """Lines with their numbers; one that is too long is passed over without being held in memory."""
     number = 0
     while line := file.readline(MAX_LINE_BYTES):

@@ -1,0 +1,104 @@
+"""A local session with everything that travels with it, taken at one moment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dualmem_mcp.errors import NotFoundError, StoreUnreachableError
+from dualmem_mcp.model.conversation import Session
+from dualmem_mcp.model.project import ProjectSnapshot
+from dualmem_mcp.transcripts.claude_code import ClaudeCode, read_session
+from dualmem_mcp.transcripts.project_files import collect_project_files, named_plans
+
+
+@dataclass(frozen=True, slots=True)
+class LocalSession:
+    """A session as read, its files byte for byte, and the files of its project."""
+
+    session: Session
+    thread: tuple[tuple[str, bytes], ...]
+    snapshot: ProjectSnapshot
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSource:
+    """Where this device's sessions come from, and which one is meant when none is named.
+
+    `current_id` and `project_dir` are what Claude Code told this process. Protected files are the globs
+    below `protected_root`, or below the session's own folder where that is None.
+    """
+
+    claude_dir: Path
+    current_id: str = ""
+    project_dir: str = ""
+    protected_globs: Sequence[str] = ()
+    protected_root: Path | None = None
+
+    def read(self, conversation_id: str | None = None, *, transcript: Path | None = None) -> LocalSession:
+        """The session of that id or file; else the current one, else the newest of the project, else of all.
+
+        Raises NotFoundError, UsageError, MalformedError, StoreUnreachableError.
+        """
+        path = transcript or ClaudeCode(self.claude_dir).find(
+            conversation_id, project_dir=self.project_dir or None, current_id=self.current_id or None
+        )
+        session = read_session(path.absolute())
+        if conversation_id is not None and session.conversation_id != conversation_id:
+            raise NotFoundError(
+                f"{path.name} holds session {session.conversation_id}, not {conversation_id}",
+                operation="read session",
+                subject=str(path),
+                hint="Leave the id out, or name the file that belongs to it.",
+            )
+        thread = tuple((file.name, _read(Path(file.path))) for file in session.files)
+        cwd = _folder(session.cwd)
+        snapshot = collect_project_files(
+            cwd=cwd,
+            claude_dir=self.claude_dir,
+            project=session.project,
+            plans=named_plans(session),
+            protected_globs=self.protected_globs,
+            protected_root=self.protected_root or cwd,
+        )
+        return LocalSession(session, thread, snapshot)
+
+    def newer_turns(self, conversation_id: str, *, last_turn_uuid: str, known_bytes: int) -> int:
+        """How many turns the session of that id has on this device after the given one; 0 if it is not here.
+
+        `known_bytes` is the size of the session file that holds the given turn last: a file that has not
+        grown is not read.
+        """
+        try:
+            path = ClaudeCode(self.claude_dir).find(conversation_id)
+            if path.stat().st_size <= known_bytes:
+                return 0
+            session = read_session(path)
+        except (NotFoundError, OSError):
+            return 0
+        uuids = [turn.uuid for turn in session.all_turns() if not turn.is_meta]
+        return len(uuids) - 1 - uuids.index(last_turn_uuid) if last_turn_uuid in uuids else len(uuids)
+
+    def protected_root_for(self, cwd: str) -> Path | None:
+        """The folder of the protected files of a session with that working directory, if it is on this device."""
+        return self.protected_root or _folder(cwd)
+
+
+def _folder(cwd: str) -> Path | None:
+    if not cwd or "\0" in cwd:
+        return None
+    path = Path(cwd)
+    return path if path.is_absolute() and path.is_dir() else None
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise StoreUnreachableError(
+            f"{path.name} cannot be read: {error.strerror or type(error).__name__}",
+            operation="read session",
+            subject=str(path),
+            hint="Check the rights of the file and the disk it lies on.",
+        ) from error
