@@ -62,7 +62,7 @@ class DirectoryObjectStore:
         Raises StoreUnreachableError or one of its kinds if it cannot be made.
         """
         store = cls(root)
-        with store._faults("make bucket folder", str(root)):
+        with store._faults("make bucket folder", str(root), made=False):
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
             store._own.mkdir(mode=0o700, exist_ok=True)
             (store._own / "tmp").mkdir(mode=0o700, exist_ok=True)
@@ -307,8 +307,8 @@ class DirectoryObjectStore:
                         path.unlink()
 
     @contextlib.contextmanager
-    def _faults(self, operation: str, subject: str) -> Iterator[None]:
-        """Turn the operating system's errors into ours."""
+    def _faults(self, operation: str, subject: str, *, made: bool = True) -> Iterator[None]:
+        """Turn the operating system's errors into ours; where the folder was `made`, look first if it is gone."""
         try:
             yield
         except OSError as fault:
@@ -322,7 +322,8 @@ class DirectoryObjectStore:
                 raise StoreRefusedError(
                     message, operation=operation, subject=subject, hint=f"Check your rights on {self._root}."
                 ) from fault
-            self._check_present()
+            if made:
+                self._check_present()
             raise StoreUnreachableError(
                 message,
                 operation=operation,

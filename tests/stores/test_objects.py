@@ -306,8 +306,11 @@ def test_list_agrees_with_sorting(store: ObjectStore, names: list[str], prefix: 
 
 @pytest.mark.parametrize(
     "key",
-    ["", "/", "/a", "a/", "a//b", ".", "..", "../a", "a/../b", "a/./b", ".hidden", "a/.hidden", "a b", "a\\b", "ä"]
-    + ["a\nb", "a\x00b", "C:/a", "a:b", "~", "a\n", "x" * 129, "/".join(["abcdefgh"] * 60), "\udcff"],
+    [
+        *("", "/", "/a", "a/", "a//b", ".", "..", "../a", "a/../b", "a/./b", ".hidden", "a/.hidden"),
+        *("a b", "a\\b", "ä", "a\nb", "a\x00b", "a\n", "C:/a", "a:b", "~", "\udcff"),
+        *("x" * 129, "/".join(["abcdefgh"] * 60)),
+    ],
 )
 def test_odd_keys_are_refused(store: ObjectStore, key: str) -> None:
     for operation in (store.get, store.stat, store.delete, lambda key: store.put(key, b"x")):
