@@ -18,8 +18,8 @@ _LOCK_TIMEOUT_SECONDS: Final = 30.0
 _DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
 
 
-def write_durably(path: Path, parts: Iterable[bytes]) -> os.stat_result:
-    """Replace the file by these bytes at once, mode 0600, on the disk when this returns; its new status.
+def write_durably(path: Path, parts: Iterable[bytes]) -> None:
+    """Replace the file by these bytes at once, mode 0600, on the disk when this returns.
 
     A reader sees the old file or the new one. Raises DiskFullError or StoreUnreachableError; the old file is
     then as it was.
@@ -32,13 +32,11 @@ def write_durably(path: Path, parts: Iterable[bytes]) -> os.stat_result:
                 file.writelines(parts)
                 file.flush()
                 os.fsync(file.fileno())
-                status = os.fstat(file.fileno())
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
         sync_folder(path.parent)
-    return status
 
 
 def sync_folder(folder: Path) -> None:

@@ -13,7 +13,7 @@ from dualmem_mcp.model.graph import AddedObservations, Entity, EntityObservation
 from dualmem_mcp.model.ids import DeviceId
 from dualmem_mcp.ports import Clock
 from dualmem_mcp.stores.database import Database
-from dualmem_mcp.stores.graph_cache import GraphCache, read_entity, read_relations_touching
+from dualmem_mcp.stores.graph_cache import GraphCache, graph_version, read_entity, read_relations_touching
 from dualmem_mcp.stores.graph_import import GraphImporter, ImportCounts, changes_since
 from dualmem_mcp.stores.graph_writer import GraphWriter
 from dualmem_mcp.stores.op_log import OpWriter
@@ -101,6 +101,11 @@ class GraphStore:
         """
         with self._fresh_cache() as cache:
             return cache.version, cache.graph()
+
+    def version(self) -> int:
+        """The number that `snapshot` would give now, without reading the graph; 0 before the first change."""
+        with self._database.read() as connection:
+            return graph_version(connection)
 
     def search_nodes(self, query: str) -> Graph:
         """Entities that hold the query in name, type or one observation, in any case, and relations that touch
