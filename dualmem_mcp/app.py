@@ -6,21 +6,51 @@ when a call needs them, so that memory works without either.
 
 from __future__ import annotations
 
-import os
+import logging
+import platform
 import threading
 from collections.abc import Sequence
-from datetime import datetime
-from functools import cached_property
+from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from dualmem_mcp.errors import ConflictError, DualmemError, NotFoundError
+from dualmem_mcp import __version__
+from dualmem_mcp.crypto.keys import derive_database_key, load_device
+from dualmem_mcp.crypto.vault import Vault, create_vault, join_vault, open_vault
+from dualmem_mcp.errors import ConflictError, NotFoundError
 from dualmem_mcp.handoff.channel import Channel
-from dualmem_mcp.model.device import DeviceProfile
-from dualmem_mcp.model.ids import ConversationId, parse_conversation_id
+from dualmem_mcp.handoff.context import load_section
+from dualmem_mcp.handoff.digest import build_digest
+from dualmem_mcp.handoff.package import Content, hand_over
+from dualmem_mcp.handoff.reconstruct import OpenedPackage, find_handoff, open_package, refresh_catalogue
+from dualmem_mcp.handoff.resume import resume
+from dualmem_mcp.handoff.steps import Steps
+from dualmem_mcp.model.handoff import HandoffRecord
+from dualmem_mcp.model.ids import parse_conversation_id
 from dualmem_mcp.ports import Clock, ObjectStore, Progress, SystemClock, no_progress
+from dualmem_mcp.reference_jsonl import serialise_graph
 from dualmem_mcp.settings import Settings, save_config
+from dualmem_mcp.stores.blob_cache import DatabaseBlobCache
+from dualmem_mcp.stores.conversation_store import ConversationStore
+from dualmem_mcp.stores.data_home import migrate_memory_json, open_data_home
+from dualmem_mcp.stores.database import Database
+from dualmem_mcp.stores.durable_files import write_durably
+from dualmem_mcp.stores.graph_store import GraphStore
+from dualmem_mcp.stores.keystore import open_device_secret
+from dualmem_mcp.stores.memory_file import MemoryFile, import_file
+from dualmem_mcp.stores.objects import open_object_store
+from dualmem_mcp.stores.outbox import FileOutbox
+from dualmem_mcp.stores.package_cache import FilePackageCache
+from dualmem_mcp.stores.probe import check_conditional_writes
+from dualmem_mcp.transcripts.carried import parse_session
+from dualmem_mcp.transcripts.definitions import definition_changes
+from dualmem_mcp.transcripts.project_files import compare_protected
+from dualmem_mcp.transcripts.restore import write_session
+from dualmem_mcp.transcripts.source import SessionSource
+
+_log = logging.getLogger(__name__)
 
 
 def open_app(settings: Settings, *, clock: Clock | None = None) -> App:
@@ -39,30 +69,328 @@ class App:
     """
 
     def __init__(self, settings: Settings, clock: Clock) -> None:
-        # Imported here, not above: the server answers `initialize` before any of it is needed.
-        from dualmem_mcp.stores.blob_cache import DatabaseBlobCache  # noqa: PLC0415
-        from dualmem_mcp.stores.conversation_store import ConversationStore  # noqa: PLC0415
-        from dualmem_mcp.stores.data_home import open_data_home  # noqa: PLC0415
-        from dualmem_mcp.stores.outbox import FileOutbox  # noqa: PLC0415
-        from dualmem_mcp.stores.package_cache import FilePackageCache  # noqa: PLC0415
-
         self.settings = settings
         self.clock = clock
-        self._lock = threading.RLock()
-        self._home = open_data_home(settings.home, keystore=settings.keystore, clock=clock, mirror=settings.memory_file)
-        self.graph = self._home.graph
-        self.notices: list[str] = list(self._home.notices)
-        self.blobs = DatabaseBlobCache(self._home.database)
-        self.catalogue = ConversationStore(self._home.database)
-        self.outbox = FileOutbox(self._home)
-        self.packages = FilePackageCache(self._home)
+        self._vault_lock = threading.Lock()
+        self._vault: Vault | None = None
+        self._objects: ObjectStore | None = None
+        self.home = open_data_home(settings.home)
+        self.notices = list(self.home.notices)
+        with ExitStack() as opening:
+            # Several sessions may start on a new data home at once: one makes key and device, the others use them.
+            with self.home.setting_up():
+                secret = open_device_secret(
+                    settings.home, choice=settings.keystore, database=self.home.database_file
+                )
+                self.key_kept_in = secret.kept_in
+                self.database = Database.open(self.home.database_file, derive_database_key(secret.secret))
+                opening.callback(self.database.close)
+                self.blobs = DatabaseBlobCache(self.database)
+                self.device_id, self._device_keys = load_device(self.blobs)
+            self.graph = GraphStore(self.database, clock, self.device_id)
+            self.catalogue = ConversationStore(self.database, clock, settings.device_name)
+            self.outbox = FileOutbox(self.database, self.home.sync_queue)
+            self.packages = FilePackageCache(self.home.desktop_sessions, self.home.mobile_reconstruction)
+            self._open_memory_file(opening)
+            self._closing = opening.pop_all()
+
+    def _open_memory_file(self, opening: ExitStack) -> None:
+        wanted = self.settings.memory_file
+        mirrored = wanted == self.home.memory_file
+        self.notices += migrate_memory_json(self.home, self.graph, self.clock, mirrored=mirrored)
+        if wanted is not None:
+            mirror = MemoryFile(wanted, self.graph, self.clock, owner=self.device_id, report=_log.warning)
+            self.notices += mirror.start()
+            opening.callback(mirror.close)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
         """Write what is not written yet and let everything go. Calling it again does nothing."""
-        self._home.close()
+        self._closing.close()
+
+    # The vault
+
+    def init(self, passphrase: str, *, device_name: str = "") -> dict[str, Any]:
+        """A new vault in the bucket: vault_id, device_id, bucket, recovery_key (shown this once).
+
+        Raises ConflictError if the bucket or this data home has one, StoreRefusedError for a bucket that
+        cannot keep what two devices write at once.
+        """
+        objects = open_object_store(self.settings.bucket, create=True)
+        check_conditional_writes(objects)
+        vault, recovery_key = create_vault(
+            objects,
+            self.blobs,
+            passphrase=passphrase,
+            device_id=self.device_id,
+            device_name=self._device_name(device_name),
+            device_keys=self._device_keys,
+            clock=self.clock,
+        )
+        self._remember(objects, vault)
+        return {
+            "vault_id": vault.vault_id,
+            "device_id": vault.device_id,
+            "bucket": self.settings.bucket,
+            "recovery_key": recovery_key,
+        }
+
+    def join(self, secret: str, *, device_name: str = "") -> dict[str, Any]:
+        """Make this device one of the vault's in the bucket: vault_id, device_id.
+
+        `secret` is the passphrase or the recovery key. Raises LockedError if it is wrong, NotFoundError if
+        there is no vault.
+        """
+        objects = open_object_store(self.settings.bucket)
+        vault = join_vault(
+            objects,
+            self.blobs,
+            secret=secret,
+            device_id=self.device_id,
+            device_name=self._device_name(device_name),
+            device_keys=self._device_keys,
+            clock=self.clock,
+        )
+        self._remember(objects, vault)
+        return {"vault_id": vault.vault_id, "device_id": vault.device_id}
+
+    def channel(self) -> Channel:
+        """The open vault and its stores. Raises NotFoundError if this device belongs to no vault."""
+        with self._vault_lock:
+            if self._objects is None:
+                self._objects = open_object_store(self.settings.bucket)
+            if self._vault is None:
+                self._vault = open_vault(
+                    self.blobs,
+                    device_id=self.device_id,
+                    device_keys=self._device_keys,
+                    objects=self._objects,
+                    clock=self.clock,
+                )
+            return Channel(
+                vault=self._vault,
+                objects=self._objects,
+                outbox=self.outbox,
+                packages=self.packages,
+                catalogue=self.catalogue,
+                blobs=self.blobs,
+                clock=self.clock,
+            )
+
+    def _device_name(self, given: str) -> str:
+        return given or self.settings.device_name or platform.node() or "device"
+
+    def _remember(self, objects: ObjectStore, vault: Vault) -> None:
+        with self._vault_lock:
+            self._objects, self._vault = objects, vault
+        save_config(self.settings.home, {"bucket": self.settings.bucket, "device_name": vault.device_name})
+
+    # Conversations
+
+    def prepare_handoff(
+        self,
+        conversation_id: str | None = None,
+        *,
+        target_device: str | None = None,
+        summary: str = "",
+        decisions: Sequence[str] = (),
+        next_steps: Sequence[str] = (),
+        open_questions: Sequence[str] = (),
+        transcript: Path | None = None,
+        progress: Progress = no_progress,
+    ) -> dict[str, Any]:
+        """Hand a conversation over; the contract's *handoff* fields.
+
+        Default: the session that this server was started in, else the newest of its project, else the
+        newest. Raises NotFoundError, UsageError, MalformedError, and what sealing and queueing raise; a bucket
+        that cannot be reached is no error: the report says `queued`.
+        """
+        target = self.settings.profile_for(target_device)
+        channel = self.channel()
+        steps = Steps()
+        progress(0, 5, "reading the session")
+        with steps.step("read") as facts:
+            local = self._source().read(conversation_id, transcript=transcript)
+            facts["bytes"] = sum(len(data) for _, data in local.thread)
+        progress(1, 5, "writing the digest")
+        with steps.step("digest"):
+            digest = build_digest(
+                local.session,
+                summary=summary,
+                decisions=decisions,
+                next_steps=next_steps,
+                open_questions=open_questions,
+            )
+        content = Content(
+            session=local.session,
+            digest=digest,
+            thread=local.thread,
+            project_files=local.snapshot.files,
+            state=self.settings.state,
+            changes_since=lambda before: [asdict(one) for one in definition_changes(before, local.snapshot.files)],
+            warnings=local.snapshot.warnings,
+        )
+        return hand_over(content, channel=channel, target=target, steps=steps, progress=progress).report
+
+    def resume_conversation(
+        self,
+        conversation_id: str | None = None,
+        *,
+        device: str | None = None,
+        token_budget: int | None = None,
+        progress: Progress = no_progress,
+    ) -> dict[str, Any]:
+        """Take a handed-over conversation up, the newest by default; the contract's *brief* fields.
+
+        Raises NotFoundError, StoreUnreachableError if it is not kept here and the bucket is away, TamperedError.
+        """
+        profile = self.settings.profile_for(device)
+        return resume(
+            None if conversation_id is None else parse_conversation_id(conversation_id),
+            channel=self.channel(),
+            profile=profile,
+            token_budget=token_budget or profile.context_tokens,
+            since=self._since_handoff,
+            protected_check=self._protected_differences,
+            progress=progress,
+        )
+
+    def load_context(self, conversation_id: str, section: str, cursor: str = "") -> dict[str, Any]:
+        """One page of a section of a handed-over conversation: section, text, next_cursor.
+
+        Raises NotFoundError, UsageError for a cursor that does not fit, StoreUnreachableError, TamperedError.
+        """
+        package = self._newest_package(conversation_id)
+        text, next_cursor = load_section(package, section, cursor, parse=parse_session)
+        return {"section": section, "text": text, "next_cursor": next_cursor}
+
+    def restore(
+        self, conversation_id: str, *, claude_dir: Path | None = None, cwd: str | None = None
+    ) -> dict[str, Any]:
+        """Write a handed-over conversation as a native session: session_path, session_id, records, sha256,
+        warnings. Raises NotFoundError, TamperedError, StoreUnreachableError; nothing half-written stays."""
+        package = self._newest_package(conversation_id)
+        restored = write_session(
+            package.thread_files(),
+            claude_dir=(claude_dir or self.settings.claude_dir).absolute(),
+            conversation_id=conversation_id,
+            project=str(package.manifest.facts.get("project", "")),
+            cwd=cwd,
+        )
+        return {
+            "session_path": str(restored.path),
+            "session_id": restored.session_id,
+            "records": restored.records,
+            "sha256": restored.sha256,
+            "warnings": list(restored.warnings),
+        }
+
+    def list_conversations(self, query: str = "", limit: int = 20, cursor: str = "") -> dict[str, Any]:
+        """The conversations that this device knows of, newest first: conversations, next_cursor, warnings.
+
+        Looks into the bucket first; without it, or without a vault, shows what is known here.
+        """
+        warnings: tuple[str, ...] = ()
+        if not cursor:
+            try:
+                warnings = refresh_catalogue(self.channel()).warnings
+            except NotFoundError:
+                warnings = ()  # no vault yet: there is nothing to look into
+        rows, next_cursor = self.catalogue.conversations(query=query, limit=limit, cursor=cursor)
+        return {
+            "conversations": [{**asdict(row), "updated_at": row.updated_at.isoformat()} for row in rows],
+            "next_cursor": next_cursor,
+            "warnings": list(warnings),
+        }
+
+    def _source(self) -> SessionSource:
+        return SessionSource(
+            self.settings.claude_dir,
+            current_id=self.settings.claude_session_id,
+            project_dir=self.settings.claude_project_dir,
+            protected_globs=self.settings.protected_files,
+            protected_root=self.settings.protected_root,
+        )
+
+    def _newest_package(self, conversation_id: str) -> OpenedPackage:
+        channel = self.channel()
+        wanted = parse_conversation_id(conversation_id)
+        if not self.catalogue.handoffs(wanted):
+            refresh_catalogue(channel, wanted)
+        return open_package(channel, find_handoff(channel, wanted))
+
+    def _since_handoff(self, record: HandoffRecord, package: OpenedPackage) -> dict[str, Any]:
+        main = next(
+            (file for file in package.manifest.thread if file.name == f"{record.conversation_id}.jsonl"), None
+        )
+        turns = self._source().newer_turns(
+            record.conversation_id, last_turn_uuid=record.last_turn_uuid, known_bytes=main.size if main else 0
+        )
+        return {
+            "handed_over_at": record.created_at.isoformat(),
+            "from_device": record.device_name,
+            "new_turns_on_this_device": turns,
+        }
+
+    def _protected_differences(self, package: OpenedPackage) -> list[str]:
+        carried = [file for file in package.manifest.files if file.kind == "protected"]
+        root = self._source().protected_root_for(str(package.manifest.facts.get("cwd", "")))
+        if not carried or root is None:
+            return []
+        differences = compare_protected(carried, root, globs=self.settings.protected_files)
+        return [difference.sentence for difference in differences]
+
+    # This device
+
+    def import_file(self, path: Path) -> dict[str, Any]:
+        """Add a memory file, in any of its three forms, to the graph: entities, relations, observations,
+        turns, skipped, warnings. Raises NotFoundError, MalformedError."""
+        report = import_file(self.graph, path)
+        return {**asdict(report), "turns": 0, "warnings": list(report.warnings)}
+
+    def export_file(self, path: Path) -> dict[str, Any]:
+        """Write the graph in clear, in the reference's form, mode 0600: path, entities, relations.
+
+        Raises ConflictError rather than replace a file that is there.
+        """
+        if path.exists():
+            raise ConflictError(
+                f"{path} exists already and was left as it is",
+                operation="export",
+                subject=str(path),
+                hint="Name a file that is not there.",
+            )
+        graph = self.graph.read_graph()
+        write_durably(path.absolute(), serialise_graph(graph))
+        return {"path": str(path.absolute()), "entities": len(graph.entities), "relations": len(graph.relations)}
+
+    def status(self) -> dict[str, Any]:
+        """Vault, device, and what is stored here; looks at this device only."""
+        graph = self.graph.read_graph()
+        try:
+            vault = self.channel().vault
+        except NotFoundError:
+            vault = None
+        newest = self.catalogue.newest_handoff()
+        return {
+            "version": __version__,
+            "home": str(self.settings.home),
+            "bucket": self.settings.bucket,
+            "vault_id": vault.vault_id if vault else None,
+            "device_id": self.device_id,
+            "device_name": vault.device_name if vault else self.settings.device_name,
+            "devices": [device.name for device in vault.devices()] if vault else [],
+            "device_key_in": self.key_kept_in,
+            "entities": len(graph.entities),
+            "relations": len(graph.relations),
+            "newest_handoff": newest.created_at.isoformat() if newest else None,
+            "waiting_uploads": len(self.outbox.pending()),
+            "memory_file": str(self.settings.memory_file) if self.settings.memory_file else None,
+        }

@@ -263,10 +263,10 @@ def conversations(query: str, limit: int, cursor: str, as_json: bool) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--format", "form", type=click.Choice(["auto", "graph"]), default="auto", show_default=True)
 @json_option
-def import_file(file: Path, form: str, as_json: bool) -> None:
+def import_file(file: Path, form: str, as_json: bool) -> None:  # noqa: ARG001  (one form so far)
     """Add a memory file of the reference server, in any of its forms, to the graph."""
     with _opened() as app:
-        counts = app.import_file(file, form=form)
+        counts = app.import_file(file)
     _warn(counts["warnings"])
     if as_json:
         _print_json(counts)
@@ -303,8 +303,10 @@ def status(as_json: bool) -> None:
 @json_option
 def doctor(as_json: bool) -> None:
     """Check this installation and say what to mend."""
+    from dualmem_mcp.doctor import examine  # noqa: PLC0415  (only this command needs it)
+
     with _opened() as app:
-        checks = app.doctor()
+        checks = examine(app)
     if as_json:
         _print_json({"checks": checks})
     else:
@@ -320,9 +322,9 @@ def doctor(as_json: bool) -> None:
 @click.option("--transport", type=click.Choice(["stdio"]), default="stdio", show_default=True)
 def serve(transport: str) -> None:  # noqa: ARG001  (one transport so far, named so that scripts stay valid)
     """Run the MCP server (the same as `dualmem-mcp`)."""
-    from dualmem_mcp.server.serve import serve_stdio  # noqa: PLC0415  (the SDK takes a second to import)
+    from dualmem_mcp.server import serve as server  # noqa: PLC0415  (the SDK takes a second to import)
 
-    serve_stdio(click.get_current_context().find_root().obj["home"])
+    server.main()
 
 
 def _show_facts(facts: dict[str, Any], as_json: bool) -> None:
@@ -368,7 +370,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     run = functools.partial(cli.main, args=arguments, prog_name="dualmem", standalone_mode=False)
     debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
     try:
-        code = run()
+        code: object = run()
     except DualmemError as error:
         _fail(error)
     except click.exceptions.NoArgsIsHelpError as error:

@@ -59,6 +59,7 @@ class _ConfigFile(BaseModel):
     bucket: str | None = None
     mirror: bool = False
     protected_files: list[str] = Field(default_factory=list)
+    protected_root: str | None = None
     profiles: dict[str, _ProfileLimits] = Field(default_factory=dict)
     state: dict[str, Any] = Field(default_factory=dict)
     keystore: KeystoreChoice = "auto"
@@ -66,7 +67,8 @@ class _ConfigFile(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that can be set, resolved. `memory_file` is None when no plaintext mirror is kept."""
+    """Everything that can be set, resolved. `memory_file` is None when no plaintext mirror is kept;
+    `protected_root` None when protected files are those of each conversation's own folder."""
 
     home: Path
     bucket: str
@@ -75,6 +77,7 @@ class Settings:
     profiles: dict[str, DeviceProfile]
     memory_file: Path | None
     protected_files: tuple[str, ...]
+    protected_root: Path | None
     state: dict[str, Any]
     keystore: KeystoreChoice
     claude_dir: Path
@@ -135,6 +138,7 @@ def load_settings(home: Path | None = None, *, bucket: str | None = None) -> Set
         profiles=profiles,
         memory_file=resolved / memory_file.expanduser() if memory_file is not None else None,
         protected_files=tuple(config.protected_files),
+        protected_root=Path(_location(config.protected_root, base=resolved)) if config.protected_root else None,
         state=config.state,
         keystore=environment.keystore or config.keystore,
         claude_dir=(environment.claude_config_dir or Path.home() / ".claude").expanduser().absolute(),

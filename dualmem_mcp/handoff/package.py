@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from dualmem_mcp.handoff.brief import build_brief, natural_budget
 from dualmem_mcp.handoff.channel import Channel, manifest_key, package_key
 from dualmem_mcp.handoff.delivery import deliver
 from dualmem_mcp.handoff.manifest import CarriedFile, PackageManifest, manifest_to_json, record_to_json
-from dualmem_mcp.handoff.reconstruct import open_package
+from dualmem_mcp.handoff.reconstruct import OpenedPackage, open_package
 from dualmem_mcp.handoff.steps import Steps
 from dualmem_mcp.handoff.thread import CHUNK_BYTES, plan_thread, thread_sections
 from dualmem_mcp.model.conversation import Session
@@ -26,7 +26,7 @@ from dualmem_mcp.model.device import DeviceProfile
 from dualmem_mcp.model.digest import Digest
 from dualmem_mcp.model.handoff import HandoffRecord
 from dualmem_mcp.model.ids import HandoffId
-from dualmem_mcp.model.project import ProjectFile
+from dualmem_mcp.model.project import ProjectFile, ProjectFileKind
 from dualmem_mcp.ports import Progress, no_progress
 
 
@@ -40,7 +40,9 @@ class Content:
     thread: Sequence[tuple[str, bytes]]
     project_files: Sequence[ProjectFile]
     state: Mapping[str, Any]
-    definition_changes: Sequence[Mapping[str, Any]] = ()
+    changes_since: Callable[[Sequence[ProjectFile]], Sequence[Mapping[str, Any]]]
+    """What changed in the agent definitions since those of an earlier handoff."""
+    warnings: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ def hand_over(
     """
     session = content.session
     brief = build_brief(content.digest, token_budget=natural_budget(content.digest))
-    warnings = [*session.warnings]
+    warnings = [*session.warnings, *content.warnings]
 
     progress(2, 5, "sealing")
     with steps.step("seal") as facts:
@@ -104,7 +106,7 @@ def hand_over(
     report: dict[str, Any] = {
         "handoff_id": sealed.record.handoff_id,
         "conversation_id": session.conversation_id,
-        "title": session.title,
+        "title": content.digest.title,
         "message_count": session.message_count,
         "visible_tokens": session.visible_tokens,
         "digest_tokens": brief.tokens,
@@ -136,7 +138,8 @@ def _seal(content: Content, channel: Channel, *, digest_tokens: int, warnings: l
     session, vault = content.session, channel.vault
     handoff_id = HandoffId(secrets.token_hex(16))
     created_at = channel.clock.now()
-    base = _usable_base(content, channel, warnings)
+    opened_base = _usable_base(content, channel, warnings)
+    base = opened_base.manifest if opened_base else None
     key = package_key(handoff_id)
     plan = plan_thread(content.thread, handoff_id=handoff_id, package_key=key, base=base)
     files_blob, carried = _pack_files(content.project_files)
@@ -153,7 +156,7 @@ def _seal(content: Content, channel: Channel, *, digest_tokens: int, warnings: l
         thread=plan.files,
         files=carried,
         facts={
-            "title": session.title,
+            "title": content.digest.title,
             "cwd": session.cwd,
             "project": session.project,
             "git_branch": session.git_branch,
@@ -167,7 +170,7 @@ def _seal(content: Content, channel: Channel, *, digest_tokens: int, warnings: l
     sections = [
         Section("manifest", manifest_to_json(manifest)),
         Section("digest", _json(content.digest.to_json())),
-        Section("agents", agents_to_json(session, content.definition_changes)),
+        Section("agents", agents_to_json(session, _definition_changes(content, opened_base))),
         Section("state", _json(dict(content.state))),
         Section("files", files_blob),
         *thread_sections(plan.stream),
@@ -177,7 +180,7 @@ def _seal(content: Content, channel: Channel, *, digest_tokens: int, warnings: l
     record = HandoffRecord(
         handoff_id=handoff_id,
         conversation_id=session.conversation_id,
-        title=session.title,
+        title=content.digest.title,
         cwd=session.cwd,
         created_at=created_at,
         device_id=vault.device_id,
@@ -202,15 +205,15 @@ def _seal(content: Content, channel: Channel, *, digest_tokens: int, warnings: l
     )
 
 
-def _usable_base(content: Content, channel: Channel, warnings: list[str]) -> PackageManifest | None:
-    """The manifest of the conversation's newest handoff, if everything it refers to is still there."""
+def _usable_base(content: Content, channel: Channel, warnings: list[str]) -> OpenedPackage | None:
+    """The package of the conversation's newest handoff, if everything it refers to is still there."""
     newest = channel.catalogue.handoffs(content.session.conversation_id)[:1]
     if not newest:
         return None
     try:
-        base = open_package(channel, newest[0]).manifest
+        base = open_package(channel, newest[0])
         waiting = set(channel.outbox.pending())
-        for key in base.sources.values():
+        for key in base.manifest.sources.values():
             if key not in waiting:
                 channel.objects.stat(key)
     except StoreUnreachableError:
@@ -220,6 +223,14 @@ def _usable_base(content: Content, channel: Channel, warnings: list[str]) -> Pac
         warnings.append(f"the last handoff cannot be built upon ({error.message}); everything is sent anew")
         return None
     return base
+
+
+def _definition_changes(content: Content, base: OpenedPackage | None) -> Sequence[Mapping[str, Any]]:
+    if base is None:
+        return ()
+    kinds: Sequence[ProjectFileKind] = ("agent_definition",)
+    before = [ProjectFile.of(kinds[0], file.name, data, file.order) for file, data in base.carried_files(kinds)]
+    return content.changes_since(before)
 
 
 def _pack_files(files: Sequence[ProjectFile]) -> tuple[bytes, tuple[CarriedFile, ...]]:
