@@ -19,6 +19,7 @@ import stat
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from io import BufferedReader
 from pathlib import Path
 
@@ -30,9 +31,9 @@ from dualmem_mcp.errors import (
     StoreUnreachableError,
 )
 from dualmem_mcp.ports import ObjectInfo
+from dualmem_mcp.stores.durable_files import file_lock, sync_folder
 from dualmem_mcp.stores.object_keys import check_key, check_prefix, check_range, is_key
 
-_LOCK_TIMEOUT_SECONDS = 30.0
 _ABANDONED_AFTER_SECONDS = 24 * 3600.0
 
 _REFUSALS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
@@ -69,8 +70,8 @@ class DirectoryObjectStore:
             with os.fdopen(os.open(store._marker, os.O_WRONLY | os.O_CREAT, 0o600), "w") as marker:
                 marker.write("dualmem object store, format 1\n")
                 os.fsync(marker.fileno())
-            _sync_folder(store._own)
-            _sync_folder(root)
+            sync_folder(store._own)
+            sync_folder(root)
         store._remove_abandoned()
         return store
 
@@ -104,7 +105,7 @@ class DirectoryObjectStore:
                         if if_match is not None:
                             self._check_version(key, if_match)
                         temporary.replace(path)
-                    _sync_folder(path.parent)
+                    sync_folder(path.parent)
             finally:
                 temporary.unlink(missing_ok=True)
         return hashlib.sha256(data).hexdigest()
@@ -128,7 +129,7 @@ class DirectoryObjectStore:
                     path.unlink()
                 except (FileNotFoundError, NotADirectoryError):
                     return
-                _sync_folder(path.parent)
+                sync_folder(path.parent)
 
     def _path(self, key: str) -> Path:
         """Where the object lies. Raises StoreRefusedError if a symbolic link stands anywhere on the way."""
@@ -215,7 +216,7 @@ class DirectoryObjectStore:
                 if not folder.is_dir():
                     raise self._in_the_way(folder, key) from None
             else:
-                _sync_folder(parent)
+                sync_folder(parent)
         if (self._root / key).is_dir():
             raise self._in_the_way(self._root / key, key)
 
@@ -278,24 +279,9 @@ class DirectoryObjectStore:
             ):
                 yield from self._walk(folder / name[:-1], key, prefix, start_after)
 
-    @contextlib.contextmanager
-    def _lock(self) -> Iterator[None]:
+    def _lock(self) -> AbstractContextManager[int]:
         """Hold the folder's lock, against other threads and other processes of this machine."""
-        descriptor = os.open(self._own / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            deadline = time.monotonic() + _LOCK_TIMEOUT_SECONDS
-            while not _try_lock(descriptor):
-                if time.monotonic() > deadline:
-                    raise StoreUnreachableError(
-                        f"another process has held {self._own / 'lock'} for {_LOCK_TIMEOUT_SECONDS:.0f} seconds",
-                        operation="lock bucket folder",
-                        subject=str(self._root),
-                        hint="Wait for it to finish, or stop it if it hangs.",
-                    )
-                time.sleep(0.002)
-            yield
-        finally:
-            os.close(descriptor)  # releases the lock
+        return file_lock(self._own / "lock")
 
     def _remove_abandoned(self) -> None:
         """Remove what processes left that died while writing; a day is longer than any write takes."""
@@ -339,39 +325,3 @@ def _exists(key: str) -> ConflictError:
         subject=key,
         hint="Somebody else wrote it first; read it before you go on.",
     )
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable, where the platform can."""
-    if sys.platform == "win32":
-        return  # a folder cannot be opened; NTFS journals names itself
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    except OSError as fault:
-        # Some network and FUSE file systems know no fsync of folders.
-        if fault.errno not in {errno.EINVAL, errno.ENOTSUP}:
-            raise
-    finally:
-        os.close(descriptor)
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _try_lock(descriptor: int) -> bool:
-        try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-
-else:
-    import fcntl
-
-    def _try_lock(descriptor: int) -> bool:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True

@@ -17,6 +17,7 @@ import pytest
 
 from dualmem_mcp.errors import ConflictError, DiskFullError, StoreRefusedError, StoreUnreachableError
 from dualmem_mcp.stores.directory import DirectoryObjectStore
+from dualmem_mcp.stores.durable_files import file_lock
 from dualmem_mcp.stores.objects import open_object_store
 
 
@@ -286,18 +287,20 @@ def test_abandoned_files_go_after_a_day(store: DirectoryObjectStore, root: Path)
     assert [path.name for path in temporary_files(root)] == ["new"]
 
 
-def test_a_lock_that_is_held_is_waited_for(store: DirectoryObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_that_is_held_is_waited_for(
+    store: DirectoryObjectStore, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     entered, leave = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with store._lock():
+        with file_lock(root / ".dualmem" / "lock"):
             entered.set()
             leave.wait(10)
 
     holder = threading.Thread(target=hold)
     holder.start()
     entered.wait(10)
-    monkeypatch.setattr("dualmem_mcp.stores.directory._LOCK_TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr("dualmem_mcp.stores.durable_files._LOCK_TIMEOUT_SECONDS", 0.05)
     with pytest.raises(StoreUnreachableError, match="another process has held"):
         store.put("k", b"x")
     leave.set()
