@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -63,13 +64,17 @@ def none() -> None:
     return None
 
 
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
 def test_file_where_there_is_no_keyring(tmp_path):
     first = open_device_secret(tmp_path / "home", find_keyring=none)
     again = open_device_secret(tmp_path / "home", find_keyring=none)
     assert first == again
     assert first.kept_in == "file"
     assert len(first.secret) == 32
-    assert os.listdir(tmp_path / "home") == [KEY_FILE]
+    assert names(tmp_path / "home") == [KEY_FILE]
     assert first.secret.hex() not in repr(first)
 
 
@@ -153,7 +158,7 @@ def test_a_key_that_is_gone_is_never_made_anew_over_a_database(tmp_path):
     with pytest.raises(LockedError, match="key of this data home is gone") as caught:
         open_device_secret(tmp_path, find_keyring=none)
     assert "dualmem join" in caught.value.hint
-    assert os.listdir(tmp_path) == ["memory.db"]
+    assert names(tmp_path) == ["memory.db"]
 
 
 @posix_only
@@ -203,7 +208,7 @@ def test_processes_that_start_at_once_agree(tmp_path, with_ring):
     with ThreadPoolExecutor(8) as pool:
         secrets = set(pool.map(start, range(8)))
     assert len(secrets) == 1
-    assert os.listdir(tmp_path / "home") == [KEY_FILE]
+    assert names(tmp_path / "home") == [KEY_FILE]
     if ring:
         assert len(ring.entries) == 1
 
@@ -216,7 +221,7 @@ def test_file_systems_without_links(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "link", no_links)
     first = open_device_secret(tmp_path, find_keyring=none)
     assert open_device_secret(tmp_path, find_keyring=none) == first
-    assert os.listdir(tmp_path) == [KEY_FILE]
+    assert names(tmp_path) == [KEY_FILE]
 
 
 def test_a_place_that_cannot_be_written(tmp_path):
