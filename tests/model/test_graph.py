@@ -1,0 +1,46 @@
+"""The rule by which searches find entities: the reference server's."""
+
+import pytest
+
+from dualmem_mcp.model.graph import Entity, has_half_pair, matches
+
+ENTITY = Entity("Ada Lovelace", "person", ("wrote Notes", "ΟΔΥΣΣΕΥΣ", "İstanbul", "smile 😀", "a\0b"))
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "",
+        "ada",
+        "LACE",
+        "person",
+        "wrote n",
+        "οδυσσευς",
+        "ΣΕΥΣ",
+        "i̇stan",
+        "😀",
+        "A\0B",
+        "\ud83d",
+        " \ud83d",
+    ],
+)
+def test_is_held(query: str) -> None:
+    assert matches(ENTITY, query)
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["lovelace person", "adalovelace", "x", "lacep", "ισ", "\ud83e", "lace\0", "οδυσσευσ"],
+)
+def test_is_not_held(query: str) -> None:
+    assert not matches(ENTITY, query)
+
+
+def test_the_other_half_of_a_character_is_held_too() -> None:
+    assert matches(ENTITY, "\ude00")
+    assert not matches(ENTITY, "\ude01")
+
+
+def test_half_of_a_surrogate_pair_is_told_from_a_whole_character() -> None:
+    assert has_half_pair("cut \ud83d")
+    assert not has_half_pair("whole 😀 \uffff")
