@@ -135,7 +135,7 @@ CREATE TABLE outbox (
 ) STRICT;
 """
 
-_SCRIPTS: Final[tuple[tuple[str, str], ...]] = (
+SCRIPTS: Final[tuple[tuple[str, str], ...]] = (
     ("0001_graph_and_ops", GRAPH_AND_OPS),
     ("0002_conversations", CONVERSATIONS),
 )
@@ -148,7 +148,7 @@ def migrate(connection: Connection, transaction: Callable[[], Any], path: str) -
     a newer version has changed: this version would not know what its own writes mean there.
     """
     applied = _applied(connection)
-    known = [name for name, _ in _SCRIPTS]
+    known = [name for name, _ in SCRIPTS]
     if unknown := sorted(applied - set(known)):
         raise StoreRefusedError(
             f"the database was changed by a newer version of dualmem-mcp (it has {unknown[-1]!r})",
@@ -172,7 +172,7 @@ def _applied(connection: Connection) -> set[str]:
 def _apply_pending(connection: Connection, transaction: Callable[[], Any]) -> None:
     sqlite_utils = _import_sqlite_utils()
     migrations = sqlite_utils.Migrations(MIGRATION_SET)
-    for name, script in _SCRIPTS:
+    for name, script in SCRIPTS:
         migrations(name=name)(_runner(script))
     database = sqlite_utils.Database(connection, recursive_triggers=False, execute_plugins=False)
     while True:
