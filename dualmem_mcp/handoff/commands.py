@@ -4,30 +4,42 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 
-from dualmem_mcp.handoff.files import edited_paths, file_changes
+from dualmem_mcp.handoff.files import edited_paths
 from dualmem_mcp.handoff.quoting import clean, cut, cut_middle, one_line
 from dualmem_mcp.handoff.test_results import is_test_command, read_counts
 from dualmem_mcp.handoff.tool_calls import ToolCall
-from dualmem_mcp.model.digest import Command, ErrorEntry, TestResult
+from dualmem_mcp.model.digest import Command, TestResult
 
-_SHELL_TOOLS = frozenset({"Bash", "PowerShell", "Shell"})
+SHELL_TOOLS = frozenset({"Bash", "PowerShell", "Shell"})
 _EXIT_CODE = re.compile(r"\A(?:Error: )?Exit code (\d+)\s*")
 _TOOL_ERROR = re.compile(r"</?tool_use_error>|\A(?:Error: )+")
 
-# A run that only looks: its output is of use to the model at that moment, not to who continues.
+# Programs and subcommands that only look: their output is of use to the model at that moment, not to who continues.
 _LOOKING = re.compile(
-    r"(?:cd\s+\S+\s*(?:&&|;)\s*)?(?:\w+=\S+\s+)*(?:ls|cat|head|tail|less|grep|rg|ag|fd|find|tree|wc|stat|file|which|type|echo|printf|pwd|sed\s+-n|awk|jq|"
-    r"sort|diff|du|df|ps|lsof|env|date|sleep|true|test\s|git\s+(?:-C\s+\S+\s+)?(?:status|log|show|diff|branch|rev-parse|remote|ls-files|ls-tree|"
-    r"cat-file|blame|reflog|config\s+--get|stash\s+list|describe|merge-base|count-objects|fsck|worktree\s+list)|"
-    r"gh\s+(?:api\s+(?!.*-X|.*-f|.*--method)|\w+\s+(?:view|list|status|diff|checks)))\b"
+    r"(?:\w+=\S*\s+)*(?:sudo\s+|time\s+)?(?:"
+    r"(?:ls|cat|head|tail|less|grep|rg|ag|fd|find|tree|wc|stat|file|which|type|echo|printf|pwd|awk|jq|sort|"
+    r"uniq|cut|tr|diff|cmp|"
+    r"du|df|ps|pgrep|lsof|env|date|sleep|true|test|\[|xxd|od|nl|column|md5|md5sum|shasum|sha256sum|read|"
+    r"sed\s+-n)(?=\s|$)|"
+    r"git\s+(?:-C\s+\S+\s+|--no-pager\s+)*(?:status|log|show|diff|branch(?:\s+-[avr]\S*|\s+--\S+|\s*$)|"
+    r"rev-parse|rev-list|remote|ls-files|"
+    r"ls-tree|ls-remote|cat-file|blame|reflog|config\s+(?:--\S+\s*)*[\w.]*\s*$|stash\s+list|describe|"
+    r"merge-base|count-objects|"
+    r"fsck|worktree\s+list|for-each-ref|shortlog|grep|version|--version)\b|"
+    r"gh\s+(?:api\b|\w+\s+(?:view|list|status|diff|checks))|(?:do|then|else|done|fi|for\s+\w+\s+in|if)(?=\s|"
+    r"$)|\w+=(?=\S*$))"
 )
+_CAN_SEND = re.compile(r"\b(?:gh\s+api|curl|http)\b")
+_SENDING = re.compile(r"\s(?:-X\s*(?!GET)[A-Z]+|--method\s+(?!GET)[A-Z]+|-f|-F|--field|--raw-field|--input)\b")
+_QUOTED = re.compile(r"\"(?:[^\"\\]|\\.)*\"|'[^']*'", re.DOTALL)
 
 # Lines of an output that tell what went wrong. Source: usual wording of compilers, interpreters, git and tools.
 _TELLING = re.compile(
-    r"\b(?:error|errors|fatal|panic|exception|traceback|failed|failure|fail|denied|not found|cannot|can't|unable|undefined|invalid|"
-    r"conflict|unexpected|missing|no such|refused|timed? ?out|assert\w*|expected|mismatch|unknown|killed)\b|\w+Error\b|E\d{3,4}\b|✗|✖|❌",
+    r"\b(?:error|errors|fatal|panic|exception|traceback|failed|failure|fail|denied|not found|cannot|can't|"
+    r"unable|undefined|invalid|"
+    r"conflict|unexpected|missing|no such|refused|timed? ?out|assert\w*|expected|mismatch|unknown|killed)\b|"
+    r"\w+Error\b|E\d{3,4}\b|✗|✖|❌",
     re.IGNORECASE,
 )
 _NOISE = re.compile(r"^\s*(?:at\s|\^|\d+\s*\||=+$|-+$|~+$|npm warn)|^\[\w+\] \$", re.IGNORECASE)
@@ -38,25 +50,31 @@ _ERROR_LIMIT = 300
 
 def status_of(call: ToolCall) -> tuple[str, int | None]:
     """How a shell call ended and its exit code: `status` as in Command; a code of None is not known."""
+    code: int | None = None
     if call.result is None:
-        return "unfinished", None
-    if call.rejected:
-        return "rejected", None
-    if call.cancelled:
-        return "cancelled", None
-    if call.outcome.get("backgroundTaskId") or call.result.startswith("Command running in background"):
-        return "background", None
-    code = _EXIT_CODE.match(call.result)
-    if call.is_error:
-        return "failed", int(code[1]) if code else None
-    if call.outcome.get("interrupted") is True:
-        return "interrupted", None
-    return "ok", 0
+        status = "unfinished"
+    elif call.rejected:
+        status = "rejected"
+    elif call.cancelled:
+        status = "cancelled"
+    elif call.is_error:
+        stated = _EXIT_CODE.match(call.result)
+        status, code = "failed", int(stated[1]) if stated else None
+    elif call.outcome.get("backgroundTaskId") or call.result.startswith("Command running in background"):
+        status = "background"
+    elif call.outcome.get("interrupted") is True:
+        status = "interrupted"
+    else:
+        status, code = "ok", 0
+    return status, code
 
 
 def is_looking(command: str) -> bool:
     """Whether a command only looks at things and changes nothing; every part of a chain must."""
-    parts = [part.strip() for part in re.split(r"&&|\|\||[;|\n]", command) if part.strip()]
+    bare = re.sub(r"\d?>&\d|\d?>\s*/dev/null", "", _QUOTED.sub("''", command[:4_000]))
+    if ">" in bare or (_CAN_SEND.search(bare) and _SENDING.search(bare)):
+        return False
+    parts = [part.strip(" ()") for part in re.split(r"&&|\|\||[;|\n]|\$\(", bare) if part.strip(" ()")]
     return bool(parts) and all(_LOOKING.match(part) or part.startswith(("cd ", "#")) for part in parts)
 
 
@@ -69,8 +87,7 @@ def telling_lines(output: str, limit: int) -> str:
         return cut_middle("\n".join(lines[-4:]), limit)
     chosen: list[str] = []
     size = 0
-    for line in dict.fromkeys(telling):
-        line = cut(line, max(limit // 2, 120))
+    for line in dict.fromkeys(cut(line, max(limit // 2, 120)) for line in telling):
         if chosen and size + len(line) > limit:
             break
         chosen.append(line)
@@ -83,7 +100,7 @@ def extract_commands(calls: Sequence[ToolCall]) -> tuple[Command, ...]:
     latest: dict[str, Command] = {}
     for call in calls:
         command = call.argument("command")
-        if call.name not in _SHELL_TOOLS or not command:
+        if call.name not in SHELL_TOOLS or not command:
             continue
         is_test = is_test_command(command)
         status, code = status_of(call)
@@ -115,7 +132,7 @@ def extract_tests(calls: Sequence[ToolCall], cwd: str) -> tuple[TestResult, ...]
     latest: dict[str, TestResult] = {}
     for call in calls:
         command = call.argument("command")
-        if call.name not in _SHELL_TOOLS or call.result is None or not command or not is_test_command(command):
+        if call.name not in SHELL_TOOLS or call.result is None or not command or not is_test_command(command):
             continue
         status, _ = status_of(call)
         if status in ("rejected", "cancelled", "background"):
@@ -136,72 +153,3 @@ def extract_tests(calls: Sequence[ToolCall], cwd: str) -> tuple[TestResult, ...]
             uuid=call.result_uuid,
         )
     return tuple(reversed(latest.values()))
-
-
-_WORD = re.compile(r"[\w./:@-]+")
-_IGNORED_WORDS = frozenset(["cd", "2>&1", "tail", "head", "grep", "echo", "time", "env", "sudo"])
-
-
-def _subject(call: ToolCall) -> str:
-    """What a call is about, so that a later success can be told to be of the same thing."""
-    if call.name not in _SHELL_TOOLS:
-        return f"{call.name} {call.argument('file_path', 'notebook_path', 'path', 'url')}".strip()
-    command = re.sub(r"^\s*(?:cd\s+\S+\s*(?:&&|;)\s*|\w+=\S+\s+|#[^\n]*\n)*", "", call.argument("command"))
-    first = re.split(r"&&|\|\||[;|\n]|2>", command)[0]
-    words = [word for word in _WORD.findall(first) if word not in _IGNORED_WORDS]
-    return " ".join([word for word in words if not word.startswith("-")][:3] or words[:2])
-
-
-def extract_errors(calls: Sequence[ToolCall], cwd: str) -> tuple[ErrorEntry, ...]:
-    """What failed, in order, and for what later succeeded the edits in between; refusals by the user are no errors.
-
-    A failing look (a search without hits, a file not there) that nothing was done about is left out, and so is
-    a tool's complaint about its own use when the same call then went through.
-    """
-    found: list[ErrorEntry] = []
-    places: dict[tuple[str, str], int] = {}
-    changes = [(call.position, call.uuid) for call, operation, _ in file_changes(calls) if operation != "read"]
-    for index, call in enumerate(calls):
-        if not call.is_error or call.rejected or call.cancelled or call.result is None:
-            continue
-        command = call.argument("command")
-        error = telling_lines(call.result, _ERROR_LIMIT)
-        if not error or (call.name in _SHELL_TOOLS and is_looking(command)):
-            continue
-        subject = _subject(call)
-        later = next((one for one in calls[index + 1 :] if one.done and _subject(one) == subject), None)
-        if call.name not in _SHELL_TOOLS and later is not None:
-            continue
-        key = (subject, one_line(error)[:80])
-        if key in places:
-            place = places[key]
-            found[place] = replace(found[place], count=found[place].count + 1)
-            continue
-        paths = edited_paths(calls, cwd, call.position, later.position) if later else []
-        edits = [uuid for position, uuid in changes if later and call.position < position < later.position]
-        places[key] = len(found)
-        found.append(
-            ErrorEntry(
-                command=clean(command) or subject,
-                error=error,
-                fix=_fix_text(paths, later, call),
-                fix_uuid=edits[-1] if edits else (later.result_uuid if later else ""),
-                resolved=later is not None,
-                uuid=call.result_uuid,
-            )
-        )
-    return tuple(found)
-
-
-def _fix_text(paths: Sequence[str], later: ToolCall | None, failed: ToolCall) -> str:
-    if later is None:
-        return ""
-    if paths:
-        shown = ", ".join(paths[:4]) + (f" and {len(paths) - 4} more" if len(paths) > 4 else "")
-        return f"edited {shown}; it then succeeded"
-    again = one_line(later.argument("command"))
-    return (
-        f"then succeeded as `{cut(again, 160)}`"
-        if again != one_line(failed.argument("command"))
-        else "succeeded on a later run"
-    )

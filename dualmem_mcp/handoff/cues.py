@@ -9,21 +9,19 @@ from __future__ import annotations
 
 import re
 
-_CONSTRAINT_WORDS = "|".join(
-    (
-        # English
-        r"no[,.;:! ]+(?!problem|worries|idea)|nope\b|nah\b|wait\b|hang on|stop\b",
-        r"(?:do not|don'?t|doesn'?t have to|never|always|must(?:n'?t)?|mustn'?t|instead|avoid|ensure|make sure|only)\b",
-        r"(?:let'?s not|should(?:n'?t)?|rather than|prefer|without|revert|roll ?back|undo|wrong|actually|not yet)\b",
-        r"(?:for now|separate(?:ly)?|intentional(?:ly)?|by default|deferr?ed|required?|needs? to|have to|has to)\b",
-        r"(?:keep (?:it|the|them|that)|leave (?:it|the|them|that)|as is|please use|not (?:the|that|this|in|a))\b",
-        # German, French, Spanish, Portuguese, Italian
-        r"(?:nein|nicht|keine?n?|niemals|immer|muss|müssen|stattdessen|nur|sondern)\b",
-        r"(?:non|jamais|toujours|doit|plutôt|seulement|surtout pas|ne \w+ pas)\b",
-        r"(?:nunca|siempre|sempre|debe|deve|solamente|solo|só|em vez|en lugar|en vez|invece|não)\b",
-        # Russian
-        r"(?:нет|не надо|не нужно|нельзя|никогда|всегда|долж(?:ен|на|но|ны)|вместо|только)\b",
-    )
+_CONSTRAINT_WORDS = (
+    # English
+    r"no[,.;:! ]+(?!problem|worries|idea)|nope\b|nah\b|wait[,.! ]|hang on|stop (?:it|that|doing|the|using)|"
+    r"(?:do not|don'?t|doesn'?t have to|never|always|must(?:n'?t)?|instead|avoid|ensure|make sure|only)\b|"
+    r"(?:let'?s not|should(?:n'?t)?|rather than|prefer|without|revert|roll ?back|undo|wrong|actually)\b|"
+    r"(?:not yet|for now|separate(?:ly)?|intentional(?:ly)?|by default|deferr?ed|required|needs to|has to)\b|"
+    r"(?:keep (?:it|the|them|that)|leave (?:it|the|them|that)|as is|please use|not (?:the|that|this|in|a))\b|"
+    # German, French, Spanish, Portuguese, Italian
+    r"(?:nein|nicht|keine?n?|niemals|immer|muss|müssen|stattdessen|nur|sondern)\b|"
+    r"(?:non|jamais|toujours|doit|plutôt|seulement|surtout pas|ne \w+ pas)\b|"
+    r"(?:nunca|siempre|sempre|debe|deve|solamente|solo|só|em vez|en lugar|en vez|invece|não)\b|"
+    # Russian
+    r"(?:нет|не надо|не нужно|нельзя|никогда|всегда|долж(?:ен|на|но|ны)|вместо|только)\b"
 )
 _CONSTRAINT_SCRIPTS = (
     "不要|不是|不能|别|必须|一定|而不是|始终|永远|应该|只能|改为|不對|不对|"
@@ -35,59 +33,75 @@ _CONSTRAINT_SCRIPTS = (
 )
 _CONSTRAINT = re.compile(rf"(?<![\w'])(?:{_CONSTRAINT_WORDS})|{_CONSTRAINT_SCRIPTS}", re.IGNORECASE)
 
+# In a question, "should" and "need to" ask; these still tell.
+_RULE_IN_QUESTION = re.compile(
+    r"\b(?:instead|rather than|without|don'?t want|do not want|must|never|only|separate|for now)\b", re.IGNORECASE
+)
+
 # The user doubts or contradicts what the model has just said.
 _CHALLENGE = re.compile(
-    r"(?:no\b|nope|nah|are you sure|really\?|i mean\b|that'?s (?:not|wrong)|wrong|not (?:quite|really|true)|but\b|wait\b"
+    r"(?:no\b|nope|nah|are you sure|really\?|i mean\b|that'?s (?:not|wrong)|wrong|not (?:quite|really|true)|"
+    r"but\b|wait\b"
     r"|actually\b|why (?:would|did) you|nein\b|non\b|нет\b|不对|不是|違う|아니)",
     re.IGNORECASE,
 )
 
 _PROCESS = re.compile(
-    r"(?:ok(?:ay)?[,.! ]+|good[,.! ]+|great[,.! ]+|perfect[,.! ]+|clean[,.! ]+|right[,.! ]+|now,? +|so +|all (?:good|green)[,.! ]+)*"
-    r"(?:let me|let's|let us|i'?ll|i will|i'?m going to|i am going to|i need to|i should|first,? let|next,? |now (?:i|let|add|fix|update|"
-    r"verify|check|remove|run|commit|the)|need to|here'?s (?:the|a|what|my)|want me to|would you like|shall i|ready to|"
-    r"no response requested|you'?re (?:absolutely )?right|good (?:catch|question|point|idea)|ich werde|je vais|voy a|vou |我来|让我|"
+    r"(?:ok(?:ay)?[,.! ]+|good[,.! ]+|great[,.! ]+|perfect[,.! ]+|clean[,.! ]+|right[,.! ]+|now,? +|so +|"
+    r"all (?:good|green)[,.! ]+)*"
+    r"(?:let me|let's|let us|i'?ll|i will|i'?m going to|i am going to|i need to|i should|first,? let|next,? |"
+    r"now (?:i|let|add|fix|update|"
+    r"verify|check|remove|run|commit|the)|need to|here'?s (?:the|a|what|my)|want me to|would you like|shall i|"
+    r"ready to|"
+    r"no response requested|starting with|looking at|checking|i(?:'ve| have) (?:searched|completed|gathered|"
+    r"read|now|all)|now i have|you'?re (?:absolutely )?right|good (?:catch|question|point|idea)|ich werde|"
+    r"je vais|voy a|vou |我来|让我|"
     r"我将|これから|먼저)",
     re.IGNORECASE,
 )
 
+_CAUSE = (
+    r"root cause|culprit|smoking gun|turns? out|"
+    r"the (?:real |actual |key )?(?:issue|problem|bug|cause|fix|answer) (?:is|was)\b"
+)
+_CHOICE = (
+    r"decided|decision|we(?:'ll| will) (?:go|use|keep)|agreed|chosen?\b|going with|instead of|rather than|deferred|"
+    r"follow-?up"
+)
+_REASON = r"because|caused by|due to|(?:which|that) means|this (?:is why|explains|means)|so that|therefore"
+_BEHAVIOUR = (
+    r"confirmed|introduced|regression|never (?:gets?|calls?|runs?|sets?)|only (?:when|if|called|used|runs?)|"
+    r"must(?:n't)?\b|cannot|can't|without"
+)
+_CHANGE = (
+    r"\bfixed\b|the fix|resolved|replaced|removed|added|renamed|created|updated|merged|pushed|committed|refactor|"
+    r"implemented|extracted|inlined|dropped|reverted"
+)
+_LIMIT = (
+    r"note that|important|caveat|trade-?off|limitation|known issue|remaining|still (?:open|needs|fails)|todo|"
+    r"not yet|won't|downside|risk"
+)
+_OTHER_LANGUAGES = (
+    r"ursache|weil\b|stattdessen|entschieden|cause\b|parce que|porque|en lugar de|потому что|вместо|причин|"
+    r"因为|原因|根本|修复|决定|改用|ため|原因は|代わりに|決定|때문|원인|대신|결정"
+)
 _FINDINGS: tuple[tuple[float, re.Pattern[str]], ...] = tuple(
     (weight, re.compile(pattern, re.IGNORECASE))
     for weight, pattern in (
-        (
-            3.0,
-            r"root cause|culprit|smoking gun|turns? out|the (?:real |actual |key )?(?:issue|problem|bug|cause|fix|answer) (?:is|was)\b",
-        ),
-        (
-            2.5,
-            r"decided|decision|we(?:'ll| will) (?:go|use|keep)|agreed|chose[n]?\b|going with|instead of|rather than|deferred|follow-?up",
-        ),
-        (
-            2.0,
-            r"because|caused by|due to|which means|that means|so that|this (?:is why|explains|means)|in order to|therefore|hence",
-        ),
-        (
-            2.0,
-            r"confirmed|introduced|regression|never (?:gets?|calls?|runs?|sets?)|only (?:when|if|called|used|runs?)|must(?:n't)?\b|cannot|can't|without",
-        ),
-        (
-            2.0,
-            r"\bfixed\b|the fix|resolved|replaced|removed|added|renamed|created|updated|merged|pushed|committed|refactor|implemented|extracted|inlined|dropped|reverted",
-        ),
-        (
-            1.5,
-            r"note that|important|caveat|trade-?off|limitation|known issue|remaining|still (?:open|needs|fails)|todo|not yet|won't|downside|risk",
-        ),
-        (
-            2.0,
-            r"ursache|weil\b|stattdessen|entschieden|cause\b|parce que|porque|en lugar de|потому что|вместо|причин|因为|原因|根本|修复|决定|改用|ため|原因は|代わりに|決定|때문|원인|대신|결정",
-        ),
+        (3.0, _CAUSE),
+        (2.5, _CHOICE),
+        (2.0, _REASON),
+        (2.0, _BEHAVIOUR),
+        (2.0, _CHANGE),
+        (1.5, _LIMIT),
+        (2.0, _OTHER_LANGUAGES),
     )
 )
 
 # What makes a sentence worth keeping: names of code, numbers, paths, ids.
 _FACT = re.compile(
-    r"`[^`\n]+`|[\w./~-]+/[\w./-]+|\b\w+\.(?:[a-z]{1,4})\b(?::\d+)?|\b[a-z]+[A-Z]\w*|\b[A-Z]\w*[a-z][A-Z]\w*|\b\w+_\w+|"
+    r"`[^`\n]+`|[\w./~-]+/[\w./-]+|\b\w+\.(?:[a-z]{1,4})\b(?::\d+)?|\b[a-z]+[A-Z]\w*|\b[A-Z]\w*[a-z][A-Z]\w*|"
+    r"\b\w+_\w+|"
     r"\b[A-Z]{2,}-\d+|#\d+|\b\d[\d.,:%]*\w*|\b[0-9a-f]{7,40}\b|\*\*[^*\n]+\*\*"
 )
 
@@ -99,8 +113,11 @@ _ABBREVIATION = re.compile(r"(?:\b(?:e\.g|i\.e|etc|vs|cf|approx|no)|\b[A-Z])\.$"
 
 
 def is_constraint(text: str) -> bool:
-    """Whether a request corrects the model or sets a rule, judged by its words; long pastes are judged by their head."""
-    return bool(_CONSTRAINT.search(text[:1500]))
+    """Whether a request corrects the model or sets a rule: by the words of its first 1,500 characters."""
+    text = text[:1500]
+    if text.rstrip().endswith(("?", "？", "؟")) and "\n" not in text and not _CONSTRAINT.match(text):
+        return bool(_RULE_IN_QUESTION.search(text))
+    return bool(_CONSTRAINT.search(text))
 
 
 def is_challenge(text: str) -> bool:

@@ -6,9 +6,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 
 from dualmem_mcp.handoff.cues import fact_count, finding_weight, is_challenge, is_process, sentences
-from dualmem_mcp.handoff.quoting import clean, cut, one_line
+from dualmem_mcp.handoff.quoting import clean, cut, one_line, without_link_targets
 from dualmem_mcp.handoff.requests import said_by_user
 from dualmem_mcp.model.conversation import Turn
 from dualmem_mcp.model.digest import Decision
@@ -22,6 +23,10 @@ _DIVERSITY = 0.65
 """Share of relevance against novelty in maximal marginal relevance. Source: Carbonell and Goldstein, SIGIR 1998."""
 
 _TERM = re.compile(r"[\w./-]{2,}")
+# A sentence that begins so needs the one before it to be understood.
+_DEPENDENT = re.compile(
+    r"(?:this|that|it|its|they|these|those|but|and|or|so|also|then|both|which|he|she|same)\b", re.IGNORECASE
+)
 _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 
 
@@ -40,12 +45,12 @@ def terms_of(text: str) -> frozenset[str]:
     words = {word.casefold().strip("./-") for word in _TERM.findall(text)}
     if _CJK.search(text):
         letters = _CJK.findall(text)
-        words.update(a + b for a, b in zip(letters, letters[1:], strict=False))
+        words.update(a + b for a, b in pairwise(letters))
     return frozenset(word for word in words if len(word) > 1)
 
 
 def extract_findings(turns: Sequence[Turn]) -> tuple[Decision, ...]:
-    """Up to 60 sentences of the model, verbatim but for white space, the most telling first.
+    """Up to 60 sentences of the model, the most telling first; verbatim but for white space, emphasis and links.
 
     A sentence scores by its cues and its facts; more where it ends an exchange or comes late, less where
     the user's next words doubt it. Each next one is the best that repeats the chosen least.
@@ -70,7 +75,7 @@ def _candidates(turns: Sequence[Turn]) -> list[_Candidate]:
         weight *= 1.25 if position in closing else 1.0
         weight *= 0.5 if position in challenged else 1.0
         for sentence in sentences(clean(turn.text)):
-            line = one_line(sentence)
+            line = one_line(without_link_targets(sentence))
             if not _SHORTEST <= len(line) <= _LONGEST or line.rstrip("*_)\"' ").endswith(
                 ("?", "？", "؟", ":", "：")
             ):
@@ -79,9 +84,11 @@ def _candidates(turns: Sequence[Turn]) -> list[_Candidate]:
                 continue
             seen.add(line)
             cues, facts = finding_weight(line), fact_count(line)
-            if not cues or (cues < 3 and not facts):
+            if not (cues >= 3 or (cues and facts) or facts >= 3):
                 continue
             density = min(facts, 6) / (1 + len(line) / 160)
+            if _DEPENDENT.match(line):
+                density *= 0.6
             found.append(
                 _Candidate(
                     cut(line, _SHOWN),
@@ -140,15 +147,11 @@ def lead_of(text: str) -> str:
     """The sentence of a reply that says most of what came of it: the weightiest, its first ones preferred."""
     best, best_score = "", 0.0
     for index, sentence in enumerate(sentences(clean(text))):
-        line = one_line(sentence)
+        line = one_line(without_link_targets(sentence))
         if len(line) < 8 or is_process(line) or line.rstrip("*_)\"' ").endswith(("?", "？", "؟", ":", "：")):
             continue
-        score = (
-            1.0
-            + finding_weight(line)
-            + min(fact_count(line), 4) / 2
-            + (2.0 if index == 0 else 1.0 if index < 3 else 0.0)
-        )
+        place = 2.0 if index == 0 else 1.0 if index < 3 else 0.0
+        score = min(1.0, len(line) / 50) * (1.0 + finding_weight(line) + min(fact_count(line), 4) / 2 + place)
         if score > best_score:
             best, best_score = line, score
     return best

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from dualmem_mcp.handoff.agents import extract_agents
-from dualmem_mcp.handoff.commands import extract_commands, extract_errors, extract_tests, status_of
+from dualmem_mcp.handoff.commands import extract_commands, extract_tests, status_of
 from dualmem_mcp.handoff.decisions import extract_findings, lead_of
+from dualmem_mcp.handoff.errors_met import extract_errors
 from dualmem_mcp.handoff.files import extract_files
 from dualmem_mcp.handoff.git_history import extract_actions, extract_commits, extract_pull_requests, git_state
-from dualmem_mcp.handoff.quoting import clean, cut, one_line, relative_path, squeeze
-from dualmem_mcp.handoff.redact import redact_digest
+from dualmem_mcp.handoff.quoting import clean, cut, cut_middle, one_line, relative_path, squeeze
+from dualmem_mcp.handoff.redact import redact, redact_session
 from dualmem_mcp.handoff.requests import answered_questions, extract_requests, is_interruption, said_by_user
 from dualmem_mcp.handoff.tasks import extract_plan, extract_tasks, user_choices
 from dualmem_mcp.handoff.tool_calls import ToolCall, tool_calls
@@ -20,6 +21,7 @@ from dualmem_mcp.model.conversation import Session, Turn
 from dualmem_mcp.model.digest import Decision, Digest, GitState, PendingTool, Quote, Request, Resumption
 
 _STEPS = 40
+_REPLY_LIMIT = 1_500
 _UNSPOKEN = re.compile(r"\W*No response requested\W*", re.IGNORECASE)
 
 
@@ -36,11 +38,12 @@ def build_digest(
     What the calling model passes is kept apart from what was extracted: `summary`, `next_steps`,
     `open_questions`, and decisions of origin "model". It changes nothing of files, tests and git.
     """
+    session = redact_session(session)
     turns = tuple(session.all_turns())
     calls = tool_calls(turns)
     requests = extract_requests(turns, calls, session.queued_prompts)
     commits = extract_commits(calls)
-    digest = Digest(
+    return Digest(
         conversation_id=session.conversation_id,
         title=one_line(session.title),
         cwd=one_line(session.cwd),
@@ -67,17 +70,16 @@ def build_digest(
         plan=extract_plan(calls),
         agents=extract_agents(session.agents),
         decisions=(
-            *(Decision(text=clean(text), origin="model") for text in decisions if clean(text)),
+            *(Decision(text=redact(clean(text)), origin="model") for text in decisions if clean(text)),
             *user_choices(calls),
             *answered_questions(requests),
             *extract_findings(turns),
         ),
         compaction_summary=_compaction_summary(turns),
-        summary=clean(summary),
-        next_steps=tuple(clean(text) for text in next_steps if clean(text)),
-        open_questions=tuple(clean(text) for text in open_questions if clean(text)),
+        summary=redact(clean(summary)),
+        next_steps=tuple(redact(clean(text)) for text in next_steps if clean(text)),
+        open_questions=tuple(redact(clean(text)) for text in open_questions if clean(text)),
     )
-    return redact_digest(digest)
 
 
 def _resumption(
@@ -137,11 +139,11 @@ def _steps(
         if position > after and position != reply_at and turn.role == "assistant" and turn.text.strip():
             lead = next(iter(turn.text.strip().split("\n")), "")
             lines.append((position, Quote(text=cut(one_line(lead), 200), uuid=turn.uuid, timestamp=turn.timestamp)))
-    for call in calls:
-        if call.position > after:
-            lines.append(
-                (call.position, Quote(text=_step_text(call, cwd), uuid=call.uuid, timestamp=call.timestamp))
-            )
+    lines.extend(
+        (call.position, Quote(text=_step_text(call, cwd), uuid=call.uuid, timestamp=call.timestamp))
+        for call in calls
+        if call.position > after
+    )
     lines.sort(key=lambda one: one[0])
     return tuple(quote for _, quote in lines[-_STEPS:])
 
@@ -178,8 +180,18 @@ def _with_outcomes(requests: Sequence[Request], turns: Sequence[Turn]) -> tuple[
     found = []
     for request in requests:
         end = ends.get(request.uuid)
-        lead = cut(lead_of(end.text), 320) if end else ""
-        found.append(replace(request, outcome=lead, outcome_uuid=end.uuid) if end and lead else request)
+        if end is None or _UNSPOKEN.fullmatch(end.text.strip()):
+            found.append(request)
+            continue
+        reply, lead = squeeze(end.text), cut(lead_of(end.text), 320)
+        found.append(
+            replace(
+                request,
+                outcome=lead,
+                reply=cut_middle(reply, _REPLY_LIMIT) if reply != lead else "",
+                outcome_uuid=end.uuid,
+            )
+        )
     return tuple(found)
 
 

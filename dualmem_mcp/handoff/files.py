@@ -13,8 +13,17 @@ from dualmem_mcp.handoff.tool_calls import ToolCall
 from dualmem_mcp.model.digest import FileEntry
 
 # Claude Code's tools that take one file. Source: Claude Code 1.0 to 2.1 transcripts and Agent SDK.
-_FILE_TOOLS = {"Read": "read", "NotebookRead": "read", "Edit": "edit", "MultiEdit": "edit", "Update": "edit",
-               "NotebookEdit": "edit", "Write": "write", "Create": "write", "str_replace_editor": "edit"}  # fmt: skip
+_FILE_TOOLS = {
+    "Read": "read",
+    "NotebookRead": "read",
+    "Edit": "edit",
+    "MultiEdit": "edit",
+    "Update": "edit",
+    "NotebookEdit": "edit",
+    "str_replace_editor": "edit",
+    "Write": "write",
+    "Create": "write",
+}
 
 _HEREDOC_OR_REDIRECT = re.compile(
     r"(?:^|[\s;&|])(?:cat|echo|printf|tee)\b[^|;&\n]*?(?:>{1,2}|\btee\s+(?:-a\s+)?)\s*(?P<path>[\w./~@+-]+)"
@@ -22,7 +31,7 @@ _HEREDOC_OR_REDIRECT = re.compile(
 _IN_PLACE = re.compile(r"(?:^|[;&|]\s*)(?:sed\s+(?:-\w+\s+)*-i|perl\s+-\w*i\w*)\b(?P<rest>[^;&|\n]*)")
 _REMOVE_OR_MOVE = re.compile(r"(?:^|[;&|]\s*|\n\s*)(?:git\s+)?(?P<verb>rm|mv)\s+(?P<rest>[^;&|\n]+)")
 _PLAIN_PATH = re.compile(r"[\w./~@+-]*[\w-]\.[A-Za-z]\w{0,9}|[\w./~@+-]*/[\w.@+-]+")
-_ELSEWHERE = ("/dev/", "/tmp/", "/private/tmp/", "/var/", "/proc/")
+_ELSEWHERE = ("/dev/", "/tmp/", "/private/tmp/", "/var/", "/proc/")  # noqa: S108 - names compared, nothing is written there
 
 
 @dataclass(slots=True)
@@ -105,10 +114,10 @@ def extract_files(calls: Sequence[ToolCall], cwd: str) -> tuple[FileEntry, ...]:
 
 def is_creation(call: ToolCall) -> bool:
     """Whether a call made a file that was not there, by the client's own account."""
-    kind = call.outcome.get("type")
+    kind: object = call.outcome.get("type")
     if kind is not None:
         return kind == "create"
-    return (call.result or "").startswith("File created")
+    return call.result is not None and call.result.startswith("File created")
 
 
 def edited_paths(calls: Sequence[ToolCall], cwd: str, after: int, before: int | None = None) -> list[str]:

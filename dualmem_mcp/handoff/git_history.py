@@ -14,18 +14,23 @@ from dualmem_mcp.handoff.tool_calls import ToolCall
 from dualmem_mcp.model.conversation import PullRequest, Turn
 from dualmem_mcp.model.digest import Commit, ExternalAction, GitState, PullRequestEntry
 
-# `[main 1a2b3c4] subject` as `git commit`, `merge`, `cherry-pick` and `revert` print it. Source: git, builtin/commit.c.
+# `[main 1a2b3c4] subject`, as commit, merge, cherry-pick and revert print it. Source: git, builtin/commit.c.
 _COMMIT_LINE = re.compile(
-    r"^\[(?P<branch>[^\]\s]+|detached HEAD)(?: \(root-commit\))? (?P<hash>[0-9a-f]{7,40})\] (?P<subject>.+)$", re.MULTILINE
+    r"^\[(?P<branch>[^\]\s]+|detached HEAD)(?: \(root-commit\))? (?P<hash>[0-9a-f]{7,40})\] (?P<subject>.+)$",
+    re.MULTILINE,
 )
 _COMMITTING = re.compile(r"\bgit\b[^\n]*\b(?:commit|merge|cherry-pick|revert|rebase|am|pull)\b|\bgt\b|\bjj\b")
 _PUSHED = re.compile(
-    r"^\s+(?:[0-9a-f]{7,40}\.\.\.?[0-9a-f]{7,40}|\*\s+\[new (?:branch|tag)\])\s+(?P<from>\S+)\s+->\s+(?P<to>\S+)(?P<rest>.*)$",
+    r"^\s+(?:[0-9a-f]{7,40}\.\.\.?[0-9a-f]{7,40}|\*\s+\[new (?:branch|"
+    r"tag)\])\s+(?P<from>\S+)\s+->\s+(?P<to>\S+)(?P<rest>.*)$",
     re.MULTILINE,
 )
-_PUSH_FAILED = re.compile(r"^\s+! \[(?:remote )?rejected\]\s+(?P<from>\S+)\s+->\s+(?P<to>\S+)(?P<rest>.*)$", re.MULTILINE)
+_PUSH_FAILED = re.compile(
+    r"^\s+! \[(?:remote )?rejected\]\s+(?P<from>\S+)\s+->\s+(?P<to>\S+)(?P<rest>.*)$", re.MULTILINE
+)
 _PULL_REQUEST_URL = re.compile(
-    r"https?://[\w.-]+/(?P<repository>[\w.-]+/[\w.-]+)/(?:pull|-/merge_requests|merge_requests)/(?P<number>\d+)(?![\d#/])"
+    r"https?://[\w.-]+/(?P<repository>[\w.-]+/[\w.-]+)/(?:pull|-/merge_requests|"
+    r"merge_requests)/(?P<number>\d+)(?![\d#/])"
 )
 _CREATES_PULL_REQUEST = re.compile(r"\bgh\s+pr\s+create\b|\bglab\s+mr\s+create\b|\bhub\s+pull-request\b")
 _TITLE = re.compile(r"--title[= ]+(?:\"((?:[^\"\\]|\\.)*)\"|'([^']*)'|(\S+))")
@@ -33,7 +38,8 @@ _STATUS = re.compile(r"(?:^|[;&|]\s*)git\s+(?:-C\s+\S+\s+)?status\b")
 
 # Commands of forges and the like that change something there. Source: manuals of gh and glab.
 _FORGE_CHANGE = re.compile(
-    r"\b(?:gh|glab)\s+(?P<what>pr|mr|issue|release|repo|label|workflow|run|gist)\s+(?P<verb>create|comment|note|close|reopen|merge|ready|edit|update|review|"
+    r"\b(?:gh|glab)\s+(?P<what>pr|mr|issue|release|repo|label|workflow|run|gist)\s+(?P<verb>create|comment|"
+    r"note|close|reopen|merge|ready|edit|update|review|"
     r"delete|approve|rerun|dispatch|upload)\b(?P<rest>[^\n]*)"
 )
 _FORGE_API = re.compile(
@@ -41,11 +47,14 @@ _FORGE_API = re.compile(
     re.DOTALL,
 )
 _BODY = re.compile(
-    r"(?:--body|-b|-f\s+body=|body=)[= ]*(?:\"\$\(cat <<'?\w+'?\n(?P<doc>.*?)\n\w+\n\)\"|[\"'](?P<text>(?:[^\"\\]|\\.)*)[\"'])",
+    r"(?:--body|-b|-f\s+body=|body=)[= ]*(?:\"\$\(cat <<'?\w+'?\n(?P<doc>.*?)\n\w+\n\)\"|"
+    r"[\"'](?P<text>(?:[^\"\\]|\\.)*)[\"'])",
     re.DOTALL,
 )
+_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 _CHANGING_VERB = re.compile(
-    r"(?:^|_|-)(?:create|update|add|delete|remove|edit|set|send|post|reply|comment|close|merge|move|assign|archive|publish|upload|write|insert|schedule)"
+    r"(?:^|_|-)(?:create|update|add|delete|remove|edit|set|send|post|reply|comment|close|merge|move|assign|"
+    r"archive|publish|upload|write|insert|schedule)"
     r"(?:_|-|$|[A-Z])",
 )
 _OWN_TOOLS = re.compile(r"memory|dualmem", re.IGNORECASE)
@@ -166,17 +175,19 @@ def _forge_actions(call: ToolCall) -> list[ExternalAction]:
     if "gh " not in command and "glab " not in command:
         return []
     body = _BODY.search(command)
-    said = one_line((body["doc"] or body["text"] or "").replace('\\"', '"').replace("\\`", "`")) if body else ""
+    text = _COMMENT.sub("", body["doc"] or body["text"] or "") if body else ""
+    said = one_line(text.replace('\\"', '"').replace("\\`", "`"))
     result = "" if call.done else "failed"
     found = []
     for match in _FORGE_CHANGE.finditer(command):
         target = re.match(r"\s+(?!-)(\S+)", match["rest"])
-        title = _TITLE.search(command)
+        title = _TITLE.search(match["rest"])
         heading = next((one for one in title.groups() if one), "") if title else ""
+        speaks = match["verb"] in ("create", "comment", "note", "edit", "update", "review")
         found.append(
             ExternalAction(
                 action=f"{match['what']} {match['verb']}" + (f" {one_line(target[1])}" if target else ""),
-                subject=cut(one_line(heading) or said, 200),
+                subject=cut(one_line(heading) or (said if speaks else ""), 200),
                 result=result,
                 uuid=call.result_uuid,
             )
@@ -185,13 +196,25 @@ def _forge_actions(call: ToolCall) -> list[ExternalAction]:
         if not found:
             found.append(
                 ExternalAction(
-                    action=f"gh api {one_line(match['path'])}",
+                    action=_api_action(match["path"]),
                     subject=cut(said, 200),
                     result=result,
                     uuid=call.result_uuid,
                 )
             )
     return found
+
+
+_REPLY_PATH = re.compile(
+    r"repos/[^/]+/[^/]+/(?P<kind>pulls|issues)/(?P<number>\d+)/(?:comments|reviews)(?:/\d+/replies)?"
+)
+
+
+def _api_action(path: str) -> str:
+    reply = _REPLY_PATH.search(path)
+    if reply:
+        return f"comment on {'pull request' if reply['kind'] == 'pulls' else 'issue'} {reply['number']}"
+    return f"gh api {one_line(path)}"
 
 
 def _pushes(call: ToolCall) -> dict[str, ExternalAction]:
@@ -214,7 +237,7 @@ def _pushes(call: ToolCall) -> dict[str, ExternalAction]:
 def git_state(
     turns: Sequence[Turn], calls: Sequence[ToolCall], commits: Sequence[Commit], branch: str, cwd: str
 ) -> GitState:
-    """The branch at the end, the last commit seen, files edited since, and the last `git status` if nothing followed it.
+    """The branch at the end, the last commit, files edited since, and what `git status` said if nothing followed.
 
     Files are only called uncommitted where the session shows a commit at all.
     """

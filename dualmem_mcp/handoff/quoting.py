@@ -22,6 +22,7 @@ _NEEDS_CLEANING = re.compile(f"\\x1b|\\r|{_INVISIBLE.pattern}")
 _SPACES = re.compile(r"\s+")
 _BLANK_LINES = re.compile(r"\n(?:[ \t]*\n){2,}")
 _FENCES = re.compile(r"`{3,}")
+_LINK = re.compile(r"\[([^\]\n]+)\]\((?:[^()\s]|\([^()\s]*\))+\)")
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
 
 
@@ -54,7 +55,7 @@ def cut(text: str, limit: int) -> str:
         return "…"[:limit]
     head = text[: limit - 1]
     space = max(head.rfind(" "), head.rfind("\n"))
-    if space >= limit * 2 // 3:
+    if space >= limit * 4 // 5:
         head = head[:space]
     return head.rstrip() + "…"
 
@@ -72,6 +73,11 @@ def cut_middle(text: str, limit: int) -> str:
     if 0 <= space < len(tail) // 3:
         tail = tail[space + 1 :]
     return cut(text, room - len(tail)) + mark + tail
+
+
+def without_link_targets(text: str) -> str:
+    """The text with each Markdown link as its label alone, and no emphasis marks."""
+    return _LINK.sub(r"\1", text).replace("**", "")
 
 
 def fence(text: str) -> str:

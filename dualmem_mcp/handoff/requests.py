@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from dualmem_mcp.handoff.cues import is_constraint, sentences, without_code_blocks
-from dualmem_mcp.handoff.quoting import clean, cut, one_line
+from dualmem_mcp.handoff.quoting import clean, cut, one_line, without_link_targets
 from dualmem_mcp.handoff.tool_calls import ToolCall
 from dualmem_mcp.model.conversation import Turn
 from dualmem_mcp.model.digest import Decision, Request
@@ -29,7 +29,64 @@ _CONTINUED = "This session is being continued from a previous conversation that 
 
 # Commands that act on the client alone and ask nothing of the model.
 _CLIENT_COMMANDS = frozenset(
-    ["add-dir", "agents", "bashes", "bug", "clear", "compact", "config", "context", "copy", "cost", "doctor", "effort", "exit", "export", "extra-usage", "fast", "feedback", "fork", "help", "hooks", "ide", "install-github-app", "keybindings", "login", "logout", "mcp", "memory", "mobile", "model", "output-style", "passes", "permissions", "plan", "plugin", "plugins", "privacy-settings", "quit", "release-notes", "reload-plugins", "remote-control", "rename", "resume", "rewind", "sandbox", "skills", "stats", "status", "statusline", "tasks", "terminal-setup", "theme", "todos", "upgrade", "usage", "vim", "voice"]
+    [
+        "add-dir",
+        "agents",
+        "bashes",
+        "bug",
+        "clear",
+        "compact",
+        "config",
+        "context",
+        "copy",
+        "cost",
+        "doctor",
+        "effort",
+        "exit",
+        "export",
+        "extra-usage",
+        "fast",
+        "feedback",
+        "fork",
+        "help",
+        "hooks",
+        "ide",
+        "install-github-app",
+        "keybindings",
+        "login",
+        "logout",
+        "mcp",
+        "memory",
+        "mobile",
+        "model",
+        "output-style",
+        "passes",
+        "permissions",
+        "plan",
+        "plugin",
+        "plugins",
+        "privacy-settings",
+        "quit",
+        "release-notes",
+        "reload-plugins",
+        "remote-control",
+        "rename",
+        "resume",
+        "rewind",
+        "sandbox",
+        "skills",
+        "stats",
+        "status",
+        "statusline",
+        "tasks",
+        "terminal-setup",
+        "theme",
+        "todos",
+        "upgrade",
+        "usage",
+        "vim",
+        "voice",
+    ]
 )
 _COMMAND_LINE = re.compile(r"/([a-z][\w:-]*)\s*\Z")
 
@@ -37,7 +94,8 @@ _SHORT_REPLY = 60
 """A request of at most so many characters may be an answer, which needs its question to be understood."""
 
 _OPTION = re.compile(
-    r"(?:option\s+|let'?s (?:go|do) (?:with\s+)?|go with\s+|i think\s+|yes,?\s+)*[#(]?([A-H]|\d{1,2})\b(?!\w)", re.IGNORECASE
+    r"(?:option\s+|let'?s (?:go|do) (?:with\s+)?|go with\s+|i think\s+|yes,?\s+)*[#(]?([A-H]|\d{1,2})\b(?!\w)",
+    re.IGNORECASE,
 )
 _OPTION_LINE = re.compile(r"^\W{0,6}(?:option\s+)?([A-H]|\d{1,2})[.):*]+\s*(.+)$", re.IGNORECASE | re.MULTILINE)
 
@@ -158,7 +216,7 @@ def question_before(reply: str, asked: str) -> str:
         return ""
     asked = clean(asked)
     questions = [one for one in sentences(asked[-1500:]) if one.rstrip("*_)\"' ").endswith(("?", "？", "؟"))]
-    question = cut(one_line(questions[-1]), 200) if questions else ""
+    question = cut(one_line(without_link_targets(questions[-1])), 200) if questions else ""
     if option:
         chosen = [
             line[2]
@@ -166,7 +224,8 @@ def question_before(reply: str, asked: str) -> str:
             if line[1].upper() == option[1].upper()
         ]
         if chosen:
-            named = f"{option[1].upper()}: {cut(one_line(chosen[-1]), 160)}"
+            label = one_line(without_link_targets(chosen[-1].partition(" | ")[0]))
+            named = f"{option[1].upper()}: {cut(label, 160)}"
             return f"{question} → {named}" if question else named
     return question
 

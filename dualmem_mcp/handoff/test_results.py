@@ -8,11 +8,16 @@ from dataclasses import dataclass, replace
 _TEST_COMMAND = re.compile(
     r"(?:^|[\s;&|(])(?:"
     r"go\s+test|gotestsum|(?:python[\d.]*\s+-m\s+)?(?:pytest|py\.test|unittest|nose2|nosetests)|tox\b|nox\b|"
-    r"(?:npm|pnpm|yarn|bun)\s+(?:run\s+|exec\s+)?(?:test|t\b|vitest|jest|e2e)[\w:-]*|(?:npx\s+|pnpx\s+|bunx\s+)?(?:jest|vitest|mocha|ava|tap|"
-    r"playwright\s+test|cypress\s+run)\b|node\s+--test|deno\s+test|cargo\s+(?:nextest\s+run|nextest|test)|(?:make|just|task|mise(?:\s+run)?|rake|"
-    r"ninja|bazel|buck2?|meson|dagger)\s+[\w:./ -]*\b(?:test|tests|check|spec)[\w:-]*|(?:mvn|\./mvnw|gradle|\./gradlew)\s+[\w: -]*(?:test|verify|check)\w*|"
-    r"dotnet\s+test|swift\s+test|xcodebuild\s+[^|;&]*\btest\b|(?:bundle\s+exec\s+)?(?:rspec|minitest)|rails\s+test|mix\s+test|"
-    r"(?:vendor/bin/)?phpunit|php\s+artisan\s+test|(?:vendor/bin/)?pest\b|ctest|sbt\s+\"?test|lein\s+test|stack\s+test|cabal\s+test|zig\s+(?:build\s+)?test|"
+    r"(?:npm|pnpm|yarn|bun)\s+(?:run\s+|exec\s+)?(?:test|t\b|vitest|jest|e2e)[\w:-]*|(?:npx\s+|pnpx\s+|"
+    r"bunx\s+)?(?:jest|vitest|mocha|ava|tap|"
+    r"playwright\s+test|cypress\s+run)\b|node\s+--test|deno\s+test|cargo\s+(?:nextest\s+run|nextest|test)|"
+    r"(?:make|just|task|mise(?:\s+run)?|rake|"
+    r"ninja|bazel|buck2?|meson|dagger)\s+[\w:./ -]*\b(?:test|tests|check|spec)[\w:-]*|(?:mvn|\./mvnw|gradle|"
+    r"\./gradlew)\s+[\w: -]*(?:test|verify|check)\w*|"
+    r"dotnet\s+test|swift\s+test|xcodebuild\s+[^|;&]*\btest\b|(?:bundle\s+exec\s+)?(?:rspec|minitest)|"
+    r"rails\s+test|mix\s+test|"
+    r"(?:vendor/bin/)?phpunit|php\s+artisan\s+test|(?:vendor/bin/)?pest\b|ctest|sbt\s+\"?test|lein\s+test|"
+    r"stack\s+test|cabal\s+test|zig\s+(?:build\s+)?test|"
     r"dart\s+test|flutter\s+test|bats\b|busted\b|elm-test|(?:\./)?(?:scripts?|bin)/(?:run[-_])?tests?\b"
     r")(?=[\s;&|)\"']|$)"
 )
@@ -47,10 +52,14 @@ def is_test_command(command: str) -> bool:
 # Lines by which runners state results. Source: the output of pytest, unittest, jest, vitest, mocha, node --test,
 # cargo, go, rspec, minitest, ExUnit, phpunit, Maven, Gradle, dotnet, ctest, swift.
 _SUMMARY = re.compile(
-    r"^[^\n]{0,40}(?:={2,}[^\n]*\b(?:passed|failed|errors?|skipped|no tests ran)\b|\bTests?:?\s+[^\n]*\b(?:passed|failed)\b|"
-    r"Test Files\s|Test Suites:|test result: |\b\d+ (?:passing|failing|pending)\b|Ran \d+ tests? in|\b\d+ (?:examples?|tests?), \d+ failures?|"
-    r"\d+ runs?, \d+ assertions|Tests run: |OK \(\d+ tests?|(?:Passed|Failed)!\s+-|\d+% tests passed|# (?:pass|fail) \d+|ℹ (?:pass|fail) \d+|DONE \d+ tests|"
-    r"BUILD (?:SUCCESS|FAIL)|Executed \d+ tests?|\b\d+ (?:passed|failed)\b|FAILED \(|--- FAIL:|FAIL\s|ok\s{2,}\S|panic: )[^\n]*$",
+    r"^[^\n]{0,40}(?:={2,}[^\n]*\b(?:passed|failed|errors?|skipped|no tests ran)\b|"
+    r"\bTests?:?\s+[^\n]*\b(?:passed|failed)\b|"
+    r"Test Files\s|Test Suites:|test result: |\b\d+ (?:passing|failing|pending)\b|Ran \d+ tests? in|"
+    r"\b\d+ (?:examples?|tests?), \d+ failures?|"
+    r"\d+ runs?, \d+ assertions|Tests run: |OK \(\d+ tests?|(?:Passed|Failed)!\s+-|\d+% tests passed|"
+    r"# (?:pass|fail) \d+|ℹ (?:pass|fail) \d+|DONE \d+ tests|"
+    r"BUILD (?:SUCCESS|FAIL)|Executed \d+ tests?|\b\d+ (?:passed|failed)\b|FAILED \(|--- FAIL:|FAIL\s|"
+    r"ok\s{2,}\S|panic: )[^\n]*$",
     re.MULTILINE,
 )
 
@@ -157,5 +166,8 @@ def _telling(lines: list[str], output: str) -> list[str]:
         return list(dict.fromkeys([*bad[:3], *lines[-2:]]))
     failing = dict.fromkeys(name.split()[0] for state, name in packages if state == "FAIL")
     good = sum(state == "ok" for state, _ in packages)
-    total = f"{good} packages ok" + (f", {len(failing)} failed: {', '.join(failing)}" if failing else "")
-    return [*dict.fromkeys(line for line in bad if line.startswith(("---", "panic:")))][:4] + [total]
+    total = f"{good} package{'' if good == 1 else 's'} ok" + (
+        f", {len(failing)} failed: {', '.join(failing)}" if failing else ""
+    )
+    failures = dict.fromkeys(line for line in bad if line.startswith(("---", "panic:")))
+    return [*list(failures)[:4], total]

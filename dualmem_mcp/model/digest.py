@@ -66,13 +66,15 @@ class Request(Quote):
     `kind` is "prompt", "queued" (typed while the model worked), "command" (a slash command), or "rejection"
     (what the user said on refusing a tool call). `constraint` marks corrections and standing rules. `context`
     is what the model had asked just before, given where the request is too short to be understood alone.
-    `outcome` quotes the model's last words on it. `repeats` counts later requests of the same text, which are not listed again.
+    `reply` is the beginning of the model's last words on it, `outcome` the sentence of them that says most, both
+    from the turn `outcome_uuid`. `repeats` counts later requests of the same text, which are not listed again.
     """
 
     kind: str = "prompt"
     constraint: bool = False
     context: str = ""
     outcome: str = ""
+    reply: str = ""
     outcome_uuid: str = ""
     repeats: int = 0
 

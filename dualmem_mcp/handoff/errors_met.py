@@ -1,0 +1,112 @@
+"""What failed in a conversation, and what made it succeed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from dualmem_mcp.handoff.commands import SHELL_TOOLS, is_looking, telling_lines
+from dualmem_mcp.handoff.files import edited_paths, file_changes
+from dualmem_mcp.handoff.quoting import clean, cut, one_line
+from dualmem_mcp.handoff.test_results import is_test_command, read_counts
+from dualmem_mcp.handoff.tool_calls import ToolCall
+from dualmem_mcp.model.digest import ErrorEntry
+
+_LOOKING_TOOLS = frozenset({"Read", "NotebookRead", "Grep", "Glob", "LS", "TaskOutput", "BashOutput", "ToolSearch"})
+_ERROR_LIMIT = 300
+
+_WORD = re.compile(r"[\w./:@-]+")
+_IGNORED_WORDS = frozenset({"cd", "tail", "head", "grep", "echo", "time", "env", "sudo"})
+_LEADING = re.compile(r"^\s*(?:cd\s+\S+\s*(?:&&|;)\s*|\w+=\S+\s+|#[^\n]*\n)*")
+_MERGE_DONE = re.compile(r"\bgit\b[^\n]*\b(?:commit|merge|rebase|cherry-pick|am)\b")
+
+
+def extract_errors(calls: Sequence[ToolCall], cwd: str) -> tuple[ErrorEntry, ...]:
+    """What failed, in order, each with the success that followed and the files edited in between.
+
+    Left out: refusals by the user; failing looks (a search without hits, a file that is not there); and a
+    tool's complaint about its own use where the same call then went through.
+    """
+    found: list[ErrorEntry] = []
+    places: dict[tuple[str, str], int] = {}
+    subjects = [_subject(call) for call in calls]
+    changes = [(call.position, call.uuid) for call, operation, _ in file_changes(calls) if operation != "read"]
+    for index, call in enumerate(calls):
+        if (
+            not call.is_error
+            or call.rejected
+            or call.cancelled
+            or call.result is None
+            or call.name in _LOOKING_TOOLS
+        ):
+            continue
+        command = call.argument("command")
+        error = telling_lines(call.result, _ERROR_LIMIT)
+        is_shell = call.name in SHELL_TOOLS
+        if not error or (is_shell and is_looking(command)):
+            continue
+        later = _success(calls, subjects, index)
+        if not is_shell and later is not None:
+            continue
+        key = (subjects[index], one_line(error)[:80])
+        if key in places:
+            found[places[key]] = replace(found[places[key]], count=found[places[key]].count + 1)
+            continue
+        places[key] = len(found)
+        paths = edited_paths(calls, cwd, call.position, later.position) if later else []
+        edits = [uuid for position, uuid in changes if later and call.position < position < later.position]
+        found.append(
+            ErrorEntry(
+                command=clean(command) or subjects[index],
+                error=error,
+                fix=_fix_text([path for path in paths if "/.claude/" not in path], later, call),
+                fix_uuid=edits[-1] if edits else (later.result_uuid if later else ""),
+                resolved=later is not None,
+                uuid=call.result_uuid,
+            )
+        )
+    return tuple(found)
+
+
+def _subject(call: ToolCall) -> str:
+    """What a call is about, so that a later success can be told to be of the same thing."""
+    if call.name not in SHELL_TOOLS:
+        return f"{call.name} {call.argument('file_path', 'notebook_path', 'path', 'url')}".strip()
+    first = re.split(r"&&|\|\||[;|\n]|2>", _LEADING.sub("", call.argument("command")))[0]
+    words = [word for word in _WORD.findall(first) if word not in _IGNORED_WORDS]
+    return " ".join([word for word in words if not word.startswith("-")][:3] or words[:2])
+
+
+def _success(calls: Sequence[ToolCall], subjects: Sequence[str], index: int) -> ToolCall | None:
+    """The call after which that failure is over: of the same subject; for tests any run without failures, for a
+    merge conflict the commit, for a rejected push the push."""
+    failed = calls[index]
+    result = failed.result or ""
+    later = [one for one in calls[index + 1 :] if one.done]
+    if "CONFLICT (" in result:
+        return next((one for one in later if _MERGE_DONE.search(one.argument("command"))), None)
+    if "failed to push" in result:
+        return next((one for one in later if "git push" in one.argument("command")), None)
+    if is_test_command(failed.argument("command")):
+        return next((one for one in later if _passes(one)), None)
+    return next(
+        (calls[at] for at in range(index + 1, len(calls)) if calls[at].done and subjects[at] == subjects[index]),
+        None,
+    )
+
+
+def _passes(call: ToolCall) -> bool:
+    return is_test_command(call.argument("command")) and not read_counts(call.result or "").failed
+
+
+def _fix_text(paths: Sequence[str], later: ToolCall | None, failed: ToolCall) -> str:
+    if later is None:
+        return ""
+    again = one_line(later.argument("command"))
+    same = again == one_line(failed.argument("command"))
+    ending = "it then succeeded" if same or not again else f"then `{cut(again, 100)}` succeeded"
+    if not paths:
+        return ending
+    shown = ", ".join(paths[:4]) + (f" and {len(paths) - 4} more" if len(paths) > 4 else "")
+    return f"edited {shown}; {ending}"
