@@ -113,6 +113,10 @@ class PackageCache(Protocol):
         """Keep a whole package, atomically."""
         ...
 
+    def remove(self, handoff_id: HandoffId) -> None:
+        """Forget a package; one that is not there is no error."""
+        ...
+
 
 class Catalogue(Protocol):
     """The conversations and handoffs that this device knows of."""

@@ -49,7 +49,8 @@ def load_section(package: OpenedPackage, name: str, cursor: str, *, parse: Sessi
 
 
 def _thread_page(session: Session, cursor: str) -> tuple[str, str]:
-    turns = [turn for turn in session.all_turns() if not turn.is_meta]
+    # Turns of thinking alone, which no model sees again, would be headings without a text.
+    turns = [turn for turn in session.all_turns() if not turn.is_meta and any(map(_block_text, turn.blocks))]
     start = _turn_index(turns, cursor)
     page: list[str] = []
     size = 0
@@ -68,8 +69,8 @@ def _turn_index(turns: Sequence[Turn], cursor: str) -> int:
     if not cursor:
         return 0
     # A uuid's first characters can be digits alone; positions are shorter than any prefix that is shown.
-    if cursor.isdecimal() and len(cursor) < 6 and int(cursor) <= len(turns):
-        return int(cursor)
+    if len(cursor) < 6 and (number := _number(cursor)) is not None and number <= len(turns):
+        return number
     hits = [index for index, turn in enumerate(turns) if len(cursor) >= 4 and turn.uuid.startswith(cursor)]
     if not hits:
         raise UsageError(
@@ -108,8 +109,8 @@ def _shortened(text: str) -> str:
 
 def _file_list(package: OpenedPackage) -> str:
     lines: Iterable[str] = (
-        f"- {_FILE_PREFIX}{file.order} {file.kind}: {one_line(file.name)}, {file.size:,} bytes, SHA-256 {file.sha256}"
-        for file in package.manifest.files
+        f"- {_FILE_PREFIX}{one.order} {one.kind}: {one_line(one.name)}, {one.size:,} bytes, SHA-256 {one.sha256}"
+        for one in package.manifest.files
     )
     return "\n".join(lines) or "No files were carried."
 
@@ -130,12 +131,16 @@ def _file_text(package: OpenedPackage, which: str) -> str:
 
 
 def _cut(text: str, cursor: str) -> tuple[str, str]:
-    if cursor and not (cursor.isdecimal() and len(cursor) < 12 and int(cursor) <= len(text)):
+    start = _number(cursor or "0")
+    if start is None or start > len(text):
         raise UsageError(
             f"{cursor[:40]!r} is no cursor of this section",
             operation="load context",
             hint="Pass the next_cursor of the page before, or none to begin.",
         )
-    start = int(cursor) if cursor else 0
     end = start + PAGE_CHARACTERS
     return text[start:end], str(end) if end < len(text) else ""
+
+
+def _number(cursor: str) -> int | None:
+    return int(cursor) if cursor.isascii() and cursor.isdecimal() and len(cursor) < 12 else None

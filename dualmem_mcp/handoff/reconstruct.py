@@ -89,32 +89,59 @@ def find_handoff(channel: Channel, conversation_id: ConversationId | None) -> Ha
 
 
 class OpenedPackage:
-    """One handoff's package, its sections opened as they are asked for."""
+    """One handoff's package, its sections opened as they are asked for.
 
-    def __init__(self, channel: Channel, key: str, reader: SealedReader) -> None:
+    A copy kept on this device that does not authenticate is dropped, and the bucket's is read instead.
+    """
+
+    def __init__(self, channel: Channel, handoff_id: HandoffId, key: str) -> None:
         self._channel = channel
-        self._reader = reader
+        self._handoff_id = handoff_id
         self.key = key
+        self._reader = self._open()
+
+    def _open(self) -> SealedReader:
+        try:
+            return _reader_of(self._channel, self._handoff_id, self.key)
+        except TamperedError:
+            if not _drop_kept(self._channel, self._handoff_id):
+                raise
+            return _reader_of(self._channel, self._handoff_id, self.key)
+
+    def read_section(self, name: str) -> bytes:
+        """The plain bytes of a section. Raises TamperedError, NotFoundError, StoreUnreachableError."""
+        try:
+            return self._reader.read_section(name)
+        except TamperedError:
+            if not _drop_kept(self._channel, self._handoff_id):
+                raise
+            self._reader = self._open()
+            return self._reader.read_section(name)
+
+    @property
+    def section_names(self) -> tuple[str, ...]:
+        """All sections of this package, in order."""
+        return self._reader.names
 
     @cached_property
     def manifest(self) -> PackageManifest:
         """What the package says of itself. Raises TamperedError."""
-        return manifest_from_json(self._reader.read_section("manifest"))
+        return manifest_from_json(self.read_section("manifest"))
 
     @cached_property
     def digest(self) -> Digest:
         """The conversation's digest. Raises TamperedError."""
-        return Digest.from_json(_json(self._reader.read_section("digest"), "digest"))
+        return Digest.from_json(_json(self.read_section("digest"), "digest"))
 
     @cached_property
     def agents(self) -> dict[str, Any]:
         """The agents section: model, permission mode, agents, changed definitions. Raises TamperedError."""
-        return agents_from_json(self._reader.read_section("agents"))
+        return agents_from_json(self.read_section("agents"))
 
     @cached_property
     def state(self) -> dict[str, Any]:
         """The opaque state that was handed over. Raises TamperedError."""
-        state = _json(self._reader.read_section("state"), "state")
+        state = _json(self.read_section("state"), "state")
         return state if isinstance(state, dict) else {}
 
     def carried_files(self, kinds: Sequence[str] = ()) -> list[tuple[CarriedFile, bytes]]:
@@ -122,16 +149,16 @@ class OpenedPackage:
         files = [file for file in self.manifest.files if not kinds or file.kind in kinds]
         if not files:
             return []
-        blob = self._reader.read_section("files")
+        blob = self.read_section("files")
         return [(file, blob[file.offset : file.offset + file.size]) for file in files]
 
     def thread_files(self, names: Sequence[str] | None = None) -> dict[str, bytes]:
         """Name and bytes of the session's files, checked. Raises TamperedError, NotFoundError."""
         return dict(read_thread(self.manifest, self._open_source, names))
 
-    def _open_source(self, handoff_id: HandoffId) -> SealedReader:
+    def _open_source(self, handoff_id: HandoffId) -> OpenedPackage:
         if handoff_id == self.manifest.handoff_id:
-            return self._reader
+            return self
         key = self.manifest.sources.get(handoff_id)
         if key is None:
             raise TamperedError(
@@ -140,7 +167,7 @@ class OpenedPackage:
                 subject=self.key,
                 hint="Hand the conversation over again from the device that has it.",
             )
-        return _reader_of(self._channel, handoff_id, key)
+        return OpenedPackage(self._channel, handoff_id, key)
 
 
 def open_package(channel: Channel, record: HandoffRecord) -> OpenedPackage:
@@ -148,7 +175,7 @@ def open_package(channel: Channel, record: HandoffRecord) -> OpenedPackage:
 
     Raises NotFoundError if it is gone, StoreUnreachableError, TamperedError.
     """
-    opened = OpenedPackage(channel, record.package_key, _reader_of(channel, record.handoff_id, record.package_key))
+    opened = OpenedPackage(channel, record.handoff_id, record.package_key)
     if (opened.manifest.handoff_id, opened.manifest.conversation_id) != (record.handoff_id, record.conversation_id):
         raise TamperedError(
             "the package is another handoff's than the record says",
@@ -160,7 +187,10 @@ def open_package(channel: Channel, record: HandoffRecord) -> OpenedPackage:
 
 
 def keep_package(channel: Channel, record: HandoffRecord, package: OpenedPackage) -> bool:
-    """Keep the package and those it builds on, whole, for use offline; False if they are too large."""
+    """Keep the package and those it builds on, whole, for use offline; False if they are too large.
+
+    What is kept is checked when it is opened, not now.
+    """
     missing = [
         (holder, key)
         for holder, key in {**package.manifest.sources, record.handoff_id: record.package_key}.items()
@@ -173,6 +203,15 @@ def keep_package(channel: Channel, record: HandoffRecord, package: OpenedPackage
         return False
     for holder, key in missing:
         channel.packages.write(holder, channel.objects.get(key), made_here=False)
+    return True
+
+
+def _drop_kept(channel: Channel, handoff_id: HandoffId) -> bool:
+    """Forget this device's copy of a package that is in the bucket, too; False if there is nothing to forget."""
+    waiting = f"packages/{handoff_id}" in channel.outbox.pending()
+    if waiting or channel.packages.read(handoff_id, length=1) is None:
+        return False
+    channel.packages.remove(handoff_id)
     return True
 
 

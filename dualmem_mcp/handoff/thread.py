@@ -9,11 +9,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from dualmem_mcp.crypto.envelope import SealedReader, Section
+from dualmem_mcp.crypto.envelope import Section
 from dualmem_mcp.errors import TamperedError
 from dualmem_mcp.handoff.manifest import PackageManifest, Part, ThreadFile
 from dualmem_mcp.model.ids import HandoffId
+
+
+class SectionReader(Protocol):
+    """What reads the sections of one package."""
+
+    def read_section(self, name: str) -> bytes: ...
+
 
 CHUNK_BYTES = 1 << 20
 """Thread streams are sealed in chunks of this size, so that a part is read without the whole."""
@@ -70,7 +78,7 @@ def thread_sections(stream: bytes) -> Iterator[Section]:
 
 
 def read_thread(
-    manifest: PackageManifest, open_source: Callable[[HandoffId], SealedReader], names: Iterable[str] | None = None
+    manifest: PackageManifest, open_source: Callable[[HandoffId], SectionReader], names: Iterable[str] | None = None
 ) -> Iterator[tuple[str, bytes]]:
     """Name and bytes of each file of the session, checked against their SHA-256.
 
@@ -101,7 +109,7 @@ def read_thread(
 class _Stream:
     """One package's thread stream, read by chunks, the last one kept."""
 
-    def __init__(self, reader: SealedReader, chunk_size: int) -> None:
+    def __init__(self, reader: SectionReader, chunk_size: int) -> None:
         self._reader = reader
         self._chunk_size = max(chunk_size, 1)
         self._index = -1
