@@ -1,0 +1,141 @@
+"""Epoch keys: begun after 30 days, offline and by two devices at once, and found by all."""
+
+from __future__ import annotations
+
+import pytest
+
+from dualmem_mcp.crypto.epochs import EPOCH_LIFETIME
+from dualmem_mcp.crypto.key_objects import epoch_object_key
+from dualmem_mcp.errors import NotFoundError, TamperedError
+from dualmem_mcp.model.ids import ConversationId
+from tests.crypto.conftest import MemoryBlobCache
+from tests.crypto.spec import Envelope, Part
+
+CONVERSATION = ConversationId("c")
+
+
+def test_one_epoch_for_30_days(bench):
+    vault, _ = bench.create()
+    first = vault.current_epoch()
+    bench.clock.advance(EPOCH_LIFETIME.total_seconds() - 1)
+    assert vault.current_epoch() == first
+    bench.clock.advance(1)
+    second = vault.current_epoch()
+    assert (first >> 32, second >> 32) == (1, 2)
+    assert vault.current_epoch() == second
+    assert vault.epoch_key(first) != vault.epoch_key(second)
+
+
+def test_a_new_epoch_is_uploaded_before_what_it_seals(bench):
+    vault, _ = bench.create()
+    bench.clock.advance(EPOCH_LIFETIME.total_seconds())
+    bench.objects.away = True
+    key, objects = vault.create_conversation_key(CONVERSATION)
+    assert [name for name, _ in objects] == [epoch_object_key(key.epoch), key.object_key]
+    bench.objects.away = False
+    for name, data in objects:
+        bench.objects.put(name, data, if_absent=True)
+        vault.mark_uploaded(name)
+    other = bench.join()
+    assert other.conversation_key(key.key_id) == key
+    assert other.current_epoch() == key.epoch
+    _, later = vault.create_conversation_key(CONVERSATION)
+    assert len(later) == 1
+
+
+def test_a_key_under_an_older_epoch_stays_readable(bench):
+    cache = MemoryBlobCache()
+    vault, _ = bench.create(cache)
+    key, objects = vault.create_conversation_key(CONVERSATION)
+    for name, data in objects:
+        bench.objects.put(name, data)
+    bench.clock.advance(2 * EPOCH_LIFETIME.total_seconds())
+    assert vault.current_epoch() != key.epoch
+    assert bench.join().conversation_key(key.key_id) == key
+
+
+def test_two_devices_begin_an_epoch_at_once(bench):
+    desk, _ = bench.create()
+    phone = bench.join()
+    bench.clock.advance(EPOCH_LIFETIME.total_seconds())
+    made = [vault.create_conversation_key(CONVERSATION) for vault in (desk, phone)]
+    epochs = {key.epoch for key, _ in made}
+    assert len(epochs) == 2
+    assert {epoch >> 32 for epoch in epochs} == {2}
+    for _, objects in made:
+        for name, data in objects:
+            bench.objects.put(name, data, if_absent=True)
+    for vault in (desk, phone):
+        vault.refresh()
+        assert [vault.conversation_key(key.key_id) for key, _ in made] == [key for key, _ in made]
+        assert vault.current_epoch() == max(epochs)
+
+
+def test_an_epoch_seen_in_the_bucket_is_not_uploaded_again(bench):
+    vault, _ = bench.create()
+    bench.clock.advance(EPOCH_LIFETIME.total_seconds())
+    key, objects = vault.create_conversation_key(CONVERSATION)
+    for name, data in objects:
+        bench.objects.put(name, data)
+    vault.refresh()
+    assert [name for name, _ in vault.pending_objects(key)] == [key.object_key]
+
+
+def test_a_clock_set_back_begins_none(bench):
+    vault, _ = bench.create()
+    first = vault.current_epoch()
+    bench.clock.advance(-365 * 86400)
+    assert vault.current_epoch() == first
+
+
+def test_an_epoch_that_is_nowhere(bench):
+    vault, _ = bench.create()
+    with pytest.raises(NotFoundError, match="epoch key"):
+        vault.epoch_key(5 << 32)
+
+
+def test_epoch_keys_do_not_change_places(bench):
+    vault, _ = bench.create()
+    epoch = vault.current_epoch()
+    bench.objects.objects[epoch_object_key(epoch + 1)] = bench.objects.objects[epoch_object_key(epoch)]
+    with pytest.raises(TamperedError):
+        vault.refresh()
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [],
+        [Part(b"other", b"{}")],
+        [Part(b"key", b"{}")],
+        [Part(b"key", b'{"created_at":"2026-03-01T12:00:00Z","epoch":1,"format":1,"key":"00"}')],
+        [Part(b"key", b'{"created_at":"2026-03-01T12:00:00Z","epoch":9,"format":1,"key":"' + b"0" * 64 + b'"}')],
+        [Part(b"key", b'{"created_at":"x","epoch":4294967296,"format":1,"key":"' + b"0" * 64 + b'"}')],
+        [Part(b"key", bytes(70_000))],
+    ],
+    ids=range(7),
+)
+def test_an_epoch_key_of_another_form_is_refused(bench, parts):
+    """Sealed by a holder of the master key whose program is wrong."""
+    vault, _ = bench.create()
+    epoch = 1 << 32
+    bench.objects.objects[epoch_object_key(epoch)] = Envelope(
+        kind=4,
+        vault_id=bytes.fromhex(vault.vault_id),
+        device_id=bytes(16),
+        key=epoch_object_key(epoch),
+        key_id=b"master.1",
+        key_epoch=epoch,
+        wrapping_key=vault._master_wrapping_key,
+        parts=parts,
+        random=lambda length: bytes(range(length)),
+    ).seal()
+    with pytest.raises(TamperedError):
+        vault.refresh()
+
+
+def test_other_names_beside_epochs_are_let_be(bench):
+    vault, _ = bench.create()
+    for name in ("keys/0", "keys/0-notes.txt", "keys/0000000000000000ff"):
+        bench.objects.objects[name] = b"somebody's"
+    vault.refresh()
