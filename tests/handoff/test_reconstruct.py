@@ -41,7 +41,7 @@ def handed_over(world, talk):
 
 
 def test_a_brief_has_what_the_contract_names(handed_over) -> None:
-    _, _, phone = handed_over
+    _, report, phone = handed_over
     brief = phone.resume_conversation(device="ios")
     assert set(brief) == BRIEF_FIELDS
     assert brief["handoff_id"] == report["handoff_id"]
