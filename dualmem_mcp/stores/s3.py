@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import boto3.session
 from botocore.config import Config
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, IncompleteReadError
 
 from dualmem_mcp.errors import (
     ConflictError,
@@ -36,6 +36,11 @@ from dualmem_mcp.stores.s3_errors import DriverError, classify, code_of, status_
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import (
+        GetObjectOutputTypeDef,
+        ListObjectsV2OutputTypeDef,
+        ListObjectsV2RequestTypeDef,
+        PutObjectRequestTypeDef,
+    )
         ListObjectsV2OutputTypeDef,
         ListObjectsV2RequestTypeDef,
         PutObjectRequestTypeDef,
@@ -168,6 +173,8 @@ class S3ObjectStore:
                     )
                 last = key
                 yield ObjectInfo(key, entry["Size"], self._tag(entry))
+            if "IsTruncated" not in page:
+                raise self._no_s3("its listing does not say whether it is complete")
             token = page.get("NextContinuationToken", "")
             if not page.get("IsTruncated") or not token:
                 return
@@ -237,7 +244,7 @@ class S3ObjectStore:
     def _read_whole(self, key: str) -> tuple[bytes, str]:
         """Content and tag of an object, checked against its checksum if it has one."""
         answer = self._s3().get_object(Bucket=self._bucket, Key=self._full(key))
-        data = answer["Body"].read()
+        data = _read_body(answer, None)
         expected = answer.get("Metadata", {}).get(_CHECKSUM)
         if expected is not None and hashlib.sha256(data).hexdigest() != expected:
             raise TamperedError(
@@ -256,11 +263,11 @@ class S3ObjectStore:
             if status_of(raised) == 416 or code_of(raised) == "InvalidRange":
                 return b""
             raise
-        with contextlib.closing(answer["Body"]) as body:
-            if answer.get("ContentRange", "").startswith(f"bytes {start}-"):
-                return body.read(length)
-            # A server that does not know ranges sends the whole.
-            return body.read(None if length is None else start + length)[start:]
+        self._tag(answer)
+        if answer.get("ContentRange", "").startswith(f"bytes {start}-"):
+            return _read_body(answer, length)
+        # A server that does not know ranges sends the whole.
+        return _read_body(answer, None if length is None else start + length)[start:]
 
     def _page(self, prefix: str, start_after: str, token: str) -> ListObjectsV2OutputTypeDef:
         """At most 1,000 objects of a listing; `token` is empty for the first."""
@@ -338,13 +345,26 @@ class S3ObjectStore:
     def _tag(self, answer: Mapping[str, Any]) -> str:
         tag = answer.get("ETag")
         if not isinstance(tag, str):
-            raise StoreRefusedError(
-                f"what answers for {self.location} is no S3 server: its answer has no ETag",
-                operation="read answer",
-                subject=self.location,
-                hint="Check AWS_ENDPOINT_URL_S3, and that no proxy or sign-in page of the network answers instead.",
-            )
+            raise self._no_s3("its answer has no ETag")
         return tag.strip('"')
+
+    def _no_s3(self, reason: str) -> StoreRefusedError:
+        return StoreRefusedError(
+            f"what answers for {self.location} is no S3 server: {reason}",
+            operation="read answer",
+            subject=self.location,
+            hint="Check AWS_ENDPOINT_URL_S3, and that no proxy or sign-in page of the network answers instead.",
+        )
+
+
+def _read_body(answer: GetObjectOutputTypeDef, limit: int | None) -> bytes:
+    """The content of an answer, at most `limit` bytes. Raises IncompleteReadError if it ends too early."""
+    with contextlib.closing(answer["Body"]) as body:
+        data: bytes = body.read(limit)
+    expected = answer["ContentLength"] if limit is None else min(limit, answer["ContentLength"])
+    if len(data) < expected:
+        raise IncompleteReadError(actual_bytes=len(data), expected_bytes=expected)
+    return data
 
 
 def connect_client() -> S3Client:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import functools
+import http.client
 import os
 import secrets
+import socket
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from email.message import Message
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -83,6 +89,107 @@ def radosgw_server() -> S3Server:
     if not all(told):
         pytest.skip("needs a Ceph gateway: scripts/test starts one where Debian's packages can be had")
     return S3Server("radosgw", *told)
+
+
+class FaultyProxy:
+    """A server in front of an S3 server that passes requests on, and does with some what it is told.
+
+    `faults` are taken in order, one for each request of the method that they are for; `seen` lists the
+    requests that came, `passed_on` those that reached the server.
+    """
+
+    def __init__(self, upstream: str) -> None:
+        self.upstream = urlsplit(upstream).netloc
+        self.faults: list[tuple[str, Fault]] = []
+        self.seen: list[tuple[str, str, Message]] = []
+        self.passed_on = 0
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+        self._thread.start()
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def will(self, method: str, *faults: Fault) -> None:
+        """Do these, one for each of the next requests of that method."""
+        self.faults += [(method, fault) for fault in faults]
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+class Exchange(BaseHTTPRequestHandler):
+    """One connection to the proxy; faults are functions of it and of the request's body."""
+
+    protocol_version = "HTTP/1.1"
+    proxy: FaultyProxy
+
+    def do_any(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.proxy.seen.append((self.command, self.path, self.headers))
+        for number, (method, fault) in enumerate(self.proxy.faults):
+            if method == self.command:
+                del self.proxy.faults[number]
+                fault(self, body)
+                return
+        self.reply(*self.ask(body))
+
+    do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = do_any
+
+    def ask(self, body: bytes, *without: str) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers and body of the server's own answer."""
+        headers = {name: value for name, value in self.headers.items() if name not in {"Expect", *without}}
+        upstream = http.client.HTTPConnection(self.proxy.upstream, timeout=20)
+        try:
+            upstream.request(self.command, self.path, body, headers)
+            answer = upstream.getresponse()
+            self.proxy.passed_on += 1
+            return answer.status, dict(answer.getheaders()), answer.read()
+        finally:
+            upstream.close()
+
+    def reply(self, status: int, headers: dict[str, str], body: bytes, *, cut: int | None = None) -> None:
+        """Answer; with `cut`, only so many bytes of the body and then the end of the connection."""
+        self.send_response_only(status)
+        dropped = {"transfer-encoding", "connection", "content-length"}
+        for name, value in headers.items():
+            if name.lower() not in dropped:
+                self.send_header(name, value)
+        length = headers.get("Content-Length", "0") if self.command == "HEAD" else str(len(body))
+        self.send_header("Content-Length", length)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body[:cut])
+        if cut is not None:
+            self.hang_up()
+
+    def hang_up(self) -> None:
+        self.wfile.flush()
+        self.close_connection = True
+        self.connection.shutdown(socket.SHUT_RDWR)
+
+    def log_message(self, *arguments: object) -> None:
+        """Nothing: pytest shows what matters."""
+
+
+Fault = Callable[[Exchange, bytes], None]
+
+
+def _handler(proxy: FaultyProxy) -> type[Exchange]:
+    return type("BoundExchange", (Exchange,), {"proxy": proxy})
+
+
+@pytest.fixture
+def proxy(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
+    """A proxy in front of each S3 server; its address is the one in the environment."""
+    proxy = FaultyProxy(s3_server.endpoint)
+    s3_server.set_environment(monkeypatch, proxy.endpoint)
+    yield proxy
+    proxy.close()
 
 
 S3_SERVERS = ["moto", pytest.param("radosgw", marks=pytest.mark.radosgw)]
