@@ -41,10 +41,6 @@ if TYPE_CHECKING:
         ListObjectsV2RequestTypeDef,
         PutObjectRequestTypeDef,
     )
-        ListObjectsV2OutputTypeDef,
-        ListObjectsV2RequestTypeDef,
-        PutObjectRequestTypeDef,
-    )
 
 Result = TypeVar("Result")
 
