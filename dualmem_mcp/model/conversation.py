@@ -105,6 +105,8 @@ class AgentRun:
     tool_uses: int = 0
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    edited_files: tuple[tuple[str, str], ...] = ()
+    """Paths that its calls changed, each with the tool that did so last; as the calls name them."""
 
 
 @dataclass(frozen=True, slots=True)

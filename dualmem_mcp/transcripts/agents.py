@@ -19,6 +19,9 @@ from dualmem_mcp.transcripts.records import Record, Transcript
 LAUNCHING_TOOLS: Final = frozenset({"Task", "Agent"})
 """Tools that start a subagent. Source: Claude Code 1.0.98 to 2.1.36 call it Task, 2.1.108 and later Agent."""
 
+EDITING_TOOLS: Final = frozenset({"Edit", "MultiEdit", "NotebookEdit", "Write"})
+"""Tools that change the file they name. Source: Claude Code 1.0 to 2.1 transcripts."""
+
 _NOTIFIED: Final[Mapping[str, AgentStatus]] = {
     "completed": "completed",
     "success": "completed",
@@ -232,7 +235,20 @@ def _run(order: int, launch: _Launch | None, file: AgentFile | None) -> AgentRun
         or count_of(detail.get("totalToolUseCount")),
         started_at=times[0] if times else (launch.turn.timestamp if launch else None),
         ended_at=times[-1] if times else None,
+        edited_files=_edited_files(turns),
     )
+
+
+def _edited_files(turns: Sequence[Turn]) -> tuple[tuple[str, str], ...]:
+    """Paths that the agent's editing calls changed, with the last tool; calls that failed changed nothing."""
+    failed = {block.tool_use_id for turn in turns for block in turn.blocks_of("tool_result") if block.is_error}
+    found: dict[str, str] = {}
+    for turn in turns:
+        for block in turn.blocks_of("tool_use"):
+            path = block.tool_input.get("file_path") or block.tool_input.get("notebook_path")
+            if block.tool_name in EDITING_TOOLS and block.tool_use_id not in failed and isinstance(path, str):
+                found[path] = block.tool_name
+    return tuple(found.items())
 
 
 def _is_async(launch: _Launch) -> bool:
