@@ -65,7 +65,7 @@ RangeReader = Callable[[int, int], bytes]
 
 NONCE = bytes(12)
 COMPRESSION_LEVEL = 3
-"""Level 9 makes session files 9 % smaller and takes six times as long (benchmarks/envelope.py)."""
+"""Level 9 makes session files 9 % smaller and takes four times as long (benchmarks/envelope.py)."""
 
 _COMMITMENT = b"dualmem/1/envelope/commitment"
 _WRAP = b"dualmem/1/envelope/wrap"

@@ -157,9 +157,6 @@ def roster() -> Iterator[tuple[str, bytes]]:
                 "device_id": device["device_id"].hex(),
                 "name": device["name"],
                 "x25519": x25519.public_key().public_bytes_raw().hex(),
-                .public_key()
-                .public_bytes_raw()
-                .hex(),
                 "ed25519": signer.public_key().public_bytes_raw().hex(),
                 "by": device["device_id"].hex(),
                 "at": CREATED_AT,
@@ -284,7 +281,8 @@ def main() -> None:
     for device in devices:
         objects[f"keys/d/{device['device_id'].hex()}"] = device_copy(device)
     record = MANIFEST
-    manifest_key = f"manifests/{name('conversation', conversation_ids[0])}/{name('manifest', hashlib.sha256(record).hexdigest())}"
+    folded = name("conversation", conversation_ids[0])
+    manifest_key = f"manifests/{folded}/{name('manifest', hashlib.sha256(record).hexdigest())}"
     objects[manifest_key] = conversation_object(2, manifest_key, [Part(b"record", record)])
     for key, data in objects.items():
         path = folder / "bucket" / key
