@@ -10,10 +10,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import random
 import shutil
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol, Self
 
@@ -142,7 +143,7 @@ class Database:
         with database._faults("open database"):
             connection = database._connect()
             try:
-                migrate(connection, lambda: database._transaction(connection, "BEGIN IMMEDIATE"), str(path))
+                migrate(connection, lambda: database._transaction(connection, _begin_immediate), str(path))
             except BaseException:
                 connection.close()
                 raise
@@ -155,7 +156,7 @@ class Database:
         with (
             self._faults("read database"),
             self._borrowed() as connection,
-            self._transaction(connection, "BEGIN"),
+            self._transaction(connection, _begin),
         ):
             yield connection
 
@@ -167,7 +168,7 @@ class Database:
             self._writing,
             self._faults("write database"),
             self._borrowed() as connection,
-            self._transaction(connection, "BEGIN IMMEDIATE"),
+            self._transaction(connection, _begin_immediate),
         ):
             yield connection
 
@@ -253,8 +254,8 @@ class Database:
         connection.close()
 
     @contextlib.contextmanager
-    def _transaction(self, connection: Connection, begin: str) -> Iterator[None]:
-        connection.execute(begin)
+    def _transaction(self, connection: Connection, begin: Callable[[Connection], None]) -> Iterator[None]:
+        begin(connection)
         try:
             yield
             connection.execute("COMMIT")
@@ -321,17 +322,35 @@ def _size_or_zero(path: Path) -> int:
         return 0
 
 
+def _begin(connection: Connection) -> None:
+    connection.execute("BEGIN")
+
+
+def _begin_immediate(connection: Connection) -> None:
+    """Take the write lock. SQLite's own wait sleeps longer and longer, up to 0.1 s between two looks: beside a
+    program that writes all the time, others then wait for seconds. Looking about every millisecond is fair."""
+    connection.execute("PRAGMA busy_timeout = 0")
+    try:
+        _retry_while_busy(lambda: connection.execute("BEGIN IMMEDIATE"))
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_SECONDS * 1000:.0f}")
+
+
 def _use_write_ahead_log(connection: Connection) -> None:
-    """Switch to WAL, which is kept in the file: on a new one several processes may try at once."""
+    """Switch to WAL, which is kept in the file: on a new one several processes may try at once, and this switch
+    does not wait for others by itself."""
+    _retry_while_busy(lambda: connection.execute("PRAGMA journal_mode = WAL").fetchone())
+
+
+def _retry_while_busy(attempt: Callable[[], object]) -> None:
     deadline = time.monotonic() + BUSY_TIMEOUT_SECONDS
     while True:
         try:
-            connection.execute("PRAGMA journal_mode = WAL").fetchone()
+            attempt()
         except dbapi2.OperationalError as error:
-            # This switch does not wait for others by itself.
             if _primary_code(error) != _BUSY or time.monotonic() > deadline:
                 raise
-            time.sleep(0.01)
+            time.sleep(random.uniform(0.0002, 0.003))  # noqa: S311 - spreads the waiting ones, protects nothing
         else:
             return
 
