@@ -318,5 +318,8 @@ def read_memory_file(path: Path) -> bytes:
             return path.read_bytes()
         except FileNotFoundError:
             raise NotFoundError(
-                f"there is no file {path}", operation="read memory file", subject=str(path)
+                f"there is no file {path}",
+                operation="read memory file",
+                subject=str(path),
+                hint="Name a memory file, such as the memory.json or memory.jsonl of the reference server.",
             ) from None
