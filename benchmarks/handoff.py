@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def _make_samples(claude_dir: Path) -> Path:
-    for turns, cwd in ((None, "/home/you/projects/turnstile"), (1_400, "/home/you/a"), (7_000, "/home/you/b")):
+    for turns, cwd in ((None, "/home/you/projects/tollgate"), (1_400, "/home/you/a"), (7_000, "/home/you/b")):
         if turns is None:
             write_sample_session(claude_dir, cwd=cwd)
         else:

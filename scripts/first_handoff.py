@@ -102,7 +102,7 @@ def _choose_session(place: Path, *, use_sample: bool) -> tuple[Path, Path]:
 
     sample_dir = place / "claude"
     print("Handing over a sample session (no Claude Code conversation was looked for or found):\n")
-    return write_sample_session(sample_dir, cwd="/home/you/projects/turnstile"), sample_dir
+    return write_sample_session(sample_dir, cwd="/home/you/projects/tollgate"), sample_dir
 
 
 def _line(device: str, command: str, seconds: float, outcome: str) -> None:

@@ -150,7 +150,7 @@ def test_hostile_ids_are_refused_everywhere(world, hostile: str) -> None:
         app.prepare_handoff,
         app.resume_conversation,
         app.restore,
-        lambda i: app.load_context(i, "thread"),
+        partial(app.load_context, section="thread"),
     ):
         with pytest.raises(UsageError, match="is not a conversation id"):
             call(hostile)

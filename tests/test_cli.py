@@ -1,0 +1,304 @@
+"""The command line: every command by its contract, its exit codes, and what it says when something is wrong."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dualmem_mcp import __version__
+from dualmem_mcp.cli import cli, main
+
+PASSPHRASE = "correct horse battery staple"
+SESSION_ID = "0b5f0c66-7a3e-4f0e-9a53-2c1d5f1b7a10"
+
+
+class Shell:
+    """Runs commands in this process, with an environment of its own."""
+
+    def __init__(self, root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        self.root = root
+        self._capsys = capsys
+        self._monkeypatch = monkeypatch
+        for name in list(os.environ):
+            if name.startswith(("DUALMEM_", "CLAUDE_")) or name == "MEMORY_FILE_PATH":
+                monkeypatch.delenv(name)
+        monkeypatch.setenv("DUALMEM_KEYSTORE", "file")
+        monkeypatch.setenv("DUALMEM_PASSPHRASE", PASSPHRASE)
+        monkeypatch.setenv("DUALMEM_BUCKET", str(root / "bucket"))
+        monkeypatch.setenv("CLAUDE_CONFIG_DIR", str(root / "claude"))
+        monkeypatch.setattr("sys.stdin", io.StringIO())
+        self.device("desktop")
+
+    def device(self, name: str) -> None:
+        self.set("DUALMEM_HOME", str(self.root / name))
+
+    def set(self, name: str, value: str) -> None:
+        self._monkeypatch.setenv(name, value)
+
+    def unset(self, name: str) -> None:
+        self._monkeypatch.delenv(name, raising=False)
+
+    def run(self, *arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(list(arguments))
+        out, err = self._capsys.readouterr()
+        assert "Traceback" not in err
+        return ended.value.code or 0, out, err
+
+    def json(self, *arguments: str) -> dict:
+        code, out, err = self.run(*arguments, "--json")
+        assert code == 0, err
+        return json.loads(out)
+
+    def fails(self, code: int, *arguments: str) -> tuple[str, str]:
+        """The `error:` and `hint:` lines of a command that must end with that code and print nothing else."""
+        ended, out, err = self.run(*arguments)
+        assert (ended, out) == (code, "")
+        error, _, hint = err.strip().partition("\nhint: ")
+        assert error.startswith("error: ")
+        assert "\n" not in error
+        assert hint
+        return error, hint
+
+
+@pytest.fixture
+def shell(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Shell:
+    return Shell(tmp_path, capsys, monkeypatch)
+
+
+@pytest.fixture
+def session(shell: Shell) -> Path:
+    folder = shell.root / "claude" / "projects" / "-home-you-project"
+    folder.mkdir(parents=True)
+    lines = []
+    parent = None
+    for index in range(12):
+        role = "user" if index % 2 == 0 else "assistant"
+        uuid = f"{index:08x}-0000-4000-8000-000000000000"
+        message = {"role": role, "content": f"message {index} about the marmalade importer"}
+        lines.append(
+            json.dumps(
+                {
+                    "parentUuid": parent,
+                    "isSidechain": False,
+                    "cwd": "/home/you/project",
+                    "sessionId": SESSION_ID,
+                    "version": "2.1.200",
+                    "gitBranch": "main",
+                    "type": role,
+                    "uuid": uuid,
+                    "timestamp": f"2026-02-01T10:{index:02d}:00.000Z",
+                    "message": message,
+                }
+            )
+        )
+        parent = uuid
+    path = folder / f"{SESSION_ID}.jsonl"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def test_the_whole_way_from_one_device_to_another(shell: Shell, session: Path) -> None:
+    made = shell.json("init", "--device-name", "desk")
+    assert set(made) == {"vault_id", "device_id", "bucket", "recovery_key"}
+    handed = shell.json("handoff")
+    assert handed["conversation_id"] == SESSION_ID
+
+    shell.device("phone")
+    assert set(shell.json("join", str(shell.root / "bucket"), "--device-name", "pocket")) == {
+        "vault_id",
+        "device_id",
+    }
+    brief = shell.json("resume", "--device", "ios", "--budget", "900")
+    assert brief["brief_tokens"] <= 900
+    assert "message 10 about" in brief["brief"]
+    listed = shell.json("conversations")
+    assert [row["conversation_id"] for row in listed["conversations"]] == [SESSION_ID]
+    assert "message 3 about" in shell.json("show", SESSION_ID, "--section", "thread")["text"]
+    restored = shell.json("restore", SESSION_ID, "--claude-dir", str(shell.root / "restored"))
+    assert set(restored) == {"session_path", "session_id", "records", "sha256"}
+    assert Path(restored["session_path"]).read_bytes() == session.read_bytes()
+
+
+def test_joining_with_the_recovery_key(shell: Shell, session: Path) -> None:
+    key = shell.json("init")["recovery_key"]
+    shell.json("handoff")
+    shell.device("phone")
+    shell.set("DUALMEM_PASSPHRASE", key.lower().replace("-", " "))
+    shell.json("join", str(shell.root / "bucket"))
+    assert shell.json("resume")["conversation_id"] == SESSION_ID
+
+
+def test_people_get_sentences(shell: Shell, session: Path) -> None:
+    code, out, _ = shell.run("init")
+    assert code == 0
+    assert "Recovery key" in out
+    code, out, _ = shell.run("handoff")
+    assert "Handed over" in out
+    code, out, _ = shell.run("resume")
+    assert out.startswith("# ")
+    code, out, _ = shell.run("conversations")
+    assert SESSION_ID in out
+    code, out, _ = shell.run("status")
+    assert "vault id" in out
+    code, out, _ = shell.run("doctor")
+    assert code == 0
+    assert "FAIL" not in out
+
+
+def test_the_recovery_key_is_written_to_no_file(shell: Shell) -> None:
+    key = shell.json("init")["recovery_key"]
+    blob = b"\0".join(path.read_bytes() for path in shell.root.rglob("*") if path.is_file())
+    assert key.encode() not in blob
+    assert PASSPHRASE.encode() not in blob
+
+
+def test_every_documented_exit_code(shell: Shell, session: Path) -> None:
+    shell.fails(3, "handoff")  # no vault yet
+    shell.json("init")
+    shell.fails(7, "init")
+    shell.fails(2, "handoff", "../../x")
+    shell.fails(2, "handoff", "--device", "toaster")
+    shell.fails(3, "resume")
+    shell.fails(3, "handoff", "--transcript", str(shell.root / "nothing.jsonl"))
+    handed = shell.json("handoff")
+
+    shell.device("phone")
+    shell.set("DUALMEM_PASSPHRASE", "not the passphrase at all")
+    error, _ = shell.fails(4, "join", str(shell.root / "bucket"))
+    assert "not the passphrase" not in error
+    shell.unset("DUALMEM_PASSPHRASE")
+    error, hint = shell.fails(4, "join", str(shell.root / "bucket"))
+    assert "DUALMEM_PASSPHRASE_FILE" in hint
+    shell.set("DUALMEM_PASSPHRASE", PASSPHRASE)
+    shell.json("join", str(shell.root / "bucket"))
+
+    package = shell.root / "bucket" / "packages" / handed["handoff_id"]
+    whole = package.read_bytes()
+    package.write_bytes(whole[:400] + bytes([whole[400] ^ 1]) + whole[401:])
+    error, _ = shell.fails(5, "resume")
+    assert "marmalade" not in error
+    package.write_bytes(whole)
+    (shell.root / "bucket").rename(shell.root / "unplugged")
+    shell.run("conversations")
+    code, _, err = shell.run("resume")
+    assert code in (3, 6)
+    assert "hint: " in err
+    shell.fails(6, "join", str(shell.root / "bucket"))
+
+
+def test_a_bucket_that_is_away_is_a_warning_and_exit_0(shell: Shell, session: Path) -> None:
+    shell.json("init")
+    (shell.root / "bucket").rename(shell.root / "unplugged")
+    code, out, err = shell.run("handoff", "--json")
+    assert code == 0
+    assert json.loads(out)["queued"] is True
+    assert "warning: not uploaded yet" in err
+    assert shell.json("status")["waiting_uploads"] > 0
+    (shell.root / "unplugged").rename(shell.root / "bucket")
+    assert shell.json("handoff")["queued"] is False
+    assert shell.json("status")["waiting_uploads"] == 0
+
+
+def test_import_and_export(shell: Shell) -> None:
+    source = shell.root / "memory.json"
+    source.write_text(
+        '{"type":"entity","name":"a","entityType":"t","observations":["x"],"colour":"blue"}\n'
+        "not json\n"
+        '{"type":"relation","from":"a","to":"b","relationType":"knows"}',
+        encoding="utf-8",
+    )
+    code, out, err = shell.run("import", str(source), "--json")
+    assert code == 0
+    counts = json.loads(out)
+    assert (counts["entities"], counts["relations"], counts["observations"], counts["skipped"]) == (1, 1, 1, 1)
+    assert "line 2" in err
+    target = shell.root / "out.jsonl"
+    assert shell.json("export", str(target))["entities"] == 1
+    assert '"colour":"blue"' in target.read_text(encoding="utf-8")
+    assert target.stat().st_mode & 0o777 == 0o600
+    shell.fails(7, "export", str(target))
+    shell.fails(3, "import", str(shell.root / "nothing"))
+    (shell.root / "binary").write_bytes(bytes(range(256)) * 10)
+    shell.fails(2, "import", str(shell.root / "binary"))
+
+
+def test_sessions_that_are_no_sessions(shell: Shell) -> None:
+    shell.json("init")
+    for name, data in {"empty": b"", "binary": bytes(range(256)) * 50, "html": b"<html>\n</html>\n"}.items():
+        path = shell.root / f"{name}.jsonl"
+        path.write_bytes(data)
+        shell.fails(2, "handoff", "--transcript", str(path))
+    shell.fails(2, "handoff", "--transcript", str(shell.root))
+
+
+def test_a_torn_session_is_handed_over_with_what_it_has(shell: Shell, session: Path) -> None:
+    shell.json("init")
+    data = session.read_bytes()
+    session.write_bytes(b"\x00\xff binary junk\n" + data + b'{"type":"user","uuid":"torn')
+    assert shell.json("handoff")["message_count"] == 12
+    restored = shell.json("restore", SESSION_ID, "--claude-dir", str(shell.root / "restored"))
+    assert Path(restored["session_path"]).read_bytes() == session.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("nonsense",),
+        ("resume", "--budget", "0"),
+        ("resume", "--budget", "many"),
+        ("show", SESSION_ID),
+        ("handoff", "a", "b"),
+        ("conversations", "--limit", "100000"),
+        ("--nonsense",),
+    ],
+)
+def test_usage_errors(shell: Shell, arguments: tuple[str, ...]) -> None:
+    _, hint = shell.fails(2, *arguments)
+    assert "--help" in hint
+
+
+def test_a_config_that_does_not_fit_is_named(shell: Shell) -> None:
+    home = shell.root / "desktop"
+    home.mkdir()
+    (home / "cloud_sync_config.json").write_text("{", encoding="utf-8")
+    error, _ = shell.fails(2, "status")
+    assert "cloud_sync_config.json" in error
+
+
+def test_every_command_has_help_and_a_json_form() -> None:
+    for name, command in cli.commands.items():
+        assert command.help, name
+        options = {option for parameter in command.params for option in parameter.opts}
+        assert "--json" in options or name == "serve"
+
+
+def test_every_command_is_in_the_readme() -> None:
+    readme = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+    for name in cli.commands:
+        assert re.search(rf"dualmem {name}\b", readme), name
+
+
+def test_version_and_help_are_quick_and_need_nothing(tmp_path: Path) -> None:
+    environment = {**os.environ, "DUALMEM_HOME": str(tmp_path / "untouched")}
+    code = "import sys; sys.argv = ['dualmem', '--version']\nfrom dualmem_mcp import cli\n"
+    code += "heavy = {'mcp', 'boto3', 'keyring', 'pydantic'}\n"
+    code += "try:\n    cli.main()\nfinally:\n    print(sorted(heavy & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert __version__ in done.stdout
+    assert done.stdout.strip().endswith("[]")
+    assert not (tmp_path / "untouched").exists()
+
+
+def test_an_internal_fault_shows_no_traceback(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dualmem_mcp.app.App.status", lambda self: 1 / 0)
+    error, hint = shell.fails(1, "status")
+    assert "ZeroDivisionError" in error
+    assert "--debug" in hint
