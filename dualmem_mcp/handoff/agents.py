@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dualmem_mcp.handoff.quoting import clean, cut_middle, one_line
+from dualmem_mcp.handoff.decisions import lead_of
+from dualmem_mcp.handoff.quoting import clean, cut, cut_middle, one_line
 from dualmem_mcp.model.conversation import AgentRun
 from dualmem_mcp.model.digest import AgentEntry
 
 _PROMPT_LIMIT = 2_000
 _REPORT_LIMIT = 6_000
+_OUTCOME_LIMIT = 700
 
 
 def extract_agents(agents: Sequence[AgentRun]) -> tuple[AgentEntry, ...]:
@@ -25,6 +27,7 @@ def extract_agents(agents: Sequence[AgentRun]) -> tuple[AgentEntry, ...]:
                 description=one_line(agent.description),
                 prompt=cut_middle(clean(agent.prompt), _PROMPT_LIMIT),
                 status=agent.status,
+                outcome=cut(lead_of(result or last) or one_line(result or last), _OUTCOME_LIMIT),
                 result=cut_middle(result, _REPORT_LIMIT),
                 last_message="" if last and last == result else cut_middle(last, _REPORT_LIMIT),
                 context_tokens=agent.context_tokens,
@@ -36,8 +39,3 @@ def extract_agents(agents: Sequence[AgentRun]) -> tuple[AgentEntry, ...]:
             )
         )
     return tuple(found)
-
-
-def outcome_of(agent: AgentEntry) -> str:
-    """What came of an agent in its own words: its report, else its last message."""
-    return agent.result or agent.last_message

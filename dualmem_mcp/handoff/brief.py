@@ -8,10 +8,10 @@ from typing import Any
 
 from dualmem_mcp.handoff import brief_talk as talk
 from dualmem_mcp.handoff import brief_work as work
-from dualmem_mcp.handoff.brief_frame import footer, footer_room, frame
+from dualmem_mcp.handoff.brief_frame import footer, footer_room, frame, record_tag
 from dualmem_mcp.handoff.brief_tally import Tally
-from dualmem_mcp.handoff.brief_view import LEVELS, Line, View
-from dualmem_mcp.handoff.quoting import clean, cut, one_line
+from dualmem_mcp.handoff.brief_view import LEVELS, Line, View, short_names
+from dualmem_mcp.handoff.quoting import clean, cut, one_line, without_link_targets
 from dualmem_mcp.handoff.sections import SECTIONS, section_text, whole_section
 from dualmem_mcp.model.conversation import estimate_tokens
 from dualmem_mcp.model.digest import Digest, Quote
@@ -89,9 +89,10 @@ def build_brief(digest: Digest, *, token_budget: int, max_agents: int = 50, sinc
     `max_agents`), commits; then findings, errors, outcomes, commands and the compaction summary.
     """
     budget = max(token_budget, 0) * 4
+    names, tag = short_names(digest), record_tag(digest)
     for detail in LEVELS:
-        view = View(digest, detail)
-        page = _Page(view, budget)
+        view = View(digest, detail, names)
+        page = _Page(view, budget, tag)
         required = _required(view, since, max_agents)
         if page.fits(required) or detail is LEVELS[-1]:
             break
@@ -130,11 +131,14 @@ def _extras(view: View, page: _Page) -> Iterator[list[Line]]:
     outcomes = talk.outcomes(view)[::-1]
     failed, fixed = work.errors(view, resolved=False), work.errors(view, resolved=True)
     commands = work.commands(view)
-    yield talk.choices(view, page.shows_request)
+    yield talk.choices(view, page.shown_requests())
+    yield outcomes[:3]
+    if not view.detail.terse:
+        page.enlarge(talk.replies(view)[:3], share=0.25)
     yield page.unseen(findings[:6])
     yield work.task_details(view)[:4]
     yield [*failed[:2], *fixed[:3]]
-    yield outcomes[:6]
+    yield outcomes[3:6]
     yield [] if view.detail.bare else work.plan(view)
     yield page.unseen(findings[6:14])
     yield work.changes(view)
@@ -153,10 +157,10 @@ def _extras(view: View, page: _Page) -> Iterator[list[Line]]:
 class _Page:
     """Lines taken into a brief so far, and the room that is left."""
 
-    def __init__(self, view: View, budget: int) -> None:
+    def __init__(self, view: View, budget: int, tag: str) -> None:
         self._view = view
         self._budget = budget
-        self._frame = frame(view, budget)
+        self._frame = frame(view, budget, tag)
         self._room = budget - len(self._frame.head) - len(self._frame.closing) - footer_room(budget)
         self._titles = _TERSE_TITLES if view.detail.terse else _TITLES
         self._kept: list[Line] = []
@@ -184,15 +188,15 @@ class _Page:
             self._kept.append(line)
             self._room -= size
 
-    def enlarge(self, lines: Iterable[Line]) -> None:
-        """Put longer lines in place of those that stand there, as far as there is room."""
+    def enlarge(self, lines: Iterable[Line], share: float = 1.0) -> None:
+        """Put longer lines in place of those that stand there, each in at most that share of the room left."""
         for line in lines:
             at = next(
                 (at for at, old in enumerate(self._kept) if (old.section, old.order) == (line.section, line.order)),
                 -1,
             )
             more = len(line.text) - len(self._kept[at].text) if at >= 0 else 0
-            if 0 < more <= self._room:
+            if 0 < more <= self._room * share:
                 self._kept[at] = line
                 self._room -= more
 
@@ -200,13 +204,13 @@ class _Page:
         title = self._titles[section]
         return len(title) + 5 if title else 0
 
-    def shows_request(self, uuid: str) -> bool:
-        """Whether the request of that turn is shown."""
-        return Tally(self._view, self._kept, request_whole=True).shows_request(uuid)
+    def shown_requests(self) -> frozenset[str]:
+        """The turns of the requests that are shown."""
+        return Tally(self._view, self._kept, request_whole=True).shown_requests
 
     def unseen(self, findings: Sequence[Line]) -> list[Line]:
         """Findings that are not part of what is shown already, as in the last reply or an outcome."""
-        shown = one_line("\n".join(line.text for line in self._kept))
+        shown = one_line(without_link_targets("\n".join(line.text for line in self._kept)))
         return [line for line in findings if line.text.partition("] ")[2].rstrip("…") not in shown]
 
     def brief(self) -> Brief:

@@ -21,14 +21,14 @@ class Frame:
     request_whole: bool
 
 
-def frame(view: View, budget: int) -> Frame:
+def frame(view: View, budget: int, tag: str) -> Frame:
     """The fullest frame that fits `budget` characters with the last request whole.
 
-    Only where the last request alone exceeds the budget is it shown by its beginning.
+    `tag` names the element around the record. Only where the last request alone exceeds the budget is it
+    shown by its beginning.
     """
     digest, last = view.digest, view.digest.resumption.last_request
     request = _last_request(view, last, last.text, "verbatim")
-    tag = record_tag(digest)
     closing = f"</{tag}>\n"
     heads = [
         (_full_head(digest, tag), closing),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Container, Sequence
 
 from dualmem_mcp.handoff.brief_view import Line, View
 from dualmem_mcp.handoff.cues import is_constraint, sentences
@@ -215,7 +215,7 @@ def notes(view: View) -> list[Line]:
     return lines
 
 
-def choices(view: View, shown: Callable[[str], bool]) -> list[Line]:
+def choices(view: View, shown: Container[str]) -> list[Line]:
     """What the user decided when asked, but for answers that stand among the shown requests."""
     return [
         Line(
@@ -225,7 +225,7 @@ def choices(view: View, shown: Callable[[str], bool]) -> list[Line]:
             (("decisions", index),),
         )
         for index, one in enumerate(view.digest.decisions)
-        if one.origin == "user" and not shown(one.uuid)
+        if one.origin == "user" and one.uuid not in shown
     ]
 
 

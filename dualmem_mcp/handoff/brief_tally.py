@@ -20,12 +20,12 @@ class Tally:
         self._whole: set[tuple[str, int]] = {entry for line in kept if line.whole for entry in line.entries}
         self._counts = Counter(name for name, _ in self._shown)
 
-    def shows_request(self, uuid: str) -> bool:
-        """Whether the request of that turn is shown."""
+    @property
+    def shown_requests(self) -> frozenset[str]:
+        """The turns of the requests that are shown."""
         digest = self._view.digest
-        return uuid == digest.resumption.last_request.uuid or any(
-            name == "requests" and digest.requests[index].uuid == uuid for name, index in self._shown
-        )
+        listed = {digest.requests[index].uuid for name, index in self._shown if name == "requests"}
+        return frozenset(listed | {digest.resumption.last_request.uuid})
 
     def cuts(self) -> dict[str, str]:
         """For each section of which not all is shown, what is missing, in words."""
@@ -63,10 +63,11 @@ class Tally:
         notes = bool(digest.summary) + len(digest.next_steps) + len(digest.open_questions)
         notes += sum(one.origin == "model" for one in digest.decisions)
         self._note(missing, "notes", notes - sum(name == "notes" for name, _ in self._whole), "shortened")
+        requests = self.shown_requests
         told = sum(
             ("decisions", index) in self._shown
             or one.origin == "model"
-            or (one.origin == "user" and self.shows_request(one.uuid))
+            or (one.origin == "user" and one.uuid in requests)
             for index, one in enumerate(digest.decisions)
         )
         self._note(missing, "decisions", len(digest.decisions) - told, "")

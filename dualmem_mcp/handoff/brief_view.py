@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from dualmem_mcp.handoff.quoting import one_line, short_id
@@ -62,10 +62,10 @@ class Line:
 class View:
     """One digest at one level of detail."""
 
-    def __init__(self, digest: Digest, detail: Detail) -> None:
+    def __init__(self, digest: Digest, detail: Detail, names: Mapping[str, str] | None = None) -> None:
         self.digest = digest
         self.detail = detail
-        self._names = _short_names(digest) if detail.terse else {}
+        self._names = (short_names(digest) if names is None else names) if detail.terse else {}
 
     def mark(self, uuid: str, flag: str = "") -> str:
         """`[1a2b3c4d]`, the turn that a line comes from; the flag alone where there is none.
@@ -81,7 +81,8 @@ class View:
         return request.text == last.text and request.uuid == last.uuid
 
 
-def _short_names(digest: Digest) -> dict[str, str]:
+def short_names(digest: Digest) -> dict[str, str]:
+    """For each turn that the digest names, as few characters as tell it from the others, at least 4."""
     uuids = sorted({uuid for uuid in _uuids(digest) if uuid})
     for length in range(4, 13):
         names = {uuid: one_line(uuid)[:length].replace("]", "") for uuid in uuids}

@@ -5,9 +5,7 @@ from __future__ import annotations
 import posixpath
 from itertools import groupby
 
-from dualmem_mcp.handoff.agents import outcome_of
 from dualmem_mcp.handoff.brief_view import Line, View
-from dualmem_mcp.handoff.decisions import lead_of
 from dualmem_mcp.handoff.quoting import cut, fence, one_line, relative_path
 from dualmem_mcp.model.digest import AgentEntry, Command, ErrorEntry, FileEntry, TaskEntry, TestResult
 
@@ -95,11 +93,11 @@ def read_files(view: View) -> list[Line]:
 
 def _operations(one: FileEntry) -> str:
     changes = sum(count for name, count in one.operations.items() if name != "read")
-    made = "created" if one.created else "edited"
+    made = "created" if one.created else "written" if one.agent and one.last_operation == "write" else "edited"
     last = {"delete": ", then deleted", "move": ", then moved", "shell": ", by shell command"}.get(
         one.last_operation, ""
     )
-    by = f", by agent {one.agent}" if one.agent else ""
+    by = f" by agent: {cut(one.agent, 40)}" if one.agent else ""
     return made + (f", {changes} changes" if changes > 1 else "") + last + by
 
 
@@ -228,8 +226,7 @@ def _agent(view: View, index: int, agent: AgentEntry) -> Line:
     detail = view.detail
     kind = f" ({agent.type})" if agent.type and not detail.terse else ""
     size = f", {agent.context_tokens // 1000}k tokens" if agent.context_tokens >= 1000 and not detail.terse else ""
-    said = outcome_of(agent)
-    report = cut(lead_of(said) or one_line(said), detail.outcome)
+    report = cut(agent.outcome, detail.outcome)
     text = f"- {view.mark(agent.uuid)} {agent.status}: {cut(_agent_name(agent), 80)}{kind}{size}" + (
         f" → {report}" if report else ""
     )

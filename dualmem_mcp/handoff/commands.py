@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from dualmem_mcp.handoff.files import edited_paths
+from dualmem_mcp.handoff.files import Change, changed_between
 from dualmem_mcp.handoff.quoting import clean, cut, cut_middle, one_line
 from dualmem_mcp.handoff.test_results import is_test_command, read_counts
 from dualmem_mcp.handoff.tool_calls import ToolCall
@@ -127,7 +127,7 @@ def _end_of(output: str) -> str:
     return cut_middle("\n".join(lines[-4:]), _OUTPUT_LIMIT)
 
 
-def extract_tests(calls: Sequence[ToolCall], cwd: str) -> tuple[TestResult, ...]:
+def extract_tests(calls: Sequence[ToolCall], changes: Sequence[Change]) -> tuple[TestResult, ...]:
     """The last result of every distinct test command, the latest first, each with the edits made since."""
     latest: dict[str, TestResult] = {}
     for call in calls:
@@ -149,7 +149,7 @@ def extract_tests(calls: Sequence[ToolCall], cwd: str) -> tuple[TestResult, ...]
             skipped=counts.skipped,
             summary=cut(counts.summary, _ERROR_LIMIT)
             or (telling_lines(call.result, _ERROR_LIMIT) if status == "failed" else ""),
-            edits_after=len(edited_paths(calls, cwd, call.position)),
+            edits_after=len(changed_between(changes, call.position)),
             uuid=call.result_uuid,
         )
     return tuple(reversed(latest.values()))

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 
+from dualmem_mcp.handoff.quoting import without_link_targets
+
 _CONSTRAINT_WORDS = (
     # English
     r"no[,.;:! ]+(?!problem|worries|idea)|nope\b|nah\b|wait[,.! ]|hang on|stop (?:it|that|doing|the|using)|"
@@ -148,7 +150,7 @@ def without_code_blocks(text: str) -> str:
 def sentences(text: str) -> list[str]:
     """The sentences of a Markdown text in order: list items and table rows apart, fenced code left out."""
     found: list[str] = []
-    for line in without_code_blocks(text).split("\n"):
+    for line in without_link_targets(without_code_blocks(text)).split("\n"):
         if not line.strip() or _TABLE_RULE.match(line):
             continue
         bare = _LIST_MARK.sub("", line).strip()

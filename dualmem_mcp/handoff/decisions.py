@@ -9,7 +9,7 @@ from datetime import datetime
 from itertools import pairwise
 
 from dualmem_mcp.handoff.cues import fact_count, finding_weight, is_challenge, is_process, sentences
-from dualmem_mcp.handoff.quoting import clean, cut, one_line, without_link_targets
+from dualmem_mcp.handoff.quoting import clean, cut, one_line
 from dualmem_mcp.handoff.requests import said_by_user
 from dualmem_mcp.model.conversation import Turn
 from dualmem_mcp.model.digest import Decision
@@ -75,7 +75,7 @@ def _candidates(turns: Sequence[Turn]) -> list[_Candidate]:
         weight *= 1.25 if position in closing else 1.0
         weight *= 0.5 if position in challenged else 1.0
         for sentence in sentences(clean(turn.text)):
-            line = one_line(without_link_targets(sentence))
+            line = one_line(sentence)
             if not _SHORTEST <= len(line) <= _LONGEST or line.rstrip("*_)\"' ").endswith(
                 ("?", "？", "؟", ":", "：")
             ):
@@ -147,7 +147,7 @@ def lead_of(text: str) -> str:
     """The sentence of a reply that says most of what came of it: the weightiest, its first ones preferred."""
     best, best_score = "", 0.0
     for index, sentence in enumerate(sentences(clean(text))):
-        line = one_line(without_link_targets(sentence))
+        line = one_line(sentence)
         if len(line) < 8 or is_process(line) or line.rstrip("*_)\"' ").endswith(("?", "？", "؟", ":", "：")):
             continue
         place = 2.0 if index == 0 else 1.0 if index < 3 else 0.0

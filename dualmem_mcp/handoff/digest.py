@@ -10,7 +10,7 @@ from dualmem_mcp.handoff.agents import extract_agents
 from dualmem_mcp.handoff.commands import extract_commands, extract_tests, status_of
 from dualmem_mcp.handoff.decisions import extract_findings, lead_of
 from dualmem_mcp.handoff.errors_met import extract_errors
-from dualmem_mcp.handoff.files import extract_files
+from dualmem_mcp.handoff.files import change_log, extract_files
 from dualmem_mcp.handoff.git_history import extract_actions, extract_commits, extract_pull_requests, git_state
 from dualmem_mcp.handoff.quoting import clean, cut, cut_middle, one_line, relative_path, squeeze
 from dualmem_mcp.handoff.redact import redact, redact_session
@@ -43,6 +43,8 @@ def build_digest(
     calls = tool_calls(turns)
     requests = extract_requests(turns, calls, session.queued_prompts)
     commits = extract_commits(calls)
+    changes = change_log(calls, session.cwd)
+    git = git_state(turns, calls, commits=commits, changes=changes, branch=session.git_branch)
     return Digest(
         conversation_id=session.conversation_id,
         title=one_line(session.title),
@@ -55,14 +57,12 @@ def build_digest(
         message_count=session.message_count,
         visible_tokens=session.visible_tokens,
         active_tokens=session.active_tokens,
-        resumption=_resumption(
-            turns, calls, requests, git_state(turns, calls, commits, session.git_branch, session.cwd), session.cwd
-        ),
+        resumption=_resumption(turns, calls, requests, git, session.cwd),
         requests=_with_outcomes(requests, turns),
-        files=extract_files(calls, session.cwd),
+        files=extract_files(calls, session.agents, session.cwd),
         commands=extract_commands(calls),
-        tests=extract_tests(calls, session.cwd),
-        errors=extract_errors(calls, session.cwd),
+        tests=extract_tests(calls, changes),
+        errors=extract_errors(calls, changes),
         commits=commits,
         pull_requests=extract_pull_requests(calls, session.pull_requests),
         actions=extract_actions(calls),
@@ -142,7 +142,7 @@ def _steps(
     lines.extend(
         (call.position, Quote(text=_step_text(call, cwd), uuid=call.uuid, timestamp=call.timestamp))
         for call in calls
-        if call.position > after
+        if call.position > after and call.result is not None
     )
     lines.sort(key=lambda one: one[0])
     return tuple(quote for _, quote in lines[-_STEPS:])

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from dualmem_mcp.handoff.commands import SHELL_TOOLS, is_looking, telling_lines
-from dualmem_mcp.handoff.files import edited_paths, file_changes
+from dualmem_mcp.handoff.files import Change, changed_between
 from dualmem_mcp.handoff.quoting import clean, cut, one_line
 from dualmem_mcp.handoff.test_results import is_test_command, read_counts
 from dualmem_mcp.handoff.tool_calls import ToolCall
@@ -22,7 +22,7 @@ _LEADING = re.compile(r"^\s*(?:cd\s+\S+\s*(?:&&|;)\s*|\w+=\S+\s+|#[^\n]*\n)*")
 _MERGE_DONE = re.compile(r"\bgit\b[^\n]*\b(?:commit|merge|rebase|cherry-pick|am)\b")
 
 
-def extract_errors(calls: Sequence[ToolCall], cwd: str) -> tuple[ErrorEntry, ...]:
+def extract_errors(calls: Sequence[ToolCall], changes: Sequence[Change]) -> tuple[ErrorEntry, ...]:
     """What failed, in order, each with the success that followed and the files edited in between.
 
     Left out: refusals by the user; failing looks (a search without hits, a file that is not there); and a
@@ -31,7 +31,6 @@ def extract_errors(calls: Sequence[ToolCall], cwd: str) -> tuple[ErrorEntry, ...
     found: list[ErrorEntry] = []
     places: dict[tuple[str, str], int] = {}
     subjects = [_subject(call) for call in calls]
-    changes = [(call.position, call.uuid) for call, operation, _ in file_changes(calls) if operation != "read"]
     for index, call in enumerate(calls):
         if (
             not call.is_error
@@ -54,14 +53,13 @@ def extract_errors(calls: Sequence[ToolCall], cwd: str) -> tuple[ErrorEntry, ...
             found[places[key]] = replace(found[places[key]], count=found[places[key]].count + 1)
             continue
         places[key] = len(found)
-        paths = edited_paths(calls, cwd, call.position, later.position) if later else []
-        edits = [uuid for position, uuid in changes if later and call.position < position < later.position]
+        edits = changed_between(changes, call.position, later.position) if later else []
         found.append(
             ErrorEntry(
                 command=clean(command) or subjects[index],
                 error=error,
-                fix=_fix_text([path for path in paths if "/.claude/" not in path], later, call),
-                fix_uuid=edits[-1] if edits else (later.result_uuid if later else ""),
+                fix=_fix_text([edit.path for edit in edits if "/.claude/" not in edit.path], later, call),
+                fix_uuid=edits[-1].uuid if edits else (later.result_uuid if later else ""),
                 resolved=later is not None,
                 uuid=call.result_uuid,
             )

@@ -7,9 +7,11 @@ import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from dualmem_mcp.handoff.quoting import relative_path
+from dualmem_mcp.handoff.quoting import one_line, relative_path
 from dualmem_mcp.handoff.tool_calls import ToolCall
+from dualmem_mcp.model.conversation import AgentRun
 from dualmem_mcp.model.digest import FileEntry
 
 # Claude Code's tools that take one file. Source: Claude Code 1.0 to 2.1 transcripts and Agent SDK.
@@ -32,6 +34,14 @@ _IN_PLACE = re.compile(r"(?:^|[;&|]\s*)(?:sed\s+(?:-\w+\s+)*-i|perl\s+-\w*i\w*)\
 _REMOVE_OR_MOVE = re.compile(r"(?:^|[;&|]\s*|\n\s*)(?:git\s+)?(?P<verb>rm|mv)\s+(?P<rest>[^;&|\n]+)")
 _PLAIN_PATH = re.compile(r"[\w./~@+-]*[\w-]\.[A-Za-z]\w{0,9}|[\w./~@+-]*/[\w.@+-]+")
 _ELSEWHERE = ("/dev/", "/tmp/", "/private/tmp/", "/var/", "/proc/")  # noqa: S108 - names compared, nothing is written there
+
+
+class Change(NamedTuple):
+    """One change of a file: where in the sequence of turns, in which turn, which path (relative to the cwd)."""
+
+    position: int
+    uuid: str
+    path: str
 
 
 @dataclass(slots=True)
@@ -86,8 +96,11 @@ def _words(rest: str) -> list[str]:
     return [word for word in words if not word.startswith("-")]
 
 
-def extract_files(calls: Sequence[ToolCall], cwd: str) -> tuple[FileEntry, ...]:
-    """Every file touched, the last touched last; those that a call failed on are left out."""
+def extract_files(calls: Sequence[ToolCall], agents: Sequence[AgentRun], cwd: str) -> tuple[FileEntry, ...]:
+    """Every file touched, the last touched last; those that a call failed on are left out.
+
+    Files that only agents changed come first, each with the agent that did so last.
+    """
     tallies: dict[str, _Tally] = {}
     for call, operation, given in file_changes(calls):
         tally = tallies.setdefault(relative_path(given, cwd), _Tally())
@@ -99,16 +112,33 @@ def extract_files(calls: Sequence[ToolCall], cwd: str) -> tuple[FileEntry, ...]:
             tally.edited = True
             tally.created = tally.created or is_creation(call)
     ordered = sorted(tallies.items(), key=lambda one: one[1].position)
-    return tuple(
-        FileEntry(
-            path=path,
-            operations=dict(tally.operations),
-            last_operation=tally.last_operation,
-            created=tally.created,
-            edited=tally.edited,
-            uuid=tally.uuid,
+    by_agents = {
+        relative_path(path, cwd): FileEntry(
+            path=relative_path(path, cwd),
+            operations={_FILE_TOOLS.get(tool, "edit"): 1},
+            last_operation=_FILE_TOOLS.get(tool, "edit"),
+            edited=True,
+            agent=one_line(agent.description or agent.id),
+            uuid=agent.launched_by,
         )
-        for path, tally in ordered
+        for agent in agents
+        for path, tool in agent.edited_files
+        if not (tallies.get(relative_path(path, cwd)) or _Tally()).edited
+    }
+    return (
+        *by_agents.values(),
+        *(_entry(path, tally) for path, tally in ordered if path not in by_agents),
+    )
+
+
+def _entry(path: str, tally: _Tally) -> FileEntry:
+    return FileEntry(
+        path=path,
+        operations=dict(tally.operations),
+        last_operation=tally.last_operation,
+        created=tally.created,
+        edited=tally.edited,
+        uuid=tally.uuid,
     )
 
 
@@ -120,10 +150,20 @@ def is_creation(call: ToolCall) -> bool:
     return call.result is not None and call.result.startswith("File created")
 
 
-def edited_paths(calls: Sequence[ToolCall], cwd: str, after: int, before: int | None = None) -> list[str]:
-    """Paths changed by calls after one position (and before another), each once, in order."""
-    paths: dict[str, None] = {}
-    for call, operation, given in file_changes(calls):
-        if operation != "read" and call.position > after and (before is None or call.position < before):
-            paths[relative_path(given, cwd)] = None
-    return list(paths)
+def change_log(calls: Sequence[ToolCall], cwd: str) -> tuple[Change, ...]:
+    """Every change of a file in order, without what was only read."""
+    return tuple(
+        Change(call.position, call.uuid, relative_path(given, cwd))
+        for call, operation, given in file_changes(calls)
+        if operation != "read"
+    )
+
+
+def changed_between(changes: Sequence[Change], after: int, before: int | None = None) -> list[Change]:
+    """The last change of each file after one position (and before another), in order."""
+    chosen = {
+        change.path: change
+        for change in changes
+        if change.position > after and (before is None or change.position < before)
+    }
+    return list(chosen.values())

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dualmem_mcp.handoff.commands import is_looking
-from dualmem_mcp.handoff.files import edited_paths
-from dualmem_mcp.handoff.quoting import clean, cut, one_line, short_id
+from dualmem_mcp.handoff.files import Change, changed_between
+from dualmem_mcp.handoff.quoting import clean, cut, one_line
+from dualmem_mcp.handoff.requests import said_by_user
 from dualmem_mcp.handoff.tool_calls import ToolCall
 from dualmem_mcp.model.conversation import PullRequest, Turn
 from dualmem_mcp.model.digest import Commit, ExternalAction, GitState, PullRequestEntry
@@ -235,32 +236,33 @@ def _pushes(call: ToolCall) -> dict[str, ExternalAction]:
 
 
 def git_state(
-    turns: Sequence[Turn], calls: Sequence[ToolCall], commits: Sequence[Commit], branch: str, cwd: str
+    turns: Sequence[Turn],
+    calls: Sequence[ToolCall],
+    *,
+    commits: Sequence[Commit],
+    changes: Sequence[Change],
+    branch: str,
 ) -> GitState:
     """The branch at the end, the last commit, files edited since, and what `git status` said if nothing followed.
 
-    Files are only called uncommitted where the session shows a commit at all.
+    Files are only called uncommitted where the session shows a commit at all. A status counts as long as the
+    user has not asked twice since then, for what the user does meanwhile does not show.
     """
     seen = next((turn for turn in reversed(turns) if turn.git_branch), None)
     last = commits[-1] if commits else None
     commit_position = max((call.position for call in calls if last and call.result_uuid == last.uuid), default=-1)
-    uncommitted = edited_paths(calls, cwd, commit_position) if last else []
+    uncommitted = changed_between(changes, commit_position) if last else []
     status = ""
-    for call in reversed(calls):
-        command = call.argument("command")
-        if call.name == "Bash" and call.done and _STATUS.search(command):
-            stale = call.position < commit_position or bool(edited_paths(calls, cwd, call.position))
-            status = "" if stale or not is_looking(command) else cut(one_line(call.result or ""), 200)
-            break
+    looks = (call for call in reversed(calls) if call.done and _STATUS.search(call.argument("command")))
+    look = next(looks, None)
+    if look is not None and look.position > commit_position and is_looking(look.argument("command")):
+        asked_since = sum(bool(said_by_user(turn)) for turn in turns[look.position :])
+        if asked_since < 2 and not changed_between(changes, look.position):
+            status = cut(one_line(look.result or ""), 200)
     return GitState(
         branch=one_line(seen.git_branch if seen else branch),
         last_commit=f"{last.hash} {last.subject}" if last else "",
         status=status,
-        uncommitted=tuple(path for path in uncommitted if not path.startswith("/")),
+        uncommitted=tuple(change.path for change in uncommitted if not change.path.startswith("/")),
         uuid=seen.uuid if seen else "",
     )
-
-
-def commit_mark(commit: Commit) -> str:
-    """A commit as it is named in one line."""
-    return f"`{commit.hash[:9]}` {commit.subject} [{short_id(commit.uuid)}]"

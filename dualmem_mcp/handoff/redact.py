@@ -16,15 +16,23 @@ from typing import Any, NamedTuple
 
 from dualmem_mcp.model.conversation import AgentRun, Block, Session, Turn
 
-# Words and beginnings without which no detector below can match; a text is scanned only around them.
-_TRIGGER = re.compile(
-    r"(?i:api_?key|_key|key_?pass|password|passwd|pwd|secret|token|contrase|bearer|authorization|accountkey|"
-    r"softlayer|cloudant|apikey)"
-    r"|://[^\s/@]+@|PRIVATE KEY|PuTTY-User-Key|A3T|ABIA|ACCA|AKIA|ASIA|AKC|gh[pousr]_|github_pat_|gl(?:pat|dt|"
-    r"ft|soat|rt)-|xox[abposr]-"
-    r"|hooks\.slack|sk[-_]|rk_live|eyJ|npm_|pypi-|SG\.|sq0csp|AC[a-z0-9]{30}|SK[a-z0-9]{30}|-us\d|AIza|hf_|"
-    r"\d{8}:[\w-]{35}|[MNO][\w-]{23,25}\.[\w-]{6}\."
+# Words and beginnings without which no detector below can match; a text is scanned only around them. The plain
+# ones are looked for first: that is ten times as fast, and most texts hold none.
+_PLAIN_TRIGGERS = (
+    "key", "pass", "pwd", "secret", "token", "credential", "contrase", "bearer", "authorization", "softlayer",
+    "cloudant", "@", "a3t", "abia", "acca", "akia", "asia", "akc", "ghp_", "gho_", "ghu_", "ghs_", "ghr_",
+    "github_pat_", "glpat-", "gldt-", "glft-", "glsoat-", "glrt-", "xox", "hooks.slack", "sk-", "sk_live", "rk_live",
+    "eyj", "npm_", "pypi-", "sg.", "sq0csp", "-us", "aiza", "hf_",
+)  # fmt: skip
+_RARE_TRIGGER = (
+    r"\bAP[\dA-F][A-Za-z0-9]{8}|\b\d{8,10}:[\w-]{35}|\b[MNO][\w-]{23,25}\.[\w-]{6}\.|(?:AC|SK)[a-z0-9]{30}"
     r"|[\"'][A-Za-z0-9+/=_-]{24,}[\"']"
+)
+_RARE = re.compile(_RARE_TRIGGER)
+_TRIGGER = re.compile(
+    r"(?i:key|pass|pwd|secret|token|credential|contrase|bearer|authorization|softlayer|cloudant)"
+    r"|://[^\s/@]{1,200}@|A3T|ABIA|ACCA|AKIA|ASIA|AKC|gh[pousr]_|github_pat_|gl(?:pat|dt|ft|soat|rt)-|xox[abeposr]-"
+    rf"|hooks\.slack|sk[-_]|rk_live|eyJ|npm_|pypi-|SG\.|sq0csp|-us\d|AIza|hf_|{_RARE_TRIGGER}"
 )
 _WINDOW = 400
 """Characters looked at on each side of a trigger, within its line: no known form is longer."""
@@ -164,7 +172,7 @@ def redact(text: str) -> str:
     """The text with every secret found in it replaced by its kind, as in `[redacted: AWS access key]`."""
     if "PRIVATE KEY" in text:
         text = _PRIVATE_KEY_BLOCK.sub("[redacted: private key]", text)
-    if not _TRIGGER.search(text):
+    if not is_suspicious(text):
         return text
     hits = sorted(_hits(text))
     if not hits:
@@ -178,6 +186,12 @@ def redact(text: str) -> str:
         else:
             at = max(at, hit.end)
     return "".join(parts) + text[at:]
+
+
+def is_suspicious(text: str) -> bool:
+    """Whether a text holds any word or beginning without which no detector can match."""
+    lowered = text.lower()
+    return any(word in lowered for word in _PLAIN_TRIGGERS) or bool(_RARE.search(text))
 
 
 def _hits(text: str) -> Iterator[_Hit]:
@@ -311,7 +325,7 @@ def _redact_block(block: Block, names: Mapping[str, str]) -> Block:
         return block
     if block.kind == "tool_result" and not block.is_error and names.get(block.tool_use_id) in _READING_TOOLS:
         return block
-    if not _TRIGGER.search(block.text):
+    if not is_suspicious(block.text):
         return block
     # The input's texts are looked at as they are, too: in its JSON quotes are escaped and hide assignments.
     text, given = redact(block.text), _redact_value(block.tool_input) if block.tool_input else block.tool_input

@@ -222,13 +222,15 @@ class Plan(Entry):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentEntry(Entry):
-    """One subagent: what it was asked, how it ended, what it reported."""
+    """One subagent: what it was asked, how it ended, what it reported; `outcome` is the sentence of its report, or
+    else of its last message, that says most."""
 
     id: str = ""
     type: str = ""
     description: str = ""
     prompt: str = ""
     status: str = "unknown"
+    outcome: str = ""
     result: str = ""
     last_message: str = ""
     context_tokens: int = 0
