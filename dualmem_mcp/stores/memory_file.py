@@ -196,6 +196,8 @@ class MemoryFile:
         notices: list[str] = []
         for _ in range(_ATTEMPTS):
             record = _Record.read(descriptor)
+            if record is not None and record.owner != self._owner:
+                record = None  # another data home mirrors the same file: what it adds is added here, too
             found = _status(self.path)
             data = self._foreign(found, record)
             if data is not None:
@@ -229,7 +231,7 @@ class MemoryFile:
         if found is None:
             return version == 0
         self._size = found[0]
-        return record is not None and (record.owner, record.version) == (self._owner, version)
+        return record is not None and record.version == version
 
     def _foreign(self, found: _Status | None, record: _Record | None) -> bytes | None:
         """The file's bytes if others wrote them; None if we did, or if there is no file."""
@@ -249,8 +251,7 @@ class MemoryFile:
         except MalformedError as error:
             copy = keep_copy(self.path, data, self._clock)
             return [f"{self.path} could not be read ({error}); it is kept as {copy.name}"]
-        base = record.version if record and record.owner == self._owner else None
-        counts = self._graph.import_graph(content.graph, edited_since=base)
+        counts = self._graph.import_graph(content.graph, edited_since=record.version if record else None)
         report = _report(content, counts)
         notices = [f"{self.path}: {warning}" for warning in report.warnings]
         if counts.entities or counts.relations or counts.observations:
