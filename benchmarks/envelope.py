@@ -98,10 +98,8 @@ def main() -> None:
         ("4 KiB, AES-256-GCM", os.urandom(4096), Algorithm.AES_256_GCM, False),
     ):
         result = measure_envelope(data, algorithm=algorithm, compress=compress)
-        print(
-            f"{label:32} seal {result['seal_mb_per_s']:7.0f} MB/s   open {result['open_mb_per_s']:7.0f} MB/s   "
-            f"sealed/plain {result['sealed_per_plain']:.3f}"
-        )
+        sealing, opening, growth = result["seal_mb_per_s"], result["open_mb_per_s"], result["sealed_per_plain"]
+        print(f"{label:32} seal {sealing:7.0f} MB/s   open {opening:7.0f} MB/s   sealed/plain {growth:.3f}")
     for level in (1, 3, 6, 9, 12):
         chunks = [text[start : start + CHUNK_BYTES] for start in range(0, len(text), CHUNK_BYTES)]
         size = 0
@@ -112,9 +110,8 @@ def main() -> None:
 
         seconds = best_seconds(compress_all, repeats=2)
         marked = " (used)" if level == COMPRESSION_LEVEL else ""
-        print(
-            f"zstd level {level:2}{marked:7} {len(text) / 1e6 / seconds:7.0f} MB/s   {size / len(text):.3f} of the size"
-        )
+        speed = len(text) / 1e6 / seconds
+        print(f"zstd level {level:2}{marked:7} {speed:7.0f} MB/s   {size / len(text):.3f} of the size")
     for name, kdf in (("PBKDF2, 600,000 rounds", Pbkdf2()), ("Argon2id, 64 MiB", Argon2id())):
         seconds = best_seconds(lambda kdf=kdf: kdf.derive("a passphrase", bytes(32)), repeats=3)
         print(f"{name:32} {seconds * 1000:.0f} ms")

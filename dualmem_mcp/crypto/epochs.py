@@ -72,7 +72,9 @@ class Epochs:
         fetched = data is None
         if data is None:
             data = fetch_key(object_key, objects, missing="an epoch key is not in the vault")
-        opened = open_epoch_key(data, epoch=epoch, vault_id=self.vault_id, wrapping_key=self.wrapping_key)
+        opened = open_epoch_key(
+            data, epoch=epoch, vault_id=self.vault_id, key_id=self.key_id, wrapping_key=self.wrapping_key
+        )
         if fetched:
             self.cache.put(object_key, data)
             mark_uploaded(self.cache, object_key)

@@ -16,8 +16,8 @@ from dualmem_mcp.crypto.header import Header, newer, tampered
 from dualmem_mcp.crypto.kdf import KEY_BYTES
 from dualmem_mcp.crypto.keys import ConversationKey, DeviceKeys
 from dualmem_mcp.crypto.wraps import COMMITMENT_BYTES, WRAPPED_BYTES, Wrap, unwrap_for_device, wrap_for_device
-from dualmem_mcp.errors import NotFoundError
-from dualmem_mcp.model.ids import ConversationId, DeviceId, VaultId
+from dualmem_mcp.errors import NotFoundError, UsageError
+from dualmem_mcp.model.ids import ConversationId, DeviceId, VaultId, parse_conversation_id
 
 _SECTION = "key"
 
@@ -41,6 +41,17 @@ def device_object_key(device_id: DeviceId) -> str:
     return f"keys/d/{device_id}"
 
 
+def known_key(key_id: str, wrapping_key: bytes) -> Callable[[Header], bytes]:
+    """For `SealedReader.open`: that key if the header names it; raises NewerFormatError if it names another."""
+
+    def unwrap(header: Header) -> bytes:
+        if header.key_id != key_id:
+            raise newer("is sealed under a key unknown here", header.object_id.hex())
+        return wrapping_key
+
+    return unwrap
+
+
 def seal_epoch_key(
     epoch: EpochKey, *, vault_id: VaultId, device_id: DeviceId, key_id: str, wrapping_key: bytes
 ) -> bytes:
@@ -60,13 +71,13 @@ def seal_epoch_key(
     )
 
 
-def open_epoch_key(data: bytes, *, epoch: int, vault_id: VaultId, wrapping_key: bytes) -> EpochKey:
-    """The epoch key of that number. Raises TamperedError."""
+def open_epoch_key(data: bytes, *, epoch: int, vault_id: VaultId, key_id: str, wrapping_key: bytes) -> EpochKey:
+    """The epoch key of that number. Raises TamperedError, NewerFormatError if `key_id` is not what it names."""
     key = epoch_object_key(epoch)
     reader = SealedReader.open(
         bytes_reader(data),
         place_of=lambda header: Place(vault_id, ObjectKind.EPOCH, key, header.device_id),
-        unwrap=lambda _: wrapping_key,
+        unwrap=known_key(key_id, wrapping_key),
         subject=key,
     )
     fields = _content(reader)
@@ -116,7 +127,7 @@ def open_conversation_key(
         raise tampered("belongs in another place", object_key)
     return ConversationKey(
         key_id=key_id,
-        conversation_id=ConversationId(fields.text("conversation_id")),
+        conversation_id=_conversation_id(fields),
         epoch=reader.header.key_epoch,
         key=fields.binary("key", length=KEY_BYTES),
     )
@@ -165,6 +176,14 @@ def open_for_device(
 def _device_context(vault_id: VaultId, device_id: DeviceId, generation: int) -> bytes:
     ids = bytes.fromhex(vault_id) + bytes.fromhex(device_id)
     return b"dualmem/1/device/" + ids + struct.pack(">I", generation)
+
+
+def _conversation_id(fields: Fields) -> ConversationId:
+    try:
+        return parse_conversation_id(fields.text("conversation_id"))
+    except UsageError:
+        # Ids become names of files and objects; a hostile member of the vault may have written this one.
+        raise fields.unfit("has no fit field 'conversation_id'") from None
 
 
 def _content(reader: SealedReader) -> Fields:

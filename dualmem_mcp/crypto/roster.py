@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from dualmem_mcp.crypto.canonical import MAX_JSON_BYTES, Fields, canonical_json, time_text
 from dualmem_mcp.crypto.envelope import ObjectKind, Place, SealedReader, Section, bytes_reader, seal_object
 from dualmem_mcp.crypto.header import newer, tampered
+from dualmem_mcp.crypto.key_objects import known_key
 from dualmem_mcp.crypto.keys import DeviceKeys
 from dualmem_mcp.errors import ConflictError, NotFoundError, TamperedError
 from dualmem_mcp.model.ids import DeviceId, VaultId
@@ -122,6 +123,7 @@ class Roster:
                 "format": 1,
                 "vault_id": self.vault_id,
                 "n": number,
+                "previous": previous.hex(),
                 "action": "add",
                 "device_id": device_id,
                 "name": name,
@@ -146,7 +148,7 @@ class Roster:
             place_of=lambda header: Place(
                 self.vault_id, ObjectKind.ROSTER, key, header.device_id, number, previous
             ),
-            unwrap=lambda _: self.wrapping_key,
+            unwrap=known_key(self.key_id, self.wrapping_key),
             subject=key,
         )
         raw = _required(reader, "entry")
@@ -155,8 +157,10 @@ class Roster:
             # An entry that is not understood may be a revocation: going on without it would be worse.
             raise newer("is a roster entry unknown here", key)
         device_id = DeviceId(fields.binary("device_id", length=16).hex())
-        stated = (fields.text("vault_id"), fields.integer("n"), fields.text("by"), device_id)
-        if stated != (self.vault_id, number, device_id, reader.header.device_id):
+        stated = (fields.text("vault_id"), fields.integer("n"), fields.binary("previous", length=32))
+        if stated != (self.vault_id, number, previous) or {fields.text("by"), reader.header.device_id} != {
+            device_id
+        }:
             raise tampered("belongs in another place", key)
         ed25519 = fields.binary("ed25519", length=32)
         try:

@@ -17,6 +17,7 @@ from dualmem_mcp.crypto.kdf import KEY_BYTES, Kdf, KdfLimits, Pbkdf2, expand
 from dualmem_mcp.crypto.key_objects import (
     device_object_key,
     epoch_object_key,
+    known_key,
     open_conversation_key,
     open_for_device,
     seal_conversation_key,
@@ -34,7 +35,7 @@ from dualmem_mcp.crypto.vault_file import (
     unlock,
 )
 from dualmem_mcp.errors import ConflictError, DualmemError, LockedError, NotFoundError, UsageError
-from dualmem_mcp.model.ids import ConversationId, DeviceId, VaultId
+from dualmem_mcp.model.ids import ConversationId, DeviceId, VaultId, parse_conversation_id
 from dualmem_mcp.ports import BlobCache, Clock, ObjectStore, SystemClock
 
 __all__ = ["ConversationKey", "DeviceKeys", "Vault", "create_vault", "join_vault", "open_vault"]
@@ -134,9 +135,12 @@ class Vault:
         """A new key for a conversation, and `pending_objects` of it.
 
         Works offline. A conversation may have several keys, of several devices; each object names its own.
+        Raises UsageError if the id is none.
         """
         epoch = self.current_epoch()
-        key = ConversationKey(os.urandom(16).hex(), conversation_id, epoch, os.urandom(KEY_BYTES))
+        key = ConversationKey(
+            os.urandom(16).hex(), parse_conversation_id(conversation_id), epoch, os.urandom(KEY_BYTES)
+        )
         sealed = seal_conversation_key(
             key,
             created_at=self._clock.now(),
@@ -181,7 +185,9 @@ class Vault:
             data,
             key_id=key_id,
             vault_id=self.vault_id,
-            unwrap=lambda header: self._epochs.key(header.key_epoch, objects=objects).key,
+            unwrap=lambda header: known_key("epoch", self._epochs.key(header.key_epoch, objects=objects).key)(
+                header
+            ),
         )
         if fetched:
             self._cache.put(object_key, data)
@@ -192,16 +198,18 @@ class Vault:
     def refresh(self, objects: ObjectStore | None = None) -> None:
         """Bring roster and epoch keys up to date with the bucket, and check that it is this vault's still.
 
-        Three requests and one more for each new object. Raises TamperedError if vault.json or the roster
+        Four requests and one more for each new object. Raises TamperedError if vault.json or the roster
         were exchanged or set back, NotFoundError if there is no vault, StoreUnreachableError.
         """
         objects = objects or self._objects
         if objects is None:
             raise UsageError("there is no bucket to refresh from", operation="refresh vault")
         data = _read_vault_file(objects)
-        if data != self._file.encode():
+        # The cache before this object's own: another process of this device may have seen a newer one.
+        known = self._cache.get(VAULT_KEY) or self._file.encode()
+        if data != known:
             file = parse_vault_file(data)
-            check_successor(file, self._file, master_key=self._master_key, location=objects.location)
+            check_successor(file, parse_vault_file(known), master_key=self._master_key, location=objects.location)
             self._cache.put(VAULT_KEY, data)
             self._file = file
         self._roster.refresh(objects)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from dualmem_mcp.crypto.canonical import canonical_json
 from dualmem_mcp.crypto.envelope import ObjectKind, SealedReader, Section, bytes_reader, seal_object
 from dualmem_mcp.crypto.header import Header
-from dualmem_mcp.crypto.key_objects import epoch_object_key
-from dualmem_mcp.crypto.keys import DeviceKeys, load_device
+from dualmem_mcp.crypto.key_objects import epoch_object_key, seal_conversation_key
+from dualmem_mcp.crypto.keys import ConversationKey, DeviceKeys, load_device
 from dualmem_mcp.crypto.vault import Vault, create_vault, join_vault, open_vault
 from dualmem_mcp.errors import (
     ConflictError,
@@ -442,6 +442,41 @@ class TestConversationKeys:
         with pytest.raises(TamperedError):
             bench.join().conversation_key(first.key_id)
 
+    @pytest.mark.parametrize("conversation_id", ["../../x", "", "a/b", "x" * 129, ".hidden"])
+    def test_hostile_conversation_ids(self, bench, conversation_id):
+        vault, _ = bench.create()
+        with pytest.raises(UsageError):
+            vault.create_conversation_key(ConversationId(conversation_id))
+        key = ConversationKey("0a" * 16, ConversationId(conversation_id), vault.current_epoch(), bytes(32))
+        bench.objects.objects[key.object_key] = seal_conversation_key(
+            key,
+            created_at=bench.clock.now(),
+            vault_id=vault.vault_id,
+            device_id=vault.device_id,
+            epoch_key=vault.epoch_key(key.epoch),
+        )
+        with pytest.raises(TamperedError, match="conversation_id"):
+            vault.conversation_key(key.key_id)
+
+    def test_keys_of_a_later_generation_ask_to_update(self, bench):
+        vault, _ = bench.create()
+        epoch = 9 << 32
+        for name, kind, key_id in (
+            (epoch_object_key(epoch), ObjectKind.EPOCH, "master.2"),
+            ("keys/c/" + "0b" * 16, ObjectKind.KEY, "other"),
+        ):
+            bench.objects.objects[name] = seal_object(
+                [],
+                place=vault.place(kind, name),
+                key_id=key_id,
+                key_epoch=vault.current_epoch(),
+                wrapping_key=bytes(32),
+            )
+        with pytest.raises(NewerFormatError):
+            vault.refresh()
+        with pytest.raises(NewerFormatError):
+            vault.conversation_key("0b" * 16)
+
     def test_header_names_the_key(self, bench):
         vault, _ = bench.create()
         epoch = vault.current_epoch()
@@ -585,6 +620,7 @@ class TestLyingBuckets:
             "format": 1,
             "vault_id": vault.vault_id,
             "n": 2,
+            "previous": vault.devices()[0].object_hash.hex(),
             "action": "add",
             "device_id": "00" * 16,
             "name": "not me",
@@ -605,6 +641,7 @@ class TestLyingBuckets:
             ({"format": 2}, NewerFormatError),
             ({"by": "11" * 16}, TamperedError),
             ({"n": 3}, TamperedError),
+            ({"previous": "11" * 32}, TamperedError),
             ({"vault_id": "11" * 16}, TamperedError),
             ({"x25519": "11"}, TamperedError),
             ({"name": 5}, TamperedError),
@@ -620,6 +657,7 @@ class TestLyingBuckets:
             "format": 1,
             "vault_id": vault.vault_id,
             "n": 2,
+            "previous": vault.devices()[0].object_hash.hex(),
             "action": "add",
             "device_id": "00" * 16,
             "name": "new",
@@ -655,11 +693,13 @@ class TestLyingBuckets:
         vault, _ = bench.create()
         old = bench.objects.objects["vault.json"]
         bench.objects.objects["vault.json"] = rewritten(old, vault, revision=2)
+        other_process = reopen(vault._cache, bench, objects=bench.objects)
         vault.refresh()
         vault.refresh()
         bench.objects.objects["vault.json"] = old
-        with pytest.raises(TamperedError, match="older than"):
-            vault.refresh()
+        for process in (vault, other_process):
+            with pytest.raises(TamperedError, match="older than"):
+                process.refresh()
         bench.objects.objects["vault.json"] = rewritten(old, vault, revision=2, created_at="2020-01-01T00:00:00Z")
         with pytest.raises(TamperedError, match="older than"):
             vault.refresh()

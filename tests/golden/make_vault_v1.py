@@ -153,6 +153,7 @@ def roster() -> Iterator[tuple[str, bytes]]:
                 "format": 1,
                 "vault_id": vault_id.hex(),
                 "n": number,
+                "previous": previous.hex(),
                 "action": "add",
                 "device_id": device["device_id"].hex(),
                 "name": device["name"],
