@@ -17,8 +17,8 @@ def check_conditional_writes(store: ObjectStore) -> None:
     """
     key = f"probe/{secrets.token_hex(16)}"
     first, second, third = (secrets.token_bytes(32) for _ in range(3))
+    first_tag = store.put(key, first, if_absent=True)
     try:
-        first_tag = store.put(key, first, if_absent=True)
         if _writes(store, key, second, if_absent=True) or store.get(key) != first:
             raise _ignores(store, "If-None-Match")
         if not _writes(store, key, second, if_match=first_tag):

@@ -13,7 +13,6 @@ from botocore.exceptions import (
     EndpointConnectionError,
     HTTPClientError,
     IncompleteReadError,
-    InvalidConfigError,
     LoginError,
     NoCredentialsError,
     PartialCredentialsError,
@@ -66,7 +65,6 @@ _CREDENTIAL_ERRORS = (
     ProfileNotFound,
     SSOError,
     LoginError,
-    InvalidConfigError,
 )
 
 

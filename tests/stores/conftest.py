@@ -52,7 +52,7 @@ class S3Server:
 
     def client(self) -> S3Client:
         """A client for this server; one for all tests, since each takes 0.3 s to make."""
-        return _client(self)
+        return _client(self, self.endpoint)
 
     def make_bucket(self) -> str:
         """The name of a new bucket."""
@@ -62,9 +62,9 @@ class S3Server:
 
 
 @functools.cache
-def _client(server: S3Server) -> S3Client:
+def _client(server: S3Server, endpoint: str) -> S3Client:
     with pytest.MonkeyPatch.context() as patch:
-        server.set_environment(patch)
+        server.set_environment(patch, endpoint)
         client = connect_client()
         client.list_buckets()  # reads the credentials while they are set
     return client
@@ -95,14 +95,14 @@ class FaultyProxy:
     """A server in front of an S3 server that passes requests on, and does with some what it is told.
 
     `faults` are taken in order, one for each request of the method that they are for; `seen` lists the
-    requests that came, `passed_on` those that reached the server.
+    requests that came.
     """
 
-    def __init__(self, upstream: str) -> None:
-        self.upstream = urlsplit(upstream).netloc
+    def __init__(self, server: S3Server) -> None:
+        self.server = server
+        self.upstream = urlsplit(server.endpoint).netloc
         self.faults: list[tuple[str, Fault]] = []
         self.seen: list[tuple[str, str, Message]] = []
-        self.passed_on = 0
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
@@ -111,6 +111,14 @@ class FaultyProxy:
     @property
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def client(self) -> S3Client:
+        """A client that goes through this proxy; one for all tests."""
+        return _client(self.server, self.endpoint)
+
+    def forget(self) -> None:
+        self.faults.clear()
+        self.seen.clear()
 
     def will(self, method: str, *faults: Fault) -> None:
         """Do these, one for each of the next requests of that method."""
@@ -147,7 +155,6 @@ class Exchange(BaseHTTPRequestHandler):
         try:
             upstream.request(self.command, self.path, body, headers)
             answer = upstream.getresponse()
-            self.proxy.passed_on += 1
             return answer.status, dict(answer.getheaders()), answer.read()
         finally:
             upstream.close()
@@ -183,13 +190,26 @@ def _handler(proxy: FaultyProxy) -> type[Exchange]:
     return type("BoundExchange", (Exchange,), {"proxy": proxy})
 
 
+@pytest.fixture(scope="session")
+def proxies() -> Iterator[dict[S3Server, FaultyProxy]]:
+    """The proxies that were needed so far."""
+    proxies: dict[S3Server, FaultyProxy] = {}
+    yield proxies
+    for proxy in proxies.values():
+        proxy.close()
+
+
 @pytest.fixture
-def proxy(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
+def proxy(
+    s3_server: S3Server, proxies: dict[S3Server, FaultyProxy], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[FaultyProxy]:
     """A proxy in front of each S3 server; its address is the one in the environment."""
-    proxy = FaultyProxy(s3_server.endpoint)
+    proxy = proxies.get(s3_server) or proxies.setdefault(s3_server, FaultyProxy(s3_server))
+    proxy.client()
+    proxy.forget()
     s3_server.set_environment(monkeypatch, proxy.endpoint)
     yield proxy
-    proxy.close()
+    proxy.forget()
 
 
 S3_SERVERS = ["moto", pytest.param("radosgw", marks=pytest.mark.radosgw)]
