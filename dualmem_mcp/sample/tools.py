@@ -35,9 +35,9 @@ class Tools:
         return Call("Edit", given, text, detail)
 
     def append(self, path: str, addition: str) -> Call:
-        """`addition` after the last line of the file, two lines apart."""
-        last = self.workspace.files[path].rstrip("\n").rsplit("\n", 1)[-1]
-        return self.edit(path, f"{last}\n", f"{last}\n\n\n{addition}")
+        """`addition` after the end of the file, two lines apart."""
+        end = "\n".join(self.workspace.files[path].splitlines()[-4:]) + "\n"
+        return self.edit(path, end, f"{end}\n\n{addition}")
 
     def write(self, path: str, content: str) -> Call:
         """A new file."""

@@ -117,7 +117,8 @@ def agent_runs(
     for call_id, launch in launches.items():
         found = matched.get(call_id)
         if found is None and call_id in progress:
-            found = AgentFile(id=launch.agent_id, records=list(progress[call_id]))
+            messages = list(progress[call_id])
+            found = AgentFile(id=launch.agent_id or messages[0].agent_id or call_id, records=messages)
         if launch.visible or found is not None:
             pairs.append((launch, found))
     used = {id(file) for _, file in pairs if file is not None}

@@ -73,8 +73,6 @@ class Transcript:
     records: list[Record] = field(default_factory=list)
     agent_progress: dict[str, list[Record]] = field(default_factory=dict)
     """Messages of subagents that older clients wrote as progress of the launching call, by that call's id."""
-    agent_ids: dict[str, str] = field(default_factory=dict)
-    """Agent id by launching call, as far as progress records name it."""
     custom_title: str = ""
     ai_title: str = ""
     last_prompt: str = ""
@@ -337,7 +335,6 @@ def _take_agent_progress(transcript: Transcript, number: int, data: Mapping[str,
     kind = text_of(inner.get("type"))
     if not call or kind not in {"user", "assistant"}:
         return
-    if agent := text_of(progress.get("agentId")):
-        transcript.agent_ids[call] = agent
-    record = chained_record(number, kind, {"timestamp": data.get("timestamp"), **inner})
+    known = {"timestamp": data.get("timestamp"), "agentId": progress.get("agentId")}
+    record = chained_record(number, kind, {**known, **inner})
     transcript.agent_progress.setdefault(call, []).append(record)
