@@ -372,8 +372,8 @@ def connect_client() -> S3Client:
             read_timeout=_READ_TIMEOUT_SECONDS,
             max_pool_connections=_POOL_CONNECTIONS,
             retries={"total_max_attempts": 1},
-            # By default boto3 since 1.36 sends a CRC32 as a trailer of an aws-chunked body, which servers that
-            # came before it refuse or store as content. Content-MD5 is older than all of them.
+            # By default boto3 since 1.36 adds checksums that many servers other than AWS refuse; Content-MD5 is
+            # older than all of them. Source: https://github.com/boto/boto3/issues/4392
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         ),

@@ -48,6 +48,21 @@ def test_a_server_that_ignores_a_condition_is_refused(proxy: FaultyProxy, condit
 
 
 @pytest.mark.parametrize("s3_server", ["moto"], indirect=True)
+def test_a_server_that_makes_what_should_be_replaced_is_refused(proxy: FaultyProxy) -> None:
+    def as_told(exchange: Exchange, body: bytes) -> None:
+        exchange.reply(*exchange.ask(body))
+
+    def making(exchange: Exchange, body: bytes) -> None:
+        exchange.reply(*exchange.ask(body, "If-Match"))
+
+    proxy.will("PUT", as_told, as_told, as_told, as_told, making)
+    store = S3ObjectStore(proxy.server.make_bucket(), connect=proxy.client)
+    with pytest.raises(StoreRefusedError, match="If-Match on a missing object"):
+        check_conditional_writes(store)
+    assert list(store.list()) == []
+
+
+@pytest.mark.parametrize("s3_server", ["moto"], indirect=True)
 def test_a_server_that_does_not_know_a_condition_is_refused(proxy: FaultyProxy) -> None:
     def unknown(exchange: Exchange, body: bytes) -> None:
         exchange.reply(501, {}, b"<Error><Code>NotImplemented</Code></Error>")

@@ -397,6 +397,13 @@ def test_no_credentials(store: S3ObjectStore, monkeypatch: pytest.MonkeyPatch, b
         S3ObjectStore(bucket).get("k")
 
 
+def test_no_certificates(store: S3ObjectStore, monkeypatch: pytest.MonkeyPatch, bucket: str) -> None:
+    monkeypatch.setenv("AWS_CA_BUNDLE", " ")
+    with pytest.raises(StoreRefusedError, match="InvalidConfigError") as raised:
+        S3ObjectStore(bucket).get("k")
+    assert "AWS_CA_BUNDLE" in raised.value.hint
+
+
 def test_an_endpoint_that_is_no_url(store: S3ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "not a url")
     with pytest.raises(StoreRefusedError, match="address"):
