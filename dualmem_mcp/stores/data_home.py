@@ -87,7 +87,8 @@ class DataHome:
     @contextlib.contextmanager
     def setting_up(self) -> Iterator[None]:
         """Held while what exists once for each data home is made: of several new processes one makes it."""
-        with file_lock(self.root / ".setup.lock"):
+        # Longer than a keyring may ask the user for its password.
+        with file_lock(self.root / ".setup.lock", timeout_seconds=150):
             yield
 
 

@@ -14,7 +14,6 @@ from typing import Final
 
 from dualmem_mcp.errors import DiskFullError, StoreUnreachableError
 
-_LOCK_TIMEOUT_SECONDS: Final = 30.0
 _DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
 
 
@@ -55,21 +54,21 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def file_lock(path: Path) -> Iterator[int]:
+def file_lock(path: Path, *, timeout_seconds: float = 30.0) -> Iterator[int]:
     """Hold an exclusive lock on that file, made if it is not there; gives its descriptor, open for reading and
     writing.
 
     Holds between threads and processes of one machine, and ends with the process at the latest. Raises
-    StoreUnreachableError after 30 seconds.
+    StoreUnreachableError when the time is over.
     """
     with file_faults("lock", path):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
     try:
-        deadline = time.monotonic() + _LOCK_TIMEOUT_SECONDS
+        deadline = time.monotonic() + timeout_seconds
         while not _try_lock(descriptor):
             if time.monotonic() > deadline:
                 raise StoreUnreachableError(
-                    f"another process has held {path} for {_LOCK_TIMEOUT_SECONDS:.0f} seconds",
+                    f"another process has held {path} for {timeout_seconds:.0f} seconds",
                     operation="lock file",
                     subject=str(path),
                     hint="Wait for it to finish, or stop it if it hangs.",

@@ -53,11 +53,11 @@ class FileOutbox:
         if row is None:
             raise NotFoundError(f"no object {key} waits to be uploaded", operation="read outbox", subject=key)
         path = self._folder / row[0]
-        try:
-            with file_faults("read", path):
+        with file_faults("read", path):
+            try:
                 data = path.read_bytes()
-        except FileNotFoundError:
-            data = b""
+            except FileNotFoundError:
+                data = b""
         if hashlib.sha256(data).digest() != row[1]:
             if self._row(key) is None:
                 # Uploaded and removed by another process while it was being read here.

@@ -1,0 +1,39 @@
+"""Sealed packages kept on this device."""
+
+from pathlib import Path
+
+import pytest
+
+from dualmem_mcp.errors import UsageError
+from dualmem_mcp.model.ids import HandoffId
+from dualmem_mcp.stores.package_cache import FilePackageCache
+
+ID = HandoffId("ab" * 16)
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> FilePackageCache:
+    for name in ("made", "fetched"):
+        (tmp_path / name).mkdir()
+    return FilePackageCache(tmp_path / "made", tmp_path / "fetched")
+
+
+@pytest.mark.parametrize("made_here", [True, False])
+def test_ranges_of_a_package(cache: FilePackageCache, tmp_path: Path, made_here: bool) -> None:
+    assert cache.read(ID) is None
+    cache.write(ID, b"0123456789", made_here=made_here)
+    assert cache.read(ID) == b"0123456789"
+    assert cache.read(ID, start=8, length=5) == b"89"
+    assert cache.read(ID, start=20) == b""
+    assert (tmp_path / ("made" if made_here else "fetched") / f"{ID}.pkg").stat().st_mode & 0o777 == 0o600
+    cache.remove(ID)
+    cache.remove(ID)
+    assert cache.read(ID) is None
+
+
+@pytest.mark.parametrize("hostile", ["../../x", "", "AB" * 16, "ab" * 15, "ab" * 16 + "\n"])
+def test_other_ids_never_become_paths(cache: FilePackageCache, hostile: str) -> None:
+    with pytest.raises(UsageError):
+        cache.read(HandoffId(hostile))
+    with pytest.raises(UsageError):
+        cache.write(HandoffId(hostile), b"x", made_here=True)
