@@ -25,7 +25,7 @@ def check_conditional_writes(store: ObjectStore) -> None:
             raise _refused(store, "refuses a write over the very version that it holds")
         if _writes(store, key, third, if_match=first_tag) or store.get(key) != second:
             raise _ignores(store, "If-Match")
-        # MinIO wrote here until September 2025. Source: https://github.com/minio/minio/issues/21526
+        # MinIO once wrote here. Source: https://github.com/minio/minio/issues/21526
         store.delete(key)
         if _writes(store, key, third, if_match=first_tag):
             raise _ignores(store, "If-Match on a missing object")
