@@ -19,8 +19,8 @@ import logging
 import os
 import queue
 import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _READ_BYTES = 1 << 16
+_READ_AHEAD = 4  # messages
 _LAST_WRITE_SECONDS = 5.0
 
 # The answer to these requests is a stream that lasts as long as the connection: nobody waits for its end.
@@ -84,30 +85,30 @@ async def wire_streams(
     written = anyio.Event()
 
     async def read() -> None:
-        async with incoming_send:
-            async for message in _read_in_thread(wire.incoming):
+        async with incoming_send, aclosing(_read_in_thread(wire.incoming)) as messages:
+            async for message in messages:
                 unanswered.received(message)
                 await incoming_send.send(SessionMessage(message))
             await unanswered.none_left()
 
     async def write() -> None:
         writer = _WriterThread(wire.outgoing)
-        async with outgoing_receive:
-            async for item in outgoing_receive:
-                if not await writer.write(item.message):
-                    tasks.cancel_scope.cancel()  # nobody reads any more
-                    return
-                unanswered.sent(item.message)
+        async for item in outgoing_receive:
+            if not await writer.write(item.message):
+                tasks.cancel_scope.cancel()  # nobody reads any more
+                return
+            unanswered.sent(item.message)
         written.set()
 
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(read)
-        tasks.start_soon(write)
-        yield incoming, outgoing
-        await outgoing.aclose()
-        with anyio.move_on_after(_LAST_WRITE_SECONDS):
-            await written.wait()
-        tasks.cancel_scope.cancel()
+    with incoming_send, incoming, outgoing, outgoing_receive:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(read)
+            tasks.start_soon(write)
+            yield incoming, outgoing
+            outgoing.close()
+            with anyio.move_on_after(_LAST_WRITE_SECONDS):
+                await written.wait()
+            tasks.cancel_scope.cancel()
 
 
 class _Unanswered:
@@ -141,23 +142,23 @@ class _Unanswered:
             await self._emptied.wait()
 
 
-async def _read_in_thread(descriptor: int) -> AsyncIterator[JSONRPCMessage]:
+async def _read_in_thread(descriptor: int) -> AsyncGenerator[JSONRPCMessage]:
     """Messages as they arrive, read and parsed in a daemon thread that a stopping process leaves behind."""
     loop = asyncio.get_running_loop()
-    arrived: asyncio.Queue[JSONRPCMessage | None] = asyncio.Queue(maxsize=1)
-
-    def hand_over(message: JSONRPCMessage | None) -> None:
-        asyncio.run_coroutine_threadsafe(arrived.put(message), loop).result()
+    arrived: asyncio.Queue[JSONRPCMessage | None] = asyncio.Queue()
+    room = threading.Semaphore(_READ_AHEAD)
 
     def run() -> None:
-        with suppress(RuntimeError, asyncio.CancelledError):  # the loop has stopped meanwhile
+        with suppress(RuntimeError):  # the loop has stopped meanwhile
             for line in _lines(descriptor):
                 if (message := parse(line)) is not None:
-                    hand_over(message)
-            hand_over(None)
+                    room.acquire()
+                    loop.call_soon_threadsafe(arrived.put_nowait, message)
+            loop.call_soon_threadsafe(arrived.put_nowait, None)
 
     threading.Thread(target=run, name="mcp-input", daemon=True).start()
     while (message := await arrived.get()) is not None:
+        room.release()
         yield message
 
 
