@@ -12,7 +12,7 @@ import hmac
 import os
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import zstandard
 from cryptography.exceptions import InvalidTag
@@ -85,7 +85,7 @@ class Section:
     """One named part of an object, sealed on its own. `compress=False` for what does not get smaller."""
 
     name: str
-    data: bytes
+    data: bytes = field(repr=False)
     algorithm: Algorithm = Algorithm.AES_256_GCM
     compress: bool = True
 

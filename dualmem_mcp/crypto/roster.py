@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from cryptography.exceptions import InvalidSignature
@@ -42,7 +42,7 @@ class Roster:
     """The roster of one vault, as this device's cache holds it; `wrapping_key` is the master key's."""
 
     vault_id: VaultId
-    wrapping_key: bytes
+    wrapping_key: bytes = field(repr=False)
     key_id: str
     cache: BlobCache
 

@@ -10,7 +10,6 @@ import os
 import re
 from collections.abc import Callable
 
-from dualmem_mcp.crypto.canonical import MAX_JSON_BYTES
 from dualmem_mcp.crypto.epochs import Epochs, fetch_key, is_uploaded, mark_uploaded
 from dualmem_mcp.crypto.header import Header, ObjectKind, Place, newer, tampered
 from dualmem_mcp.crypto.kdf import KEY_BYTES, Kdf, KdfLimits, Pbkdf2, expand
@@ -32,6 +31,7 @@ from dualmem_mcp.crypto.vault_file import (
     check_successor,
     make_vault_file,
     parse_vault_file,
+    read_vault_file,
     unlock,
 )
 from dualmem_mcp.errors import ConflictError, DualmemError, LockedError, NotFoundError, UsageError
@@ -204,7 +204,7 @@ class Vault:
         objects = objects or self._objects
         if objects is None:
             raise UsageError("there is no bucket to refresh from", operation="refresh vault")
-        data = _read_vault_file(objects)
+        data = read_vault_file(objects)
         # The cache before this object's own: another process of this device may have seen a newer one.
         known = self._cache.get(VAULT_KEY) or self._file.encode()
         if data != known:
@@ -316,7 +316,7 @@ def join_vault(
     LockedError if the secret is wrong or mistyped, TamperedError, ConflictError if the data home belongs to
     another vault or is a copy of another device's, StoreUnreachableError.
     """
-    file = parse_vault_file(_read_vault_file(objects))
+    file = parse_vault_file(read_vault_file(objects))
     kept = cache.get(VAULT_KEY)
     if kept is not None and parse_vault_file(kept).vault_id != file.vault_id:
         raise _joined_already("join vault")
@@ -383,18 +383,6 @@ def open_vault(
         objects=objects,
         clock=clock or SystemClock(),
     )
-
-
-def _read_vault_file(objects: ObjectStore) -> bytes:
-    try:
-        return objects.get(VAULT_KEY, length=MAX_JSON_BYTES + 1)
-    except NotFoundError:
-        raise NotFoundError(
-            "there is no vault in this bucket",
-            operation="open vault",
-            subject=objects.location,
-            hint="Check DUALMEM_BUCKET, or make a vault with `dualmem init`.",
-        ) from None
 
 
 def _joined_already(operation: str) -> ConflictError:

@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from dualmem_mcp.crypto.canonical import Fields, canonical_json, time_text
+from dualmem_mcp.crypto.canonical import MAX_JSON_BYTES, Fields, canonical_json, time_text
 from dualmem_mcp.crypto.header import newer
 from dualmem_mcp.crypto.kdf import SALT_BYTES, Kdf, KdfLimits, expand, extract_and_expand, kdf_from_json
 from dualmem_mcp.crypto.recovery import is_recovery_key, parse_recovery_key
 from dualmem_mcp.crypto.wraps import COMMITMENT_BYTES, WRAPPED_BYTES, Wrap, unwrap_key, wrap_key
-from dualmem_mcp.errors import LockedError, TamperedError
+from dualmem_mcp.errors import LockedError, NotFoundError, TamperedError
 from dualmem_mcp.model.ids import VaultId
+from dualmem_mcp.ports import ObjectStore
 
 VAULT_KEY = "vault.json"
 MAX_GENERATION = 1 << 20
@@ -88,6 +89,19 @@ def make_vault_file(
     values["mac"] = _mac(values, master_key).hex()
     values["checksum"] = _checksum(values)
     return parse_vault_file(canonical_json(values))
+
+
+def read_vault_file(objects: ObjectStore) -> bytes:
+    """The bytes of the bucket's vault.json, not checked. Raises NotFoundError, and what the bucket raises."""
+    try:
+        return objects.get(VAULT_KEY, length=MAX_JSON_BYTES + 1)
+    except NotFoundError:
+        raise NotFoundError(
+            "there is no vault in this bucket",
+            operation="open vault",
+            subject=objects.location,
+            hint="Check DUALMEM_BUCKET, or make a vault with `dualmem init`.",
+        ) from None
 
 
 def parse_vault_file(data: bytes) -> VaultFile:
