@@ -161,7 +161,7 @@ class _Page:
         self._view = view
         self._budget = budget
         self._frame = frame(view, budget, tag)
-        self._room = budget - len(self._frame.head) - len(self._frame.closing) - footer_room(budget)
+        self._room = budget - len(self._frame.head) - len(self._frame.closing) - footer_room(view, budget)
         self._titles = _TERSE_TITLES if view.detail.terse else _TITLES
         self._kept: list[Line] = []
         self._places: set[tuple[str, tuple[int, ...]]] = set()
@@ -241,4 +241,4 @@ class _Page:
             parts.extend(line.text + "\n" for line in chosen)
         body = "".join(parts)
         room = self._budget - len(body) - len(self._frame.closing)
-        return clean(body + footer(self._view.digest, cuts, room) + self._frame.closing)
+        return clean(body + footer(self._view, cuts, room) + self._frame.closing)

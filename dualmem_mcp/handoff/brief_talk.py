@@ -105,7 +105,7 @@ def _request(view: View, index: int, request: Request) -> Line:
     if request.repeats:
         text += f"\n  (said {request.repeats + 1} times)" if "\n" in shown else f" (×{request.repeats + 1})"
     if request.context and (not detail.terse or len(request.text) <= 12):
-        text += f"\n  ↳ asked: {cut(request.context, 80 if detail.bare else 120 if detail.terse else 240)}"
+        text += f"\n  ↳ asked: {cut(request.context, 64 if detail.bare else 120 if detail.terse else 240)}"
     return Line("requests", (index, 0), text, (("requests", index),), shown == request.text)
 
 
@@ -148,8 +148,8 @@ def shorten_request(text: str, limit: int) -> str:
         return cut(text, limit)
     rest_mark = f" […{len(text):,} characters in all]"
     room = limit - len(rest_mark)
-    said = _before_paste(text)
-    head = cut(text[:said] if said >= 12 else text, room * 2 // 3).rstrip("…").rstrip()
+    said = min(max(_before_paste(text), 100), room * 2 // 3)
+    head = cut(text, said).rstrip("…").rstrip()
     kept, left = "", room - len(head)
     for sentence in sentences(text[len(head) :]):
         line = one_line(sentence)
@@ -162,8 +162,8 @@ def shorten_request(text: str, limit: int) -> str:
         ):
             kept += f" … {line}"
             left -= len(line) + 3
-    if not kept and said > len(head):
-        head = cut(text[:said], room).rstrip("…").rstrip()
+    if not kept:
+        head = cut(text, room).rstrip("…").rstrip()
     return head + kept + rest_mark
 
 
@@ -279,11 +279,12 @@ def compaction(view: View) -> list[Line]:
         compaction_parts(quote.text),
         key=lambda part: next((at for at, word in enumerate(_WORTH) if word in part[0].lower()), 99),
     )
+    time = f" (as of {quote.timestamp:%Y-%m-%d %H:%M})" if quote.timestamp else ""
     return [
         Line(
             "compaction_summary",
             (rank,),
-            f"- {view.mark(quote.uuid)} {title}: {cut(text, limit)}",
+            f"- {view.mark(quote.uuid)} {title}{'' if rank else time}: {cut(text, limit)}",
             (("compaction_summary", rank),),
             whole=False,
         )

@@ -32,15 +32,12 @@ LEVELS: tuple[Detail, ...] = (
     Detail(request=800, reply=1_600, outcome=300),
     Detail(request=500, reply=1_200, outcome=240),
     Detail(request=320, reply=900, outcome=200),
-    Detail(request=220, reply=700, outcome=160),
-    Detail(request=220, reply=600, outcome=160, terse=True),
-    Detail(request=160, reply=500, outcome=120, terse=True),
-    Detail(request=120, reply=400, outcome=90, terse=True),
-    Detail(request=90, reply=300, outcome=60, terse=True),
-    Detail(request=72, reply=240, outcome=0, terse=True, bare=True),
-    Detail(request=56, reply=180, outcome=0, terse=True, bare=True),
-    Detail(request=44, reply=120, outcome=0, terse=True, bare=True),
-    Detail(request=36, reply=90, outcome=0, terse=True, bare=True),
+    Detail(request=240, reply=700, outcome=160),
+    Detail(request=240, reply=600, outcome=160, terse=True),
+    Detail(request=180, reply=500, outcome=120, terse=True),
+    Detail(request=140, reply=400, outcome=90, terse=True),
+    Detail(request=110, reply=300, outcome=60, terse=True),
+    *(Detail(request=size, reply=size * 3, outcome=0, terse=True, bare=True) for size in range(100, 28, -4)),
 )
 
 

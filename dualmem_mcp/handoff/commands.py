@@ -81,7 +81,7 @@ def is_looking(command: str) -> bool:
 def telling_lines(output: str, limit: int) -> str:
     """The lines of an output that say what went wrong, in order, within `limit` characters; else its end."""
     lines = [line.strip() for line in clean(_EXIT_CODE.sub("", _TOOL_ERROR.sub("", output[:60_000]))).split("\n")]
-    lines = [line for line in lines if line]
+    lines = [cut(line, 1_000) for line in lines if line]
     telling = [line for line in lines if _TELLING.search(line) and not _NOISE.match(line)]
     if not telling:
         return cut_middle("\n".join(lines[-4:]), limit)

@@ -27,6 +27,8 @@ _TERM = re.compile(r"[\w./-]{2,}")
 _DEPENDENT = re.compile(
     r"(?:this|that|it|its|they|these|those|but|and|or|so|also|then|both|which|he|she|same)\b", re.IGNORECASE
 )
+# A choice put before the user: what was chosen shows in the answer.
+_OPTION = re.compile(r"(?:option\s+[A-H\d]\b|[A-H][.):]\s)", re.IGNORECASE)
 _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 
 
@@ -76,11 +78,9 @@ def _candidates(turns: Sequence[Turn]) -> list[_Candidate]:
         weight *= 0.5 if position in challenged else 1.0
         for sentence in sentences(clean(turn.text)):
             line = one_line(sentence)
-            if not _SHORTEST <= len(line) <= _LONGEST or line.rstrip("*_)\"' ").endswith(
-                ("?", "？", "؟", ":", "：")
-            ):
+            if not _SHORTEST <= len(line) <= _LONGEST or _leads_on(line):
                 continue
-            if line in seen or is_process(line):
+            if line in seen or is_process(line) or _OPTION.match(line):
                 continue
             seen.add(line)
             cues, facts = finding_weight(line), fact_count(line)
@@ -100,6 +100,11 @@ def _candidates(turns: Sequence[Turn]) -> list[_Candidate]:
                 )
             )
     return found
+
+
+def _leads_on(line: str) -> bool:
+    """Whether a sentence asks, or announces what stands after it."""
+    return line.rstrip("*_)\"' ").endswith(("?", "？", "؟", ":", "："))
 
 
 def _exchange_ends(turns: Sequence[Turn]) -> tuple[frozenset[int], frozenset[int]]:
@@ -146,9 +151,9 @@ def _diverse(pool: Sequence[_Candidate], count: int) -> list[_Candidate]:
 def lead_of(text: str) -> str:
     """The sentence of a reply that says most of what came of it: the weightiest, its first ones preferred."""
     best, best_score = "", 0.0
-    for index, sentence in enumerate(sentences(clean(text))):
-        line = one_line(sentence)
-        if len(line) < 8 or is_process(line) or line.rstrip("*_)\"' ").endswith(("?", "？", "؟", ":", "：")):
+    for index, sentence in enumerate(sentences(clean(text))[:400]):
+        line = cut(one_line(sentence), _LONGEST * 2)
+        if len(line) < 8 or is_process(line) or _OPTION.match(line) or _leads_on(line):
             continue
         place = 2.0 if index == 0 else 1.0 if index < 3 else 0.0
         score = min(1.0, len(line) / 50) * (1.0 + finding_weight(line) + min(fact_count(line), 4) / 2 + place)

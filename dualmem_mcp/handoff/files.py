@@ -74,6 +74,7 @@ def shell_changes(command: str) -> list[tuple[str, str]]:
 
     Only what stands in the command in so many words; scratch and device paths are left out.
     """
+    command = command[:20_000]
     if not any(word in command for word in (">", "sed", "perl", "rm", "mv", "tee")):
         return []
     found = [("shell", match["path"]) for match in _HEREDOC_OR_REDIRECT.finditer(command)]

@@ -52,6 +52,7 @@ _BODY = re.compile(
     r"[\"'](?P<text>(?:[^\"\\]|\\.)*)[\"'])",
     re.DOTALL,
 )
+_COMMAND_LIMIT = 20_000
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 _CHANGING_VERB = re.compile(
     r"(?:^|_|-)(?:create|update|add|delete|remove|edit|set|send|post|reply|comment|close|merge|move|assign|"
@@ -172,7 +173,7 @@ def _named_result(result: str) -> str:
 
 
 def _forge_actions(call: ToolCall) -> list[ExternalAction]:
-    command = call.argument("command")
+    command = call.argument("command")[:_COMMAND_LIMIT]
     if "gh " not in command and "glab " not in command:
         return []
     body = _BODY.search(command)

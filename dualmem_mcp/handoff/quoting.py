@@ -22,7 +22,7 @@ _NEEDS_CLEANING = re.compile(f"\\x1b|\\r|{_INVISIBLE.pattern}")
 _SPACES = re.compile(r"\s+")
 _BLANK_LINES = re.compile(r"\n(?:[ \t]*\n){2,}")
 _FENCES = re.compile(r"`{3,}")
-_LINK = re.compile(r"\[([^\]\n]+)\]\((?:[^()\s]|\([^()\s]*\))+\)")
+_LINK = re.compile(r"\[([^\[\]\n]{1,300})\]\((?:[^()\s]|\([^()\s]{0,200}\)){1,2000}\)")
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
 
 

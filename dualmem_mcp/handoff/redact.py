@@ -21,8 +21,8 @@ from dualmem_mcp.model.conversation import AgentRun, Block, Session, Turn
 _PLAIN_TRIGGERS = (
     "key", "pass", "pwd", "secret", "token", "credential", "contrase", "bearer", "authorization", "softlayer",
     "cloudant", "@", "a3t", "abia", "acca", "akia", "asia", "akc", "ghp_", "gho_", "ghu_", "ghs_", "ghr_",
-    "github_pat_", "glpat-", "gldt-", "glft-", "glsoat-", "glrt-", "xox", "hooks.slack", "sk-", "sk_live", "rk_live",
-    "eyj", "npm_", "pypi-", "sg.", "sq0csp", "-us", "aiza", "hf_",
+    "github_pat_", "glpat-", "gldt-", "glft-", "glsoat-", "glrt-", "xox", "hooks.slack", "sk-", "sk_live",
+    "rk_live", "eyj", "npm_", "pypi-", "sg.", "sq0csp", "-us", "aiza", "hf_",
 )  # fmt: skip
 _RARE_TRIGGER = (
     r"\bAP[\dA-F][A-Za-z0-9]{8}|\b\d{8,10}:[\w-]{35}|\b[MNO][\w-]{23,25}\.[\w-]{6}\.|(?:AC|SK)[a-z0-9]{30}"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from dualmem_mcp.handoff.cues import is_constraint, sentences, without_code_blocks
-from dualmem_mcp.handoff.quoting import clean, cut, one_line, without_link_targets
+from dualmem_mcp.handoff.quoting import clean, cut, cut_middle, one_line, without_link_targets
 from dualmem_mcp.handoff.tool_calls import ToolCall
 from dualmem_mcp.model.conversation import Turn
 from dualmem_mcp.model.digest import Decision, Request
@@ -93,6 +93,9 @@ _CLIENT_COMMANDS = frozenset(
 )
 _COMMAND_LINE = re.compile(r"/([a-z][\w:-]*)\s*\Z")
 
+_REQUEST_LIMIT = 50_000
+"""Characters of a request that a digest keeps; of a longer one the beginning and the end. The thread has it all."""
+
 _SHORT_REPLY = 60
 """A request of at most so many characters may be an answer, which needs its question to be understood."""
 
@@ -108,6 +111,7 @@ def said_by_user(turn: Turn) -> str:
     if turn.role != "user" or turn.is_meta or turn.is_compact_summary:
         return ""
     text = clean("\n\n".join(block.text for block in turn.blocks if block.kind == "text"))
+    text = cut_middle(text, _REQUEST_LIMIT)
     if not text:
         has_image = any(block.kind == "image" for block in turn.blocks)
         return "[image]" if has_image and not any(turn.blocks_of("tool_result")) else ""
