@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -183,21 +184,18 @@ def _tag(text: str, name: str) -> str:
 def _match(launches: Mapping[str, _Launch], files: Sequence[AgentFile]) -> dict[str, AgentFile]:
     """Which agent's messages belong to which call: by the call's id, the agent's id, then by the same prompt."""
     matched: dict[str, AgentFile] = {}
-    free = list(files)
     by_agent = {launch.agent_id: call for call, launch in launches.items() if launch.agent_id}
+    by_prompt: dict[str, deque[AgentFile]] = defaultdict(deque)
     for file in files:
         call = file.tool_use_id if file.tool_use_id in launches else by_agent.get(file.id, "")
         if call and call not in matched:
             matched[call] = file
-            free.remove(file)
+        else:
+            by_prompt[_prompt(file.records).strip()].append(file)
     for call, launch in launches.items():
         prompt = text_of(launch.call.tool_input.get("prompt")).strip()
-        if call in matched or not prompt:
-            continue
-        same = next((file for file in free if _prompt(file.records).strip() == prompt), None)
-        if same is not None:
-            matched[call] = same
-            free.remove(same)
+        if call not in matched and prompt and by_prompt[prompt]:
+            matched[call] = by_prompt[prompt].popleft()
     return matched
 
 

@@ -22,7 +22,10 @@ from dualmem_mcp.transcripts.session import assemble_session, transcript_warning
 from dualmem_mcp.transcripts.slug import MAX_SLUG, project_slug
 
 _HEAD_BYTES: Final = 2**18
+_TAIL_BYTES: Final = 2**14
 _TIMESTAMP: Final = re.compile(rb'"timestamp"\s*:\s*"([0-9T:.Z+-]{10,35})"')
+# A message of the user's that is this command, not one that quotes it.
+_CLEAR: Final = re.compile(rb'"content"\s*:\s*"\s*<command-name>/clear</command-name>')
 _MESSAGE: Final = re.compile(rb'"type"\s*:\s*"(?:user|assistant)"')
 
 
@@ -87,11 +90,11 @@ class ClaudeCode:
             return None
         if current is None:
             return None
-        # Another window may be at work in the same folder, so being newer is not enough: the successor
-        # begins with the command that cleared this session, after this session's last record.
-        later = [entry for entry in _entries(current.path.parent) if entry.mtime >= current.mtime]
-        successors = [entry for entry in later if entry != current and _follows(entry, current)]
-        return max(successors, key=lambda entry: entry.mtime, default=current)
+        seen = {current.path}
+        while successors := [entry for entry in _successors(current) if entry.path not in seen]:
+            current = successors[0]
+            seen.add(current.path)
+        return current
 
     def _with_id(self, conversation_id: ConversationId, project_dir: str | None) -> SessionEntry | None:
         preferred = self._project_folders(project_dir) if project_dir else []
@@ -142,14 +145,34 @@ def _head(path: Path) -> bytes:
         return b""
 
 
-def _follows(entry: SessionEntry, current: SessionEntry) -> bool:
-    """Whether a session began with /clear after the last write to `current`."""
-    head = _head(entry.path)
-    first = _TIMESTAMP.search(head)
-    began = time_of(first.group(1).decode("ascii")) if first else None
-    if began is None or b"<command-name>/clear</command-name>" not in head:
-        return False
-    return began >= current.mtime - timedelta(seconds=5)
+def _tail(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+            return file.read(_TAIL_BYTES)
+    except OSError:
+        return b""
+
+
+def _successors(current: SessionEntry) -> list[SessionEntry]:
+    """Sessions that the user cleared `current` for, the first one first.
+
+    Being newer is not enough, another window may be at work in the same folder: a successor begins after the
+    last record of `current`, and the clearing is on record at the end of the one or the start of the other.
+    """
+    cleared = _CLEAR.search(_tail(current.path)) is not None
+    begun: list[tuple[datetime, SessionEntry]] = []
+    for entry in _entries(current.path.parent):
+        if entry.path == current.path or entry.mtime < current.mtime:
+            continue
+        head = _head(entry.path)
+        first = _TIMESTAMP.search(head)
+        began = time_of(first.group(1).decode("ascii")) if first else None
+        if began is None or began < current.mtime - timedelta(seconds=5):
+            continue
+        if cleared or _CLEAR.search(head):
+            begun.append((began, entry))
+    return [entry for _, entry in sorted(begun, key=lambda pair: (pair[0], str(pair[1].path)))]
 
 
 def session_files(path: Path) -> tuple[SessionFile, ...]:

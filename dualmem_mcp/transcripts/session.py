@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from dualmem_mcp.errors import UsageError
 from dualmem_mcp.model.conversation import Session, SessionFile, Turn
@@ -14,7 +15,9 @@ from dualmem_mcp.transcripts.records import Transcript
 from dualmem_mcp.transcripts.slug import project_slug
 from dualmem_mcp.transcripts.thread import build_thread
 
-MAX_TITLE = 200
+MAX_TITLE: Final = 200
+MAX_QUEUED: Final = 1_000
+"""Queued prompts looked at, the newest: each is searched for in all that was said."""
 
 
 def assemble_session(
@@ -141,7 +144,7 @@ def _queued_prompts(transcript: Transcript) -> tuple[str, ...]:
     whole = set(said)
     everything = "\n".join(said)
     waiting: dict[str, None] = {}
-    for prompt in transcript.enqueued:
+    for prompt in transcript.enqueued[-MAX_QUEUED:]:
         text = " ".join(prompt.split())
         command = text.split(" ")[0]
         if (

@@ -98,6 +98,25 @@ def test_a_current_session_that_was_cleared_is_followed(claude):
     assert claude.find(current_id=ONE, project_dir="/home/a") == after
 
 
+def test_a_session_that_ends_with_the_clearing_is_followed(claude):
+    put(claude, "-home-a", ONE, at=1, text=CLEAR)
+    after = put(claude, "-home-a", TWO, at=5)
+    assert claude.find(current_id=ONE) == after
+
+
+def test_clearing_after_clearing_is_followed_to_the_end(claude):
+    put(claude, "-home-a", ONE, at=1)
+    put(claude, "-home-a", TWO, at=5, text=CLEAR)
+    last = put(claude, "-home-a", ONE.replace("1", "3"), at=9, text=CLEAR)
+    assert claude.find(current_id=ONE) == last
+
+
+def test_a_message_that_quotes_the_command_is_no_clearing(claude):
+    mine = put(claude, "-home-a", ONE, at=1)
+    put(claude, "-home-a", TWO, at=5, text=b"what does " + CLEAR + b" mean?")
+    assert claude.find(current_id=ONE) == mine
+
+
 def test_a_clearing_before_the_last_record_was_another_window(claude):
     mine = put(claude, "-home-a", ONE, at=5)
     other = put(claude, "-home-a", TWO, at=2, text=CLEAR)
