@@ -81,6 +81,18 @@ def test_an_epoch_seen_in_the_bucket_is_not_uploaded_again(bench):
     assert [name for name, _ in vault.pending_objects(key)] == [key.object_key]
 
 
+def test_an_epoch_begun_by_another_device_is_not_uploaded_again(bench):
+    desk, _ = bench.create()
+    phone = bench.join()
+    bench.clock.advance(EPOCH_LIFETIME.total_seconds())
+    for name, data in desk.create_conversation_key(CONVERSATION)[1]:
+        bench.objects.put(name, data)
+    phone.refresh()
+    key, objects = phone.create_conversation_key(CONVERSATION)
+    assert key.epoch == desk.current_epoch()
+    assert [name for name, _ in objects] == [key.object_key]
+
+
 def test_a_clock_set_back_begins_none(bench):
     vault, _ = bench.create()
     first = vault.current_epoch()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import struct
 
 import pytest
@@ -18,6 +19,13 @@ ENTRY = SectionEntry("digest", Algorithm.AES_256_GCM, True, 9000, 300, 4112, 129
 def test_round_trip_with_offsets_from_the_sizes():
     entries = [ENTRY, SectionEntry("b", Algorithm.CHACHA20_POLY1305, False, 5, 5, 4112, 1296 + 4112, bytes(32))]
     assert decode_index(encode_index(entries) + bytes(100), start=1296, subject="x") == entries
+
+
+def test_the_most_entries_and_one_more():
+    entries = [dataclasses.replace(ENTRY, name=f"{number:04x}") for number in range(4097)]
+    assert len(decode_index(encode_index(entries[:4096]), start=0, subject="x")) == 4096
+    with pytest.raises(TamperedError, match="number of sections"):
+        decode_index(encode_index(entries), start=0, subject="x")
 
 
 @given(st.binary(max_size=400))

@@ -78,6 +78,12 @@ def test_every_swap_of_groups_is_found(key, one, other):
         parse_recovery_key("DMR1-" + "-".join(groups))
 
 
+def test_the_check_over_the_whole_key():
+    """A last group of another key: its own check holds, the bits of SHA-256 behind the key do not."""
+    with pytest.raises(LockedError, match=r"is mistyped$"):
+        parse_recovery_key(EXAMPLE[:-5] + format_recovery_key(bytes(31) + b"\x1e")[-5:])
+
+
 @pytest.mark.parametrize("length", [0, 1, 5, 64, 66, 5000])
 def test_a_wrong_length_is_named(length):
     with pytest.raises(LockedError, match=f"has {length} characters"):
