@@ -324,7 +324,7 @@ def serve(transport: str) -> None:  # noqa: ARG001  (one transport so far, named
     """Run the MCP server (the same as `dualmem-mcp`)."""
     from dualmem_mcp.server import serve as server  # noqa: PLC0415  (the SDK takes a second to import)
 
-    server.main()
+    server.main(click.get_current_context().find_root().obj["home"])
 
 
 def _show_facts(facts: dict[str, Any], as_json: bool) -> None:

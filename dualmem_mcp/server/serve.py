@@ -7,6 +7,8 @@ import logging
 import signal
 import sys
 import traceback
+from functools import partial
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING
 
@@ -21,16 +23,16 @@ _log = logging.getLogger(__name__)
 _STOPPING_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-def main() -> None:
+def main(home: Path | None = None) -> None:
     """Serve until the client closes the input or a signal comes; what was answered is stored by then.
 
-    The process ends with status 0 after the end of the input, and by the signal after a signal.
+    `home` is the data home where it is not the one that the environment names. The process ends with status 0 after the end of the input, and by the signal after a signal.
     """
     # First of all: nothing that is printed from here on, by whatever library, may reach the client.
     wire = claim_standard_streams()
     _log_to_stderr()
     try:
-        stopped_by = _serve(wire)
+        stopped_by = _serve(wire, home)
     except DualmemError as error:
         _log.error("%s", error)
         sys.exit(error.exit_code)
@@ -39,7 +41,7 @@ def main() -> None:
         signal.raise_signal(stopped_by)
 
 
-def _serve(wire: Wire) -> signal.Signals | None:
+def _serve(wire: Wire, home: Path | None) -> signal.Signals | None:
     """Serve to the end; returns the signal that ended it, if one did."""
     # Imported here: nearly all of the time until `initialize` is answered goes by in these.
     import anyio  # noqa: PLC0415
@@ -47,7 +49,7 @@ def _serve(wire: Wire) -> signal.Signals | None:
     from dualmem_mcp.server.lazy_app import LazyApp  # noqa: PLC0415
     from dualmem_mcp.server.protocol import build_server  # noqa: PLC0415
 
-    app = LazyApp(_open_app)
+    app = LazyApp(partial(_open_app, home))
     stopped_by: list[signal.Signals] = []
 
     async def serve() -> None:
@@ -72,11 +74,11 @@ def _serve(wire: Wire) -> signal.Signals | None:
     return stopped_by[0] if stopped_by else None
 
 
-def _open_app() -> App:
+def _open_app(home: Path | None) -> App:
     from dualmem_mcp.app import open_app  # noqa: PLC0415
     from dualmem_mcp.settings import load_settings  # noqa: PLC0415
 
-    return open_app(load_settings())
+    return open_app(load_settings(home))
 
 
 class _WordlessFormatter(logging.Formatter):
