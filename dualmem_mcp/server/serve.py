@@ -26,7 +26,8 @@ _STOPPING_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 def main(home: Path | None = None) -> None:
     """Serve until the client closes the input or a signal comes; what was answered is stored by then.
 
-    `home` is the data home where it is not the one that the environment names. The process ends with status 0 after the end of the input, and by the signal after a signal.
+    `home` is the data home where it is not the one that the environment names. The process ends with
+    status 0 after the end of the input, and by the signal after a signal.
     """
     # First of all: nothing that is printed from here on, by whatever library, may reach the client.
     wire = claim_standard_streams()
