@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from dualmem_mcp.model.handoff import ConversationSummary
 from dualmem_mcp.server.javascript_json import stringify
 from dualmem_mcp.server.memory_tools import GRAPH_URI, graph_json
 
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
 # Source: what Claude's connectors accept of one result, about 150,000 characters.
 MAX_CHARACTERS = 120_000
 
-_CONVERSATION_URI = re.compile(r"dualmem://conversation/([^/]+)/([^/]+)")
+_PAGE_LENGTH = 100
+
+_CONVERSATION_URI = re.compile(r"dualmem://conversation/([^/]+)/(.+)")
 
 # As the reference memory server lists it.
 GRAPH_ENTRY = {
@@ -51,18 +54,21 @@ def brief_uri(conversation_id: str) -> str:
 
 
 def list_resources(app: App, cursor: str) -> tuple[list[dict[str, Any]], str]:
-    """One page of `resources/list` and the next cursor: the graph first, then the briefs, newest first."""
-    page = app.list_conversations(cursor=cursor)
-    entries = [_brief_entry(item) for item in page["conversations"] if item["handoff_id"]]
-    return (entries if cursor else [GRAPH_ENTRY, *entries]), page["next_cursor"]
+    """One page of `resources/list` and the next cursor: the graph first, then the briefs, newest first.
+
+    What this device knows of, without a look into the bucket: clients ask for the list whenever they connect.
+    """
+    known, next_cursor = app.catalogue.conversations(limit=_PAGE_LENGTH, cursor=cursor)
+    briefs = [_brief_entry(conversation) for conversation in known if conversation.handoff_id]
+    return (briefs if cursor else [GRAPH_ENTRY, *briefs]), next_cursor
 
 
-def _brief_entry(conversation: dict[str, Any]) -> dict[str, Any]:
+def _brief_entry(conversation: ConversationSummary) -> dict[str, Any]:
     return {
-        "uri": brief_uri(conversation["conversation_id"]),
-        "name": f"brief-{conversation['conversation_id']}",
-        "title": conversation["title"] or conversation["conversation_id"],
-        "description": f"Brief of the conversation handed over from {conversation['device_name']}",
+        "uri": brief_uri(conversation.conversation_id),
+        "name": f"brief-{conversation.conversation_id}",
+        "title": conversation.title or conversation.conversation_id,
+        "description": f"Brief of the conversation handed over from {conversation.device_name}",
         "mimeType": "text/markdown",
     }
 
