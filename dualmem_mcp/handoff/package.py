@@ -15,7 +15,7 @@ from dualmem_mcp.errors import DualmemError, StoreUnreachableError
 from dualmem_mcp.handoff.agent_states import agents_to_json
 from dualmem_mcp.handoff.brief import build_brief, natural_budget
 from dualmem_mcp.handoff.channel import Channel, manifest_key, package_key
-from dualmem_mcp.handoff.delivery import deliver
+from dualmem_mcp.handoff.delivery import Delivery, deliver
 from dualmem_mcp.handoff.manifest import CarriedFile, PackageManifest, manifest_to_json, record_to_json
 from dualmem_mcp.handoff.reconstruct import OpenedPackage, open_package
 from dualmem_mcp.handoff.steps import Steps
@@ -64,7 +64,8 @@ def hand_over(
     """Seal the content, queue it durably, deliver it if the bucket can be reached, and report.
 
     `queued` in the report is true when the bucket could not be reached: nothing is lost, and the next
-    handoff delivers it. Raises DiskFullError when this device cannot even queue it.
+    handoff delivers it. Raises DiskFullError when this device cannot even queue it; TamperedError or
+    NotFoundError, with everything queued, when the bucket is not the vault's as it was.
     """
     session = content.session
     brief = build_brief(content.digest, token_budget=natural_budget(content.digest))
@@ -87,7 +88,7 @@ def hand_over(
 
     progress(4, 5, "uploading")
     with steps.step("upload") as facts:
-        delivery = deliver(channel.outbox, channel.objects, on_delivered=channel.vault.mark_uploaded)
+        delivery = _upload(channel)
         facts["bytes"] = delivery.uploaded_bytes
         facts["ok"] = not delivery.waiting
         facts["cost_usd"] = request_cost_usd(channel.objects.location, writes=delivery.uploaded)
@@ -123,6 +124,15 @@ def hand_over(
         "warnings": warnings,
     }
     return HandoffResult(sealed.record, report)
+
+
+def _upload(channel: Channel) -> Delivery:
+    """Deliver what waits, once the bucket has proved to be the vault's as this device knows it."""
+    try:
+        channel.vault.refresh(channel.objects)
+    except StoreUnreachableError as error:
+        return Delivery(0, 0, len(channel.outbox.pending()), error.message)
+    return deliver(channel.outbox, channel.objects, on_delivered=channel.vault.mark_uploaded)
 
 
 @dataclass(frozen=True, slots=True)

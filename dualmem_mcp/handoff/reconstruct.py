@@ -37,11 +37,13 @@ def refresh_catalogue(channel: Channel, conversation_id: ConversationId | None =
     """Record the handoffs that other devices put into the bucket since the last look.
 
     A bucket that cannot be reached, and single records that do not open, are warnings: what is known on
-    this device stays usable.
+    this device stays usable. Raises TamperedError if the bucket was exchanged or set back, NotFoundError if
+    the vault is gone from it.
     """
     known = channel.catalogue.manifest_keys()
     prefix = manifest_prefix(channel.vault, conversation_id)
     try:
+        channel.vault.refresh(channel.objects)
         unseen = [info.key for info in channel.objects.list(prefix) if info.key not in known]
     except StoreUnreachableError as error:
         return Refresh(0, (f"the bucket cannot be reached ({error.message}); showing what this device has",))

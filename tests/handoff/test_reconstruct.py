@@ -181,6 +181,33 @@ def test_a_package_of_another_vault_is_tampering(handed_over, tmp_path, clock, t
     assert caught.value.exit_code == 5
 
 
+def test_a_bucket_that_was_set_back_is_told_and_gets_nothing(handed_over, talk) -> None:
+    world, _, _ = handed_over
+    desktop = world.open("desktop")
+    desktop.list_conversations()  # has seen that the phone joined
+    (world.bucket / "roster" / f"{2:020d}").unlink()
+    before = sorted(world.bucket.rglob("*"))
+    with pytest.raises(TamperedError):
+        desktop.resume_conversation()
+    world.clock.advance(60)
+    with pytest.raises(TamperedError) as caught:
+        desktop.prepare_handoff()
+    assert caught.value.hint
+    assert sorted(world.bucket.rglob("*")) == before
+    assert desktop.outbox.pending()
+
+
+def test_a_bucket_that_was_emptied_is_told(handed_over) -> None:
+    world, _, phone = handed_over
+    phone.resume_conversation()
+    for path in world.bucket.iterdir():
+        if not path.name.startswith("."):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(NotFoundError) as caught:
+        phone.resume_conversation()
+    assert caught.value.hint
+
+
 def test_a_record_that_does_not_open_is_passed_over_and_told(handed_over, talk) -> None:
     world, _, phone = handed_over
     world.write_session(talk(8), OTHER_ID)
