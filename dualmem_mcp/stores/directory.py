@@ -51,8 +51,9 @@ class DirectoryObjectStore:
     not mounted, is never made anew: operations raise StoreUnreachableError until it is back.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, lock_timeout_seconds: float = 30.0) -> None:
         self._root = root
+        self._lock_timeout_seconds = lock_timeout_seconds
         self._own = root / ".dualmem"
         self._marker = self._own / "store"
 
@@ -281,7 +282,7 @@ class DirectoryObjectStore:
 
     def _lock(self) -> AbstractContextManager[int]:
         """Hold the folder's lock, against other threads and other processes of this machine."""
-        return file_lock(self._own / "lock")
+        return file_lock(self._own / "lock", timeout_seconds=self._lock_timeout_seconds)
 
     def _remove_abandoned(self) -> None:
         """Remove what processes left that died while writing; a day is longer than any write takes."""
