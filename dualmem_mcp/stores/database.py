@@ -108,8 +108,7 @@ class Database:
     """The encrypted database of one data home, for use from any thread, beside any other processes.
 
     Readers see one state of the database and never wait for writers; writers take turns, and wait up to
-    30 seconds for those of other processes. A transaction of the same thread must not be opened inside
-    another one's write: it would wait for itself.
+    30 seconds for those of other processes. A thread opens no write inside its own write.
     """
 
     def __init__(self, path: Path, key: bytes) -> None:
@@ -117,6 +116,7 @@ class Database:
         self.path = path
         self._key = key
         self._writing = threading.Lock()
+        self._writer = 0
         self._idle: list[Connection] = []
         self._idle_lock = threading.Lock()
         self._closed = False
@@ -163,14 +163,20 @@ class Database:
     @contextlib.contextmanager
     def write(self) -> Iterator[Connection]:
         """A transaction that alone may write; committed at the end, rolled back if an exception passes."""
-        # Threads of this process queue here, which is fair and instant; SQLite's own wait polls.
+        if self._writer == threading.get_ident():
+            raise RuntimeError("a write inside a write of the same thread would wait for itself")
+        # Threads of this process queue here, which is fair and instant; between processes it takes polling.
         with (
             self._writing,
             self._faults("write database"),
             self._borrowed() as connection,
             self._transaction(connection, _begin_immediate),
         ):
-            yield connection
+            self._writer = threading.get_ident()
+            try:
+                yield connection
+            finally:
+                self._writer = 0
 
     def damaged_pages(self) -> list[str]:
         """What an authentication of every page finds wrong, one sentence each; empty if all is well."""
@@ -203,6 +209,14 @@ class Database:
         try:
             connection.execute("PRAGMA cipher_log_level = NONE")  # else SQLCipher writes to stderr
             connection.execute(f"PRAGMA key = \"x'{self._key_and_salt()}'\"")
+            if connection.execute("PRAGMA cipher_version").fetchone() is None:
+                # Plain SQLite ignores the key, and would write everything in clear.
+                raise StoreRefusedError(
+                    "this installation of sqlcipher3 cannot encrypt",
+                    operation="open database",
+                    subject=str(self.path),
+                    hint="Install sqlcipher3 from its wheels: `pip install --force-reinstall sqlcipher3`.",
+                )
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
             _use_write_ahead_log(connection)
             connection.execute("PRAGMA synchronous = FULL")

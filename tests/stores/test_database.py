@@ -85,6 +85,22 @@ def test_an_older_sqlite_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch)
     assert not path.exists()
 
 
+def test_a_driver_that_cannot_encrypt_is_refused_before_anything_is_written(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dbapi2, "connect", sqlite3.connect)
+    with pytest.raises(StoreRefusedError, match="cannot encrypt"):
+        Database.open(path, KEY)
+    assert path.stat().st_size == 0
+
+
+def test_a_write_inside_a_write_is_a_fault_of_the_program(database: Database) -> None:
+    with database.write(), pytest.raises(RuntimeError, match="wait for itself"):
+        put(database, "a", b"1")
+    put(database, "b", b"1")
+    assert keys(database) == ["b"]
+
+
 def test_policy(database: Database) -> None:
     with database.read() as connection:
         pragmas = {
