@@ -60,11 +60,8 @@ def git(view: View) -> list[Line]:
         )
     if now.status and not detail.terse:
         parts.append(f"git status: {now.status}")
-    return (
-        [Line("resumption", (4,), f"**Git** {view.mark(now.uuid)}: {'; '.join(parts)}", (("git", 0),))]
-        if parts
-        else []
-    )
+    head = f"**Git** {view.mark(now.uuid)}".rstrip()
+    return [Line("resumption", (4,), f"{head}: {'; '.join(parts)}", (("git", 0),))] if parts else []
 
 
 def steps(view: View) -> list[Line]:

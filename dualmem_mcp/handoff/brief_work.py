@@ -7,7 +7,7 @@ from itertools import groupby
 
 from dualmem_mcp.handoff.brief_view import Line, View
 from dualmem_mcp.handoff.quoting import cut, fence, one_line, relative_path
-from dualmem_mcp.model.digest import AgentEntry, Command, ErrorEntry, FileEntry, TaskEntry, TestResult
+from dualmem_mcp.model.digest import AgentEntry, Command, ErrorEntry, FileEntry, SuiteResult, TaskEntry
 
 
 def open_tasks(view: View) -> list[Line]:
@@ -121,7 +121,7 @@ def other_tests(view: View) -> list[Line]:
     return [_test(view, index, one) for index, one in enumerate(view.digest.tests)]
 
 
-def _test(view: View, index: int, test: TestResult) -> Line:
+def _test(view: View, index: int, test: SuiteResult) -> Line:
     terse = view.detail.terse
     counted = ((test.passed, "passed"), (test.failed, "failed"), (test.skipped, "skipped"))
     counts = ", ".join(f"{count} {name}" for count, name in counted if count is not None)

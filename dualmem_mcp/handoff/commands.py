@@ -9,7 +9,7 @@ from dualmem_mcp.handoff.files import Change, changed_between
 from dualmem_mcp.handoff.quoting import clean, cut, cut_middle, one_line
 from dualmem_mcp.handoff.test_results import is_test_command, read_counts
 from dualmem_mcp.handoff.tool_calls import ToolCall
-from dualmem_mcp.model.digest import Command, TestResult
+from dualmem_mcp.model.digest import Command, SuiteResult
 
 SHELL_TOOLS = frozenset({"Bash", "PowerShell", "Shell"})
 _EXIT_CODE = re.compile(r"\A(?:Error: )?Exit code (\d+)\s*")
@@ -127,9 +127,9 @@ def _end_of(output: str) -> str:
     return cut_middle("\n".join(lines[-4:]), _OUTPUT_LIMIT)
 
 
-def extract_tests(calls: Sequence[ToolCall], changes: Sequence[Change]) -> tuple[TestResult, ...]:
+def extract_tests(calls: Sequence[ToolCall], changes: Sequence[Change]) -> tuple[SuiteResult, ...]:
     """The last result of every distinct test command, the latest first, each with the edits made since."""
-    latest: dict[str, TestResult] = {}
+    latest: dict[str, SuiteResult] = {}
     for call in calls:
         command = call.argument("command")
         if call.name not in SHELL_TOOLS or call.result is None or not command or not is_test_command(command):
@@ -141,7 +141,7 @@ def extract_tests(calls: Sequence[ToolCall], changes: Sequence[Change]) -> tuple
         if status == "ok" and counts.failed:  # a pipe into tail or grep hides the exit code
             status = "failed"
         latest.pop(one_line(command), None)
-        latest[one_line(command)] = TestResult(
+        latest[one_line(command)] = SuiteResult(
             command=clean(command),
             status=status,
             passed=counts.passed,

@@ -107,7 +107,9 @@ _FACT = re.compile(
     r"\b[A-Z]{2,}-\d+|#\d+|\b\d[\d.,:%]*\w*|\b[0-9a-f]{7,40}\b|\*\*[^*\n]+\*\*"
 )
 
-_SENTENCE_END = re.compile(r"(?<=[.!?])[*_)\"'”’]*\s+(?=[\W\dA-ZА-ЯÀ-Þ\u0590-\u06ff\u0900-\u097f])|(?<=[。！？])")
+_SENTENCE_END = re.compile(
+    r"(?<=[.!?])[*_)\"'”’]*\s+(?=[\W\dA-ZА-ЯÀ-Þ\u0590-\u06ff\u0900-\u097f\u3040-\u9fff\uac00-\ud7af])|(?<=[。！？])"
+)
 _CODE_BLOCK = re.compile(r"^[ \t]*(`{3,}|~{3,}).*?(?:^[ \t]*\1[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
 _LIST_MARK = re.compile(r"^\s*(?:[-*+•]|\d{1,2}[.)]|#{1,6}|>)\s+")
 _TABLE_RULE = re.compile(r"^[\s|:+-]+$")

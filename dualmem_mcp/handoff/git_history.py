@@ -22,12 +22,12 @@ _COMMIT_LINE = re.compile(
 )
 _COMMITTING = re.compile(r"\bgit\b[^\n]*\b(?:commit|merge|cherry-pick|revert|rebase|am|pull)\b|\bgt\b|\bjj\b")
 _PUSHED = re.compile(
-    r"^\s+(?:[0-9a-f]{7,40}\.\.\.?[0-9a-f]{7,40}|\*\s+\[new (?:branch|"
+    r"^\s*(?:[0-9a-f]{7,40}\.\.\.?[0-9a-f]{7,40}|\*\s+\[new (?:branch|"
     r"tag)\])\s+(?P<from>\S+)\s+->\s+(?P<to>\S+)(?P<rest>.*)$",
     re.MULTILINE,
 )
 _PUSH_FAILED = re.compile(
-    r"^\s+! \[(?:remote )?rejected\]\s+(?P<from>\S+)\s+->\s+(?P<to>\S+)(?P<rest>.*)$", re.MULTILINE
+    r"^\s*! \[(?:remote )?rejected\]\s+(?P<from>\S+)\s+->\s+(?P<to>\S+)(?P<rest>.*)$", re.MULTILINE
 )
 _PULL_REQUEST_URL = re.compile(
     r"https?://[\w.-]+/(?P<repository>[\w.-]+/[\w.-]+)/(?:pull|-/merge_requests|"

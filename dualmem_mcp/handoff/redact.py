@@ -70,11 +70,11 @@ _FURTHER: tuple[tuple[str, re.Pattern[str]], ...] = (
     ),
 )
 
+# Values that stand for a secret: a word of this kind, with nothing but words after it.
 _PLACEHOLDER = re.compile(
-    r"(?:your|my|the|some|example|sample|test|dummy|fake|change|replace|insert|placeholder|redacted|none|null|"
-    r"true|false|string|number|object|"
-    r"undefined|required|optional|password|passwd|secret|token|value|hidden|process\.env|os\.environ|env|"
-    r"config|settings|self|this|x{3,}|\*{3,}|\.{3,})",
+    r"(?:(?:your|example|sample|dummy|fake|change|replace|insert|placeholder|redacted|hidden|undefined|required|optional|"
+    r"process\.env|os\.environ|env|config|settings|self|this)(?:[-_.\s]?[A-Za-z]+)*|"
+    r"none|null|true|false|string|number|object|boolean|password|passwd|secret|token|value|test|my[-_]\w+|x{3,}|\*{3,}|\.{3,})",
     re.IGNORECASE,
 )
 _PATH_LIKE = re.compile(r"(?:\.{0,2}/)?[\w.@-]+(?:/[\w.@-]+)+|[\w-]+\.[a-z]{1,5}(?::\d+)?")
@@ -253,11 +253,7 @@ def _is_likely(secret: str, detectors: _Detectors) -> bool:
     kinds = sum((any(map(str.islower, secret)), any(map(str.isupper, secret)), any(map(str.isdigit, secret))))
     if len(secret) < 8 or kinds < 2 or not any(map(str.isdigit, secret)):
         return False
-    if (
-        _PLACEHOLDER.match(secret)
-        or _PATH_LIKE.fullmatch(secret)
-        or ("." in secret[1:-1] and _WORDLIKE.search(secret))
-    ):
+    if _PLACEHOLDER.fullmatch(secret) or _is_path(secret) or ("." in secret[1:-1] and _WORDLIKE.search(secret)):
         return False
     return not detectors.is_noise(secret)
 
@@ -266,9 +262,17 @@ def _is_likely_quoted(secret: str, detectors: _Detectors) -> bool:
     """Whether a quoted value after a telling name is a secret rather than a placeholder, a sentence or code."""
     if len(secret) < 6 or secret.count(" ") > 1 or any(char in secret for char in "(){}<>\\\n"):
         return False
-    if _PLACEHOLDER.match(secret) or _PATH_LIKE.fullmatch(secret):
+    if _PLACEHOLDER.fullmatch(secret) or _is_path(secret):
         return False
     return not detectors.is_noise(secret)
+
+
+def _is_path(secret: str) -> bool:
+    """Whether a value reads as a path or file name; a key may hold slashes, but mixes letters and digits too."""
+    if not _PATH_LIKE.fullmatch(secret):
+        return False
+    mixed = all(any(map(kind, secret)) for kind in (str.islower, str.isupper, str.isdigit))
+    return secret.startswith(("/", ".", "~")) or "." in secret or not mixed
 
 
 def _is_random(secret: str) -> bool:

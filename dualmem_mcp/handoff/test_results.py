@@ -5,34 +5,36 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-_TEST_COMMAND = re.compile(
-    r"(?:^|[\s;&|(])(?:"
-    r"go\s+test|gotestsum|(?:python[\d.]*\s+-m\s+)?(?:pytest|py\.test|unittest|nose2|nosetests)|tox\b|nox\b|"
-    r"(?:npm|pnpm|yarn|bun)\s+(?:run\s+|exec\s+)?(?:test|t\b|vitest|jest|e2e)[\w:-]*|(?:npx\s+|pnpx\s+|"
-    r"bunx\s+)?(?:jest|vitest|mocha|ava|tap|"
-    r"playwright\s+test|cypress\s+run)\b|node\s+--test|deno\s+test|cargo\s+(?:nextest\s+run|nextest|test)|"
-    r"(?:make|just|task|mise(?:\s+run)?|rake|"
-    r"ninja|bazel|buck2?|meson|dagger)\s+[\w:./ -]*\b(?:test|tests|check|spec)[\w:-]*|(?:mvn|\./mvnw|gradle|"
-    r"\./gradlew)\s+[\w: -]*(?:test|verify|check)\w*|"
-    r"dotnet\s+test|swift\s+test|xcodebuild\s+[^|;&]*\btest\b|(?:bundle\s+exec\s+)?(?:rspec|minitest)|"
-    r"rails\s+test|mix\s+test|"
-    r"(?:vendor/bin/)?phpunit|php\s+artisan\s+test|(?:vendor/bin/)?pest\b|ctest|sbt\s+\"?test|lein\s+test|"
-    r"stack\s+test|cabal\s+test|zig\s+(?:build\s+)?test|"
-    r"dart\s+test|flutter\s+test|bats\b|busted\b|elm-test|(?:\./)?(?:scripts?|bin)/(?:run[-_])?tests?\b"
-    r")(?=[\s;&|)\"']|$)"
+# What may stand before the runner: variables, wrappers, environments.
+_BEFORE = (
+    r"(?:\w+=\S*\s+|time\s+|sudo\s+|env\s+|exec\s+|nice\s+|timeout\s+\S+\s+|xvfb-run\s+(?:-\S+\s+)*|bundle\s+exec\s+|"
+    r"(?:npx|pnpx|bunx|pnpm\s+(?:exec|dlx)|yarn(?:\s+(?:exec|dlx))?|bun\s+x)\s+(?:-\S+\s+)*|"
+    r"(?:uv|poetry|pdm|hatch|rye|pipenv|pixi)\s+run\s+(?:-\S+\s+)*|python[\d.]*\s+-m\s+|coverage\s+run\s+-m\s+|"
+    r"docker(?:[ -]compose)?\s+(?:run|exec)\s+(?:-\S+\s+)*\S+\s+)*"
 )
+_RUNNERS = (
+    r"go\s+test|gotestsum|pytest|py\.test|unittest|nose2|nosetests|tox|nox|"
+    r"(?:npm|pnpm|yarn|bun)\s+(?:run\s+|exec\s+)?(?:test|t|vitest|jest|e2e)[\w:-]*|"
+    r"jest|vitest|mocha|ava|tap|playwright\s+test|cypress\s+run|node\s+--test|deno\s+test|"
+    r"cargo\s+(?:nextest\s+run|nextest|test)|"
+    r"(?:make|just|task|mise(?:\s+run)?|rake|ninja|bazel|buck2?|meson|dagger)\s+[\w:./ -]*"
+    r"\b(?:tests?|check|spec)[\w:-]*|"
+    r"(?:mvn|\./mvnw|gradle|\./gradlew)\s+[\w: -]*(?:test|verify|check)\w*|"
+    r"dotnet\s+test|swift\s+test|xcodebuild\s+[^|;&]*\btest|rspec|minitest|(?:bin/)?rails\s+test|mix\s+test|"
+    r"(?:\./)?(?:vendor/bin/)?(?:phpunit|pest)|php\s+artisan\s+test|ctest|sbt\s+\"?test|lein\s+test|stack\s+test|"
+    r"cabal\s+test|zig\s+(?:build\s+)?test|dart\s+test|flutter\s+test|bats|busted|elm-test|"
+    r"(?:\./)?(?:scripts?|bin)/(?:run[-_])?tests?"
+)
+_TEST_COMMAND = re.compile(rf"[\s(]*(?:\$\()?{_BEFORE}(?:{_RUNNERS})(?=[\s;&|)\"']|$)")
 _QUOTED = re.compile(
     r"<<-?\s*['\"]?(\w+)['\"]?.*?^\s*\1\s*$|(?:-m|--message|--body|--title|-b)\s+(?:\"(?:[^\"\\]|\\.)*\"|'[^']*')",
     re.DOTALL | re.MULTILINE,
 )
-_LOOKING = re.compile(r"^\s*(?:grep|rg|cat|ls|find|head|tail|sed|awk|echo|which|type|git\s+(?!.*&&))\b")
-
-
 _GO_PACKAGE = re.compile(r"^(ok|FAIL)\s+(\S+/\S+|\S+\s+\d[\d.]*s)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
-class TestCounts:
+class SuiteCounts:
     """Counts of a test run, None where the output does not state them, and the lines that state them."""
 
     passed: int | None = None
@@ -43,10 +45,8 @@ class TestCounts:
 
 def is_test_command(command: str) -> bool:
     """Whether a shell command runs tests, in any of the common ecosystems; reading test files is none."""
-    if len(command) > 4000:
-        command = command[:4000]
-    bare = _QUOTED.sub(" ", command)
-    return any(_TEST_COMMAND.search(part) and not _LOOKING.match(part) for part in re.split(r"&&|\|\||[;\n]", bare))
+    bare = _QUOTED.sub(" ", command[:4_000])
+    return any(_TEST_COMMAND.match(part) for part in re.split(r"&&|[|;\n]", bare))
 
 
 # Lines by which runners state results. Source: the output of pytest, unittest, jest, vitest, mocha, node --test,
@@ -58,7 +58,8 @@ _SUMMARY = re.compile(
     r"\b\d+ (?:examples?|tests?), \d+ failures?|"
     r"\d+ runs?, \d+ assertions|Tests run: |OK \(\d+ tests?|(?:Passed|Failed)!\s+-|\d+% tests passed|"
     r"# (?:pass|fail) \d+|ℹ (?:pass|fail) \d+|DONE \d+ tests|"
-    r"BUILD (?:SUCCESS|FAIL)|Executed \d+ tests?|\b\d+ (?:passed|failed)\b|FAILED \(|--- FAIL:|FAIL\s|"
+    r"BUILD (?:SUCCESS|FAIL)|Executed \d+ tests?|\b\d+ (?:passed|failed)\b|(?:FAILED|OK) \(|(?:FAILED|ERROR) \S+::|"
+    r"--- FAIL:|FAIL\s|^test \S+ \.\.\. FAILED|\s[✕✗×●] |"
     r"ok\s{2,}\S|panic: )[^\n]*$",
     re.MULTILINE,
 )
@@ -79,42 +80,42 @@ def _last(pattern: str, text: str) -> tuple[int, ...] | None:
     return tuple(int(one or 0) for one in groups)
 
 
-def _read_maven(text: str) -> TestCounts | None:
+def _read_maven(text: str) -> SuiteCounts | None:
     totals = _last(r"Tests run: (\d+), Failures: (\d+)(?:, Errors: (\d+))?(?:, Skipped: (\d+))?", text)
     if totals is None:
         return None
     run, failures, errors, skipped = totals
-    return TestCounts(run - failures - errors - skipped, failures + errors, skipped)
+    return SuiteCounts(run - failures - errors - skipped, failures + errors, skipped)
 
 
-def _read_dotnet(text: str) -> TestCounts | None:
+def _read_dotnet(text: str) -> SuiteCounts | None:
     failed, passed, skipped = (_total(rf"{word}:\s+(\d+)", text) for word in ("Failed", "Passed", "Skipped"))
-    return None if passed is None else TestCounts(passed, failed or 0, skipped)
+    return None if passed is None else SuiteCounts(passed, failed or 0, skipped)
 
 
-def _read_examples(text: str) -> TestCounts | None:
+def _read_examples(text: str) -> SuiteCounts | None:
     totals = _last(r"(\d+) (?:examples?|tests?), (\d+) failures?", text) or _last(
         r"(\d+) runs?, \d+ assertions, (\d+) failures", text
     )
-    return None if totals is None else TestCounts(totals[0] - totals[1], totals[1])
+    return None if totals is None else SuiteCounts(totals[0] - totals[1], totals[1])
 
 
-def _read_unittest(text: str) -> TestCounts | None:
+def _read_unittest(text: str) -> SuiteCounts | None:
     run = _last(r"Ran (\d+) tests? in", text)
     if run is None:
         return None
     failed = _total(r"(?:failures|errors)=(\d+)", text) or 0
     skipped = _total(r"skipped=(\d+)", text)
-    return TestCounts(run[0] - failed - (skipped or 0), failed, skipped)
+    return SuiteCounts(run[0] - failed - (skipped or 0), failed, skipped)
 
 
-def _read_node(text: str) -> TestCounts | None:
+def _read_node(text: str) -> SuiteCounts | None:
     passed = _last(r"^\s*(?:#|ℹ) pass (\d+)", text)
     failed = _last(r"^\s*(?:#|ℹ) fail (\d+)", text)
-    return None if passed is None else TestCounts(passed[0], failed[0] if failed else 0)
+    return None if passed is None else SuiteCounts(passed[0], failed[0] if failed else 0)
 
 
-def _read_words(text: str) -> TestCounts | None:
+def _read_words(text: str) -> SuiteCounts | None:
     """`N passed, M failed` as pytest, jest, vitest, mocha and cargo put it; suites and files are not tests."""
     lines = [line for line in text.split("\n") if not re.match(r"\s*Test (?:Files|Suites)", line)]
     framed = [line for line in lines if "==" in line]
@@ -125,22 +126,22 @@ def _read_words(text: str) -> TestCounts | None:
     errors = _total(r"(\d+) errors?\b", text)
     if passed is None and failed is None and errors is None:
         return None
-    return TestCounts(
+    return SuiteCounts(
         passed or 0, (failed or 0) + (errors or 0), _total(r"(\d+) (?:skipped|pending|ignored)\b", text)
     )
 
 
-def _read_go(text: str) -> TestCounts | None:
+def _read_go(text: str) -> SuiteCounts | None:
     """`go test -v`; without -v Go names packages only, which are no count of tests."""
     passed, failed, skipped = (_total_lines(rf"^\s*--- {word}:", text) for word in ("PASS", "FAIL", "SKIP"))
-    return TestCounts(passed, failed, skipped or None) if passed or failed else None
+    return SuiteCounts(passed, failed, skipped or None) if passed or failed else None
 
 
 def _total_lines(pattern: str, text: str) -> int:
     return len(re.findall(pattern, text, re.MULTILINE))
 
 
-def read_counts(output: str) -> TestCounts:
+def read_counts(output: str) -> SuiteCounts:
     """What the output of a test run states; judged by its last 20,000 characters."""
     output = output[-20_000:]
     lines = [match[0].strip() for match in _SUMMARY.finditer(output)]
@@ -150,7 +151,7 @@ def read_counts(output: str) -> TestCounts:
         counts = reader(text)
         if counts is not None:
             break
-    counts = counts or _read_go(output) or TestCounts()
+    counts = counts or _read_go(output) or SuiteCounts()
     return replace(counts, summary="\n".join(_telling(lines, output)))
 
 

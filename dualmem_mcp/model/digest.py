@@ -148,7 +148,7 @@ class Command(Entry):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TestResult(Entry):
+class SuiteResult(Entry):
     """A test run: counts where its output states them (None where not), and its telling lines."""
 
     command: str = ""
@@ -273,7 +273,7 @@ class Digest(Entry):
     requests: tuple[Request, ...] = ()
     files: tuple[FileEntry, ...] = ()
     commands: tuple[Command, ...] = ()
-    tests: tuple[TestResult, ...] = ()
+    tests: tuple[SuiteResult, ...] = ()
     errors: tuple[ErrorEntry, ...] = ()
     commits: tuple[Commit, ...] = ()
     pull_requests: tuple[PullRequestEntry, ...] = ()
@@ -300,7 +300,7 @@ _ENTRY_CLASSES: dict[str, type[Entry]] = {
     "requests": Request,
     "files": FileEntry,
     "commands": Command,
-    "tests": TestResult,
+    "tests": SuiteResult,
     "errors": ErrorEntry,
     "commits": Commit,
     "pull_requests": PullRequestEntry,
