@@ -268,7 +268,8 @@ class DirectoryObjectStore:
             names = sorted(
                 entry.name + "/" if entry.is_dir(follow_symlinks=False) else entry.name
                 for entry in entries
-                if is_key(entry.name) and not entry.is_symlink()
+                if is_key(above + entry.name)
+                and (entry.is_dir(follow_symlinks=False) or entry.is_file(follow_symlinks=False))
             )
         for name in names:
             key = above + name

@@ -78,6 +78,12 @@ def test_listing_skips_what_others_put_there(store: DirectoryObjectStore, root: 
     (root / "a" / "link").symlink_to(root / "a" / "one")
     (root / "a" / "folder").symlink_to(root / "a")
     (root / "a" / "empty").mkdir()
+    os.mkfifo(root / "a" / "pipe")
+    deep = root
+    for _ in range(300):
+        deep = deep / "d"
+        deep.mkdir()
+    (deep / "x").write_bytes(b"x")
     assert [info.key for info in store.list()] == ["a/one"]
 
 
