@@ -105,12 +105,12 @@ def collect_project_files(
 
 
 def _below(base: Path | None, folder: str, pattern: str, prefix: str = "") -> Iterator[tuple[Path, str]]:
-    """Regular files of `base/folder` by name, each with its name relative to `base`."""
+    """Files of `base/folder` by name, each with its name relative to `base`; `**` follows no links to folders."""
     if base is None:
         return
     start = base / folder
     try:
-        paths = sorted(path for path in start.glob(pattern) if path.is_file() and _inside(path, start))
+        paths = sorted(path for path in start.glob(pattern) if path.is_file())
     except OSError:
         return
     for path in paths[: MAX_FILES + 1]:

@@ -41,7 +41,8 @@ def build_thread(records: Iterable[Record]) -> Thread:
         segments.append(chain)
         root = chain[0]
         leaf = None
-        if root.boundary or (root.turn is not None and root.turn.is_compact_summary):
+        first = next((record.turn for record in chain if record.turn is not None), None)
+        if root.boundary or (first is not None and first.is_compact_summary):
             # An earlier segment is walked as the links stood before this compaction.
             boundaries = [boundary for boundary in boundaries if boundary.line < root.line]
             leaf = graph.before(root, seen)

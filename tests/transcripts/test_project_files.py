@@ -155,6 +155,12 @@ def test_a_protected_glob_that_matches_nothing_or_a_link_is_a_warning(places, ho
     )
 
 
+def test_a_protected_glob_does_not_lead_through_a_linked_folder(places, home, tmp_path):
+    put(tmp_path, {"outside/secret.md": "secret"})
+    (home / "linked").symlink_to(tmp_path / "outside")
+    assert protected(places, home, ("linked/*.md",)).of_kind("protected") == ()
+
+
 @pytest.mark.parametrize("glob", ["../*.md", "/etc/*", "~/x", "a/../../b", "", "C:/x", "..\\x", "a\0"])
 def test_a_protected_glob_that_leads_outside_is_refused(places, home, glob):
     with pytest.raises(UsageError) as caught:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -45,7 +46,7 @@ def _chained(record, number):
     return {"type": "user", "uuid": f"r{number}", "parentUuid": f"r{number - 1}", **record}
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(st.lists(_record, max_size=8), st.lists(_record, max_size=4), st.booleans())
 @example(
     [
@@ -90,17 +91,47 @@ def test_a_real_session_with_any_field_replaced_is_read(tmp_path_factory, sample
     _assert_readable(tmp_path_factory.mktemp("fuzz"), lines, as_agent=data.draw(st.booleans()))
 
 
+EARLY = "0001-01-01T00:00:00+23:59"  # before the first instant that a UTC datetime can hold
+ODD = (None, True, -1, 2**70, 1.5, float("nan"), "", "\ud800", EARLY, "x" * 300, [], [[]], [None, 7], {}, {"a": {}})
+# One record of each kind that the reader knows, with every field that it looks at.
+TEMPLATES = (Path(__file__).with_name("every_field.jsonl")).read_text().splitlines()
+
+
+def _places(value, path=()):
+    """Every place in a JSON value where something stands."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield (*path, key)
+        yield from _places(item, (*path, key))
+
+
+@pytest.mark.parametrize("number", range(len(TEMPLATES)), ids=lambda number: f"line-{number + 1}")
+def test_every_field_holds_every_other_type(tmp_path, number):
+    for path in _places(json.loads(TEMPLATES[number])):
+        for odd in ODD:
+            changed = json.loads(TEMPLATES[number])
+            place = changed
+            for key in path[:-1]:
+                place = place[key]
+            place[path[-1]] = odd
+            lines = [*TEMPLATES[:number], json.dumps(changed), *TEMPLATES[number + 1 :]]
+            session = _assert_readable(tmp_path, map(json.loads, lines), as_agent=False)
+            # What one record says wrongly costs that record, not the thread.
+            assert len(session.agents) >= 1 or number in {1, 4}
+            assert sum(len(turn.blocks) for turn in session.all_turns()) >= 3
+
+
 def _assert_readable(folder, lines, *, as_agent):
+    lines = list(lines)
     folder = folder / "projects" / "p"
     data = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
-    plain = lines[0]
     path = folder / "s.jsonl"
     agents = folder / "s" / "subagents"
-    agents.mkdir(parents=True)
+    agents.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
     if as_agent:
         (agents / "agent-x.jsonl").write_bytes(data)
-        (agents / "agent-x.meta.json").write_text(json.dumps(plain))
+        (agents / "agent-x.meta.json").write_text(json.dumps(lines[0]))
     session = read_session(path)
     assert session.record_count + session.skipped_records >= 1
     for turn in session.all_turns():
@@ -109,7 +140,8 @@ def _assert_readable(folder, lines, *, as_agent):
         json.dumps(turn.detail, ensure_ascii=False).encode()
     for agent in session.agents:
         (agent.prompt + agent.result + agent.last_message + agent.description).encode()
-    session.title.encode()
+    (session.title + session.cwd + "".join(session.queued_prompts)).encode()
+    return session
 
 
 @settings(max_examples=150)
