@@ -1,8 +1,8 @@
 """memory.db: one connection policy for every thread and process that uses it.
 
 Raw 256-bit key, write-ahead log, `BEGIN IMMEDIATE` for writes, and `synchronous = FULL`: a write that was
-acknowledged is on the disk, also after a power cut. That costs one fsync a write (0.3 ms on an SSD) where
-NORMAL would lose the last writes of a machine that stops; memory is written seldom and meant to stay.
+acknowledged has been handed to the disk with fsync, and survives a machine that stops. That costs 0.3 ms a
+write on an SSD, where NORMAL would lose the last writes; memory is written seldom and meant to stay.
 """
 
 from __future__ import annotations

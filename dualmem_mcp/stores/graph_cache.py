@@ -44,7 +44,7 @@ class GraphCache:
     def __init__(self) -> None:
         self.version = -1
         self._nodes: dict[str, _Node] = {}
-        self._unfolded: list[_Node] = []
+        self._unfolded: dict[str, _Node] = {}
         self._relations: dict[Triple, tuple[int, Relation]] = {}
         self._by_end: dict[str, dict[int, Relation]] = {}
 
@@ -61,6 +61,7 @@ class GraphCache:
                 self._take_in(connection, [json.loads(row[0]) for row in rows])
                 self.version = version
                 return
+        self.version = -1  # should reading fail half-way, the next time starts anew
         self._load(connection)
         self.version = version
 
@@ -73,7 +74,7 @@ class GraphCache:
 
     def search(self, query: str) -> Graph:
         """Entities that hold the query in name, type or an observation, and relations with an end among them."""
-        for node in self._unfolded:
+        for node in self._unfolded.values():
             node.folded = _folded(node.entity)
         self._unfolded.clear()
         wanted = fold(query)
@@ -108,7 +109,7 @@ class GraphCache:
         ):
             entity = _entity(from_column(name), entity_type, observations.get(row_id, ()), extra)
             self._nodes[entity.name] = _Node(row_id, entity)
-        self._unfolded = list(self._nodes.values())
+        self._unfolded = dict(self._nodes)
         self._relations = {}
         self._by_end = {}
         for row_id, source, target, relation_type, extra in connection.execute(
@@ -126,9 +127,10 @@ class GraphCache:
             old = self._nodes.get(name)
             if old is not None and (node is None or node.row_id != old.row_id):
                 del self._nodes[name]
+                self._unfolded.pop(name, None)
         for node in sorted((node for node in nodes.values() if node), key=lambda node: node.row_id):
             self._nodes[node.entity.name] = node
-            self._unfolded.append(node)
+            self._unfolded[node.entity.name] = node
         triples = dict.fromkeys(
             (payload["from"], payload["to"], payload["relationType"]) for payload in payloads if "from" in payload
         )

@@ -80,10 +80,14 @@ def keep_copy(path: Path, data: bytes, clock: Clock) -> Path:
                     return copy
                 number += 1
                 continue
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+            try:
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+            except BaseException:
+                copy.unlink(missing_ok=True)
+                raise
             sync_folder(copy.parent)
             return copy
 
@@ -137,13 +141,15 @@ class MemoryFile:
         self._lines: dict[str | tuple[str, str, str], tuple[Entity | Relation, bytes]] = {}
         self._size = 0
         self._holder = 0
+        self._due = False  # a timer will write what is not written
+        self._behind = False  # writing failed
         self._timer: threading.Timer | None = None
         self._timer_lock = threading.Lock()
 
     def start(self) -> list[str]:
         """Import the file, bring it up to date, and follow the graph from now on; returns notices for the user.
 
-        Raises StoreUnreachableError if the file cannot be read or written.
+        Raises StoreUnreachableError if the file cannot be read or written, MalformedError if it is over 1 GiB.
         """
         notices = self._synchronise()
         self._graph.on_change(self._changed)
@@ -155,6 +161,9 @@ class MemoryFile:
             timer, self._timer = self._timer, None
         if timer is not None:
             timer.cancel()
+            timer.join()
+        if self._due or self._behind:
+            self._due = False
             self._try_to_synchronise()
 
     def _changed(self) -> None:
@@ -164,23 +173,27 @@ class MemoryFile:
             self._try_to_synchronise()
             return
         with self._timer_lock:
-            if self._timer is None:
+            if not self._due:
+                self._due = True
                 # Not a daemon: the interpreter waits for it, so that nothing is missing at the end.
                 self._timer = threading.Timer(_DELAY_SECONDS, self._late)
                 self._timer.start()
 
     def _late(self) -> None:
         with self._timer_lock:
-            self._timer = None
+            self._due = False
         self._try_to_synchronise()
 
     def _try_to_synchronise(self) -> None:
         try:
-            for notice in self._synchronise():
-                self._report(notice)
-        except StoreUnreachableError as error:
-            # The change itself is safe in the database; the next one tries again.
-            self._report(f"{self.path} is not up to date: {error}. {error.hint}".rstrip())
+            notices = self._synchronise()
+            self._behind = False
+        except (StoreUnreachableError, MalformedError) as error:
+            # The change itself is safe in the database; the next one, or closing, tries again.
+            self._behind = True
+            notices = [f"{self.path} is not up to date: {error}. {error.hint}".rstrip()]
+        for notice in notices:
+            self._report(notice)
 
     def _synchronise(self) -> list[str]:
         with file_faults("make", self.path.parent):
@@ -237,7 +250,10 @@ class MemoryFile:
         """The file's bytes if others wrote them; None if we did, or if there is no file."""
         if found is None or (record and found == (record.size, record.mtime_ns, record.inode)):
             return None
-        data = read_memory_file(self.path)
+        try:
+            data = read_memory_file(self.path)
+        except NotFoundError:
+            return b""  # deleted at this moment, which its status tells before anything is written
         if record and hashlib.sha256(data).hexdigest() == record.sha256:
             return None
         return data
