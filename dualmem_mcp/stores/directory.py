@@ -66,11 +66,15 @@ class DirectoryObjectStore:
         store = cls(root)
         with store._faults("make bucket folder", str(root), made=False):
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            store._own.mkdir(mode=0o700, exist_ok=True)
-            (store._own / "tmp").mkdir(mode=0o700, exist_ok=True)
-            with os.fdopen(os.open(store._marker, os.O_WRONLY | os.O_CREAT, 0o600), "w") as marker:
-                marker.write("dualmem object store, format 1\n")
-                os.fsync(marker.fileno())
+            for folder in (store._own, store._own / "tmp"):
+                _refuse_link(folder)
+                folder.mkdir(mode=0o700, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                descriptor = os.open(store._marker, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                with os.fdopen(descriptor, "w") as marker:
+                    marker.write("dualmem object store, format 1\n")
+                    marker.flush()
+                    os.fsync(descriptor)
             sync_folder(store._own)
             sync_folder(root)
         store._remove_abandoned()
@@ -93,8 +97,8 @@ class DirectoryObjectStore:
     def put(self, key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None) -> str:
         if if_absent and if_match is not None:
             raise ValueError("a write is conditional on absence or on a version, not both")
-        path = self._path(key)
         with self._faults("write object", key):
+            path = self._path(key)
             self._check_present()
             temporary = self._write_temporary(data)
             try:
@@ -122,8 +126,8 @@ class DirectoryObjectStore:
             yield info
 
     def delete(self, key: str) -> None:
-        path = self._path(key)
         with self._faults("delete object", key):
+            path = self._path(key)
             self._check_present()
             with self._lock():
                 try:
@@ -137,13 +141,7 @@ class DirectoryObjectStore:
         path = self._root
         for component in check_key(key).split("/"):
             path = path / component
-            if path.is_symlink():
-                raise StoreRefusedError(
-                    f"{path} is a symbolic link; the store could be led outside its folder",
-                    operation="follow object key",
-                    subject=key,
-                    hint="Remove the link, or move what it points to into its place.",
-                )
+            _refuse_link(path)
         return path
 
     @contextlib.contextmanager
@@ -177,6 +175,8 @@ class DirectoryObjectStore:
 
     def _check_present(self) -> None:
         """Raises StoreUnreachableError if the folder is gone or is not the one that was marked."""
+        for path in (self._own, self._own / "tmp"):
+            _refuse_link(path)
         if not self._marker.is_file():
             what = "is not there" if not self._root.is_dir() else "is not marked as a bucket"
             raise StoreUnreachableError(
@@ -318,6 +318,16 @@ class DirectoryObjectStore:
                 subject=subject,
                 hint=f"Check that the drive or network share with {self._root} is there and sound.",
             ) from fault
+
+
+def _refuse_link(path: Path) -> None:
+    if path.is_symlink():
+        raise StoreRefusedError(
+            f"{path} is a symbolic link; the store could be led outside its folder",
+            operation="follow path",
+            subject=str(path),
+            hint="Remove the link, or move what it points to into its place.",
+        )
 
 
 def _exists(key: str) -> ConflictError:

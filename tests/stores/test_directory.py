@@ -116,6 +116,20 @@ def test_links_do_not_lead_out(store: DirectoryObjectStore, root: Path, tmp_path
     assert (outside / "secret").read_bytes() == b"secret"
 
 
+def test_its_own_folder_may_not_lead_out(store: DirectoryObjectStore, root: Path, tmp_path: Path) -> None:
+    for path in (root / ".dualmem" / "tmp", root / ".dualmem"):
+        outside = tmp_path / f"outside{path.name}"
+        path.rename(outside)
+        path.symlink_to(outside)
+        with pytest.raises(StoreRefusedError, match="symbolic link"):
+            store.put("k", b"x")
+        with pytest.raises(StoreRefusedError, match="symbolic link"):
+            DirectoryObjectStore.create(root)
+        path.unlink()
+        outside.rename(path)
+    store.put("k", b"x")
+
+
 def test_the_root_itself_may_be_a_link(store: DirectoryObjectStore, root: Path, tmp_path: Path) -> None:
     store.put("a", b"x")
     (tmp_path / "link").symlink_to(root)
@@ -227,12 +241,19 @@ def test_unmounted_drive(small_disk: Path) -> None:
     assert list(small_disk.iterdir()) == []
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_no_rights(store: DirectoryObjectStore, root: Path) -> None:
     store.put("a/b", b"x")
     (root / "a").chmod(0o500)
+    if os.access(root / "a", os.W_OK):
+        pytest.skip("root may write everywhere")
     with pytest.raises(StoreRefusedError, match="Permission denied"):
         store.put("a/c", b"x")
+    (root / "a").chmod(0o000)
+    for operation in (store.get, store.stat, store.delete, lambda key: store.put(key, b"x")):
+        with pytest.raises(StoreRefusedError, match="Permission denied"):
+            operation("a/b")
+    with pytest.raises(StoreRefusedError, match="Permission denied"):
+        list(store.list())
     (root / "a").chmod(0o700)
 
 
