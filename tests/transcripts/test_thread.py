@@ -124,6 +124,14 @@ def test_a_file_without_links_is_read_in_its_order(writer, members):
     assert texts(read_session(writer.write()).turns) == ["text 0", "text 1", "text 2"]
 
 
+def test_a_file_with_hardly_a_link_is_read_in_its_order_too(writer):
+    for text in ("one", "two", "three"):
+        writer.user(text, parentUuid=None)
+    writer.assistant("answer")
+    writer.user("four", parentUuid=None)
+    assert texts(read_session(writer.write()).turns) == ["one", "two", "three", "answer", "four"]
+
+
 def test_a_parent_written_after_its_child_is_found(writer):
     writer.user("first")
     writer.record(type="attachment", attachment={"type": "hook_success"}, uuid="late-child", parentUuid="late")
