@@ -66,7 +66,7 @@ def record(number: int, conversation_id: str = CHAT, **fields: object) -> Handof
         handoff_id=HandoffId(f"{number:032x}"),
         conversation_id=ConversationId(conversation_id),
         title=f"handed over {number}",
-        cwd="/home/ada/phone",
+        cwd="/srv/phone",
         created_at=NOON + timedelta(minutes=number, microseconds=5),
         device_id=DeviceId("cd" * 16),
         device_name="phone",
