@@ -23,6 +23,9 @@ NATURAL_SHARE = 0.049
 """Share of the visible tokens that a brief takes by itself: 95 % less, with a margin for other ways of counting."""
 SMALL_SESSION_BUDGET = 1_000
 
+_ALIKE = 80
+"""Characters after which a finding that is shown already is taken to be the same."""
+
 _TITLES = {
     "resumption": "",
     "since": "Since the handoff",
@@ -41,7 +44,6 @@ _TITLES = {
 _TERSE_TITLES = _TITLES | {
     "notes": "Model's notes (not checked)",
     "requests": "Requests",
-    "commands": "Tests",
     "commits": "Commits and elsewhere",
     "decisions": "Findings (candidates)",
     "compaction_summary": "Compaction summary",
@@ -151,7 +153,7 @@ def _extras(view: View, page: _Page) -> Iterator[list[Line]]:
     page.enlarge(talk.replies(view))
     yield page.unseen(findings[30:])
     yield [*work.other_tests(view), *failed, *fixed, *commands[:16]]
-    yield work.read_files(view)[:12]
+    yield [*talk.steps(view), *work.read_files(view)[:12]]
 
 
 class _Page:
@@ -174,7 +176,7 @@ class _Page:
             map(self._heading_size, {line.section for line in lines})
         )
         detail = self._view.detail
-        return needed <= self._room * (1.0 if detail.bare else 0.88 if detail.terse else 0.65)
+        return needed <= self._room * (1.0 if detail.bare else 0.8 if detail.terse else 0.65)
 
     def add(self, tier: Iterable[Line]) -> None:
         """Take the lines that fit, each in its turn; one that does not fit leaves its room to shorter ones."""
@@ -211,7 +213,7 @@ class _Page:
     def unseen(self, findings: Sequence[Line]) -> list[Line]:
         """Findings that are not part of what is shown already, as in the last reply or an outcome."""
         shown = one_line(without_link_targets("\n".join(line.text for line in self._kept)))
-        return [line for line in findings if line.text.partition("] ")[2].rstrip("…") not in shown]
+        return [line for line in findings if line.text.partition("] ")[2][:_ALIKE] not in shown]
 
     def brief(self) -> Brief:
         """The finished brief; the least worthy lines are given up should the text still be too long."""

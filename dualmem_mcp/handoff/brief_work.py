@@ -193,7 +193,8 @@ def changes(view: View) -> list[Line]:
         text = f"- {view.mark(action.uuid)} {action.action}" + (
             f": {cut(action.subject, limit)}" if action.subject else ""
         )
-        text += f" → {cut(action.result, limit)}" if action.result else ""
+        result = action.result.partition(" http")[0] if view.detail.terse else action.result
+        text += f" → {cut(result, limit)}" if result else ""
         actions.append(Line("commits", (2, index), text, (("actions", index),)))
     paired = [line for pair in zip(commits, actions, strict=False) for line in pair]
     return lines + paired + commits[len(actions) :] + actions[len(commits) :]

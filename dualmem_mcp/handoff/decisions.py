@@ -73,7 +73,7 @@ def _candidates(turns: Sequence[Turn]) -> list[_Candidate]:
     for position, turn in enumerate(turns):
         if turn.role != "assistant" or turn.is_api_error or not turn.text:
             continue
-        weight = 0.7 + 0.3 * (position + 1) / len(turns)
+        weight = 0.5 + 0.5 * (position + 1) / len(turns)
         weight *= 1.25 if position in closing else 1.0
         weight *= 0.5 if position in challenged else 1.0
         for sentence in sentences(clean(turn.text)):

@@ -16,6 +16,12 @@ from dualmem_mcp.model.digest import ErrorEntry
 _LOOKING_TOOLS = frozenset({"Read", "NotebookRead", "Grep", "Glob", "LS", "TaskOutput", "BashOutput", "ToolSearch"})
 _ERROR_LIMIT = 300
 
+# A command worded wrongly: of no use to who continues.
+_SLIP = re.compile(
+    r"parse error near|command not found|unknown (?:option|flag|command|shorthand)|unrecognized (?:option|arg)|"
+    r"no matches found|invalid option|syntax error near unexpected token|has not been read yet"
+)
+
 _WORD = re.compile(r"[\w./:@-]+")
 _IGNORED_WORDS = frozenset({"cd", "tail", "head", "grep", "echo", "time", "env", "sudo"})
 _LEADING = re.compile(r"^\s*(?:cd\s+\S+\s*(?:&&|;)\s*|\w+=\S+\s+|#[^\n]*\n)*")
@@ -25,8 +31,8 @@ _MERGE_DONE = re.compile(r"\bgit\b[^\n]*\b(?:commit|merge|rebase|cherry-pick|am)
 def extract_errors(calls: Sequence[ToolCall], changes: Sequence[Change]) -> tuple[ErrorEntry, ...]:
     """What failed, in order, each with the success that followed and the files edited in between.
 
-    Left out: refusals by the user; failing looks (a search without hits, a file that is not there); and a
-    tool's complaint about its own use where the same call then went through.
+    Left out: refusals by the user; failing looks (a search without hits, a file that is not there); commands
+    worded wrongly; and a tool's complaint about its own use where the same call then went through.
     """
     found: list[ErrorEntry] = []
     places: dict[tuple[str, str], int] = {}
@@ -43,7 +49,7 @@ def extract_errors(calls: Sequence[ToolCall], changes: Sequence[Change]) -> tupl
         command = call.argument("command")
         error = telling_lines(call.result, _ERROR_LIMIT)
         is_shell = call.name in SHELL_TOOLS
-        if not error or (is_shell and is_looking(command)):
+        if not error or _SLIP.search(error) or (is_shell and is_looking(command)):
             continue
         later = _success(calls, subjects, index)
         if not is_shell and later is not None:
