@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import traceback
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,11 +11,10 @@ from anyio import from_thread, to_thread
 
 from dualmem_mcp.errors import DualmemError
 from dualmem_mcp.ports import Progress
+from dualmem_mcp.server.faults import error_text, fault_text, log_fault
 from dualmem_mcp.server.lazy_app import LazyApp
 from dualmem_mcp.server.tool import Answer, Call, Order, Tool
 from dualmem_mcp.server.validation import InvalidArgumentsError, checked_arguments
-
-_log = logging.getLogger(__name__)
 
 ReportProgress = Callable[[float, float, str], Coroutine[Any, Any, None]]
 
@@ -69,24 +66,6 @@ class Calls:
             yield
         finally:
             self._writing.release()
-
-
-def error_text(error: DualmemError) -> str:
-    """What went wrong and what to do now, as the command line prints it."""
-    return f"error: {error.message}\nhint: {error.hint}" if error.hint else f"error: {error.message}"
-
-
-def fault_text(error: Exception) -> str:
-    """The text for a fault of this program."""
-    return (
-        f"error: internal fault ({type(error).__name__})\nhint: The server's log has the details; please report it."
-    )
-
-
-def log_fault(where: str, error: Exception) -> None:
-    """Log the error's type and stack, without its message: that may quote what the user keeps here."""
-    stack = "".join(traceback.format_tb(error.__traceback__))
-    _log.error("%s failed: %s\n%s", where, type(error).__name__, stack)
 
 
 def _from_worker_thread(report: ReportProgress) -> Progress:

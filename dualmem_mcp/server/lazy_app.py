@@ -33,9 +33,14 @@ class LazyApp:
         """The application. Raises the DualmemError that opening it raised."""
         async with self._opening:
             if self._app is None:
-                self._app = await anyio.to_thread.run_sync(self._opener)
-                for notice in self._app.notices:
-                    _log.warning("%s", notice)
+                return await anyio.to_thread.run_sync(self._open)
+            return self._app
+
+    def _open(self) -> App:
+        # Kept here, in the thread: the request that opening was begun for may be cancelled meanwhile.
+        self._app = self._opener()
+        for notice in self._app.notices:
+            _log.warning("%s", notice)
         return self._app
 
     async def warm_up(self) -> None:

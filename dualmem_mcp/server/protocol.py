@@ -25,7 +25,8 @@ from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSI
 from dualmem_mcp import __version__
 from dualmem_mcp.errors import DualmemError, NotFoundError, UsageError
 from dualmem_mcp.server import resources
-from dualmem_mcp.server.calls import Calls, error_text, fault_text, log_fault
+from dualmem_mcp.server.calls import Calls
+from dualmem_mcp.server.faults import error_text, fault_text, log_fault
 from dualmem_mcp.server.handoff_tools import HANDOFF_TOOLS
 from dualmem_mcp.server.lazy_app import LazyApp
 from dualmem_mcp.server.memory_tools import MEMORY_TOOLS

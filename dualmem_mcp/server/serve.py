@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import signal
 import sys
-import traceback
+import threading
 from functools import partial
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from dualmem_mcp.errors import DualmemError
+from dualmem_mcp.server.faults import log_to_stderr
 from dualmem_mcp.server.stdio import Wire, claim_standard_streams, wire_streams
 
 if TYPE_CHECKING:
@@ -21,25 +23,27 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_STOPPING_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_STOPPING_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)
+)
+_STOPPING_SECONDS = 5.0
 
 
 def main(home: Path | None = None) -> None:
     """Serve until the client closes the input or a signal comes; what was answered is stored by then.
 
-    `home` is the data home where it is not the one that the environment names. The process ends with
-    status 0 after the end of the input, and by the signal after a signal.
+    The data home is `home`, or what the settings say. The process ends with status 0 after the end of the
+    input, and by the signal after a signal.
     """
     # First of all: nothing that is printed from here on, by whatever library, may reach the client.
     wire = claim_standard_streams()
-    _log_to_stderr()
+    log_to_stderr()
     try:
         stopped_by = _serve(wire, home)
     except DualmemError as error:
         _log.error("%s", error)
         sys.exit(error.exit_code)
     if stopped_by is not None:
-        signal.signal(stopped_by, signal.SIG_DFL)
         signal.raise_signal(stopped_by)
 
 
@@ -55,7 +59,6 @@ def _serve(wire: Wire, home: Path | None) -> signal.Signals | None:
 
     gc.freeze()
     gc.enable()
-
     app = LazyApp(partial(_open_app, home))
     stopped_by: list[signal.Signals] = []
 
@@ -66,7 +69,9 @@ def _serve(wire: Wire, home: Path | None) -> signal.Signals | None:
 
             def stop(number: int, _frame: FrameType | None) -> None:
                 stopped_by.append(signal.Signals(number))
-                signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
+                for each in _STOPPING_SIGNALS:
+                    signal.signal(each, signal.SIG_DFL)  # a second one ends the process at once
+                _end_in_time(number)
                 loop.call_soon_threadsafe(scope.cancel)
 
             for number in _STOPPING_SIGNALS:
@@ -81,27 +86,22 @@ def _serve(wire: Wire, home: Path | None) -> signal.Signals | None:
     return stopped_by[0] if stopped_by else None
 
 
+def _end_in_time(number: int) -> None:
+    """End the process by the signal after a while, whatever still runs then.
+
+    A thread that waits for the bucket cannot be interrupted, and whoever sent the signal will not wait for
+    it: a handoff that is cut off so is queued, and uploaded with the next one.
+    """
+    timer = threading.Timer(_STOPPING_SECONDS, os.kill, (os.getpid(), number))
+    timer.daemon = True
+    timer.start()
+
+
 def _open_app(home: Path | None) -> App:
     from dualmem_mcp.app import open_app  # noqa: PLC0415
     from dualmem_mcp.settings import load_settings  # noqa: PLC0415
 
     return open_app(load_settings(home))
-
-
-class _WordlessFormatter(logging.Formatter):
-    """Leaves the messages of exceptions out: they may quote what the user keeps here."""
-
-    def formatException(  # noqa: N802 - the name is the base class's
-        self, ei: tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
-    ) -> str:
-        kind, _, stack = ei
-        return "".join(traceback.format_tb(stack)) + (kind.__name__ if kind else "")
-
-
-def _log_to_stderr() -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_WordlessFormatter("dualmem-mcp: %(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 
 if __name__ == "__main__":

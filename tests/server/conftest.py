@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,13 @@ class Server:
     @property
     def stderr(self) -> str:
         return b"".join(self._stderr).decode(errors="replace")
+
+    def wait_for_stderr(self, text: str) -> None:
+        """Wait until the server has written that to stderr."""
+        deadline = time.monotonic() + self.timeout_seconds
+        while text not in self.stderr:
+            assert time.monotonic() < deadline, self.stderr
+            time.sleep(0.01)
 
     def send(self, message: Json | str | bytes) -> None:
         data = (

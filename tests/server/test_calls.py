@@ -187,3 +187,24 @@ async def test_opening_is_tried_again_after_a_failure_and_done_once_after_a_succ
     assert len(attempts) == 2
     assert (await calls.answer("nope", {}, no_report)).text == "MCP error -32602: Tool nope not found"
     assert len(attempts) == 2
+
+
+async def test_an_application_opened_for_a_cancelled_request_is_kept_and_closed() -> None:
+    opening, go_on = threading.Event(), threading.Event()
+    closed: list[int] = []
+
+    def opener() -> Any:
+        opening.set()
+        assert go_on.wait(10)
+        return SimpleNamespace(notices=[], close=lambda: closed.append(1))
+
+    app = LazyApp(opener)
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(app.get)
+            await to_thread.run_sync(opening.wait)
+            tasks.cancel_scope.cancel()
+            go_on.set()
+    app.close()
+    app.close()
+    assert closed == [1]

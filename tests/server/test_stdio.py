@@ -35,6 +35,14 @@ def test_a_message_survives_the_wire_whatever_its_texts_hold(value: Any) -> None
     assert json.loads(written)["params"] == {"value": value}
 
 
+def test_deep_nesting_is_read(caplog: pytest.LogCaptureFixture) -> None:
+    line = b'{"jsonrpc":"2.0","id":1,"method":"m","params":{"x":' + b"[" * 300 + b"]" * 300 + b"}}"
+    message = parse(line)
+    assert isinstance(message, JSONRPCRequest)
+    assert message.id == 1
+    assert json.loads(serialize(message))["params"] == message.params
+
+
 @pytest.mark.parametrize(
     "line",
     [
