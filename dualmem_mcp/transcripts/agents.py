@@ -23,6 +23,9 @@ LAUNCHING_TOOLS: Final = frozenset({"Task", "Agent"})
 EDITING_TOOLS: Final = frozenset({"Edit", "MultiEdit", "NotebookEdit", "Write"})
 """Tools that change the file they name. Source: Claude Code 1.0 to 2.1 transcripts."""
 
+STOPPING_TOOLS: Final = frozenset({"TaskStop", "KillShell"})
+"""Tools that end what runs in the background. Source: Claude Code documentation, "Tools available to Claude"."""
+
 _NOTIFIED: Final[Mapping[str, AgentStatus]] = {
     "completed": "completed",
     "success": "completed",
@@ -86,9 +89,7 @@ def sidechain_groups(records: Sequence[Record]) -> list[AgentFile]:
     groups: dict[str, list[Record]] = {}
     for record in aside.values():
         path = [record]
-        while (
-            (parent := path[-1].parent_uuid) in aside and parent not in root_of and aside[parent] not in path[-1:]
-        ):
+        while (parent := path[-1].parent_uuid) in aside and parent not in root_of and parent != path[-1].uuid:
             path.append(aside[parent])
             root_of[path[-2].uuid] = ""  # marks the way up, so that a cycle ends
         root = root_of.get(path[-1].parent_uuid or "") or path[-1].uuid
@@ -112,7 +113,7 @@ def agent_runs(
         for launch in _launches(file.records, {record.uuid for record in file.records}).values():
             launches.setdefault(launch.call.tool_use_id, launch)
     _add_results(launches, [*main, *(record for file in files for record in file.records)])
-    _add_notices(launches, main, notices)
+    _add_ends(launches, main, notices)
     matched = _match(launches, files)
     pairs: list[tuple[_Launch | None, AgentFile | None]] = []
     for call_id, launch in launches.items():
@@ -154,21 +155,48 @@ def _add_results(launches: Mapping[str, _Launch], records: Iterable[Record]) -> 
                 launch.agent_id = text_of(launch.detail.get("agentId")) or (named.group(1) if named else "")
 
 
-def _add_notices(launches: Mapping[str, _Launch], main: Iterable[Record], notices: Iterable[str]) -> None:
-    """What `<task-notification>` texts say; those that reached the thread carry the report, others only the end."""
+def _add_ends(launches: Mapping[str, _Launch], main: Iterable[Record], undelivered: Iterable[str]) -> None:
+    """How agents in the background ended: by a notification, by what was asked of them, by being stopped.
+
+    What stands in `main` reached the thread and brings the report along; `undelivered` notifications only
+    tell the end.
+    """
     by_agent = {launch.agent_id: launch for launch in launches.values() if launch.agent_id}
-    delivered = [record.turn.text for record in main if record.turn and record.turn.origin == "task-notification"]
-    for text, reached in [*((text, True) for text in delivered), *((text, False) for text in notices)]:
-        for notice in text.split("<task-notification>")[1:]:
-            launch = by_agent.get(_tag(notice, "task-id")) or launches.get(_tag(notice, "tool-use-id"))
-            status = _NOTIFIED.get(_tag(notice, "status").lower())
-            if launch is None or status is None:
-                continue
-            if reached:
-                launch.report = _tag(notice, "result") or launch.report
-                launch.notified = status
-            elif launch.notified is None:
-                launch.notified = status
+    stops: dict[str, _Launch] = {}
+    for turn in (record.turn for record in main if record.turn is not None):
+        if turn.origin == "task-notification":
+            _add_notices(turn.text, by_agent, launches, reached=True)
+        for block in turn.blocks:
+            if block.kind == "tool_use" and block.tool_name in STOPPING_TOOLS:
+                asked = block.tool_input.get("task_id") or block.tool_input.get("shell_id")
+                if (launch := by_agent.get(text_of(asked))) is not None:
+                    stops[block.tool_use_id] = launch
+            elif block.kind == "tool_result" and not block.is_error:
+                if block.tool_use_id in stops:
+                    stops[block.tool_use_id].notified = "interrupted"
+                elif block.text.startswith("<retrieval_status>"):
+                    _add_end(by_agent.get(_tag(block.text, "task_id")), block.text, "output", reached=True)
+    for text in undelivered:
+        _add_notices(text, by_agent, launches, reached=False)
+
+
+def _add_notices(
+    text: str, by_agent: Mapping[str, _Launch], launches: Mapping[str, _Launch], *, reached: bool
+) -> None:
+    for notice in text.split("<task-notification>")[1:]:
+        launch = by_agent.get(_tag(notice, "task-id")) or launches.get(_tag(notice, "tool-use-id"))
+        _add_end(launch, notice, "result", reached=reached)
+
+
+def _add_end(launch: _Launch | None, text: str, report: str, *, reached: bool) -> None:
+    status = _NOTIFIED.get(_tag(text, "status").lower())
+    if launch is None or status is None:
+        return
+    if reached:
+        launch.report = _tag(text, report) or launch.report
+        launch.notified = status
+    elif launch.notified is None:
+        launch.notified = status
 
 
 def _tag(text: str, name: str) -> str:
@@ -177,7 +205,7 @@ def _tag(text: str, name: str) -> str:
         return ""
     start += len(name) + 2
     # A report may itself quote the closing tag, so its last one counts; the other tags are single words.
-    end = text.rfind(f"</{name}>") if name == "result" else text.find(f"</{name}>", start)
+    end = text.rfind(f"</{name}>") if name in {"result", "output"} else text.find(f"</{name}>", start)
     return text[start : end if end >= start else len(text)].strip()
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from dualmem_mcp.errors import ConflictError, DiskFullError, StoreUnreachableError
+from dualmem_mcp.errors import ConflictError, DiskFullError, StoreUnreachableError, UsageError
 from dualmem_mcp.model.ids import ConversationId, parse_conversation_id
 from dualmem_mcp.transcripts.rewrite import Rewriting, count_records, record_cwds, rewrite_records
 from dualmem_mcp.transcripts.safe_names import check_component, split_session_names
@@ -67,9 +67,15 @@ def write_session(
     old_id = main_name.removesuffix(".jsonl")
     wanted = parse_conversation_id(conversation_id)
     cwds = record_cwds(given[main_name])
-    slug = check_component(
-        project_slug(os.path.realpath(cwd)) if cwd else project or project_slug(session_cwd(cwds, ""))
-    )
+    slug = project_slug(os.path.realpath(cwd)) if cwd else project or project_slug(session_cwd(cwds, ""))
+    if not slug:
+        raise UsageError(
+            "the session names no working directory",
+            operation="restore session",
+            subject=wanted,
+            hint="Name one with --cwd.",
+        )
+    check_component(slug)
     folder = claude_dir / "projects" / slug
     old_cwd = session_cwd(cwds, project)
     place = cwd or old_cwd
@@ -85,7 +91,10 @@ def write_session(
             else given[name]
             for name in (main_name, *others)
         }
-        state = _compare(claude_dir, folder, candidate, content)
+        try:
+            state = _compare(claude_dir, folder, candidate, content)
+        except OSError as error:
+            raise _wrapped(error, folder) from error
         if state == "taken":
             continue
         if state == "free":
@@ -179,7 +188,8 @@ def _place(folder: Path, content: Mapping[str, bytes], *, last: str) -> None:
                 _make_folders(folder, target.parent)
                 _move_unless_there(staging / str(number), target)
                 placed.append(target)
-        _sync_folder(folder)
+        for parent in {path.parent for path in placed} | {folder}:
+            _sync_folder(parent)
     except OSError as error:
         for path in reversed(placed):
             path.unlink(missing_ok=True)

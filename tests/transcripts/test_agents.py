@@ -137,6 +137,27 @@ def test_a_report_that_never_reached_the_session_is_no_result(writer, use):
     assert session.queued_prompts == ()
 
 
+def test_an_agent_asked_for_its_output_brings_its_report(writer, use):
+    async_launch(writer, use)
+    for call, status in (("t8", "running"), ("t9", "completed")):
+        writer.assistant(use(call, "TaskOutput", task_id="a1", block=True))
+        writer.result(
+            call,
+            f"<retrieval_status>success</retrieval_status>\n\n<task_id>a1</task_id>\n\n<status>{status}</status>\n\n"
+            "<output>\nOnly a.py.\n</output>",
+        )
+    (agent,) = read_session(writer.write()).agents
+    assert (agent.status, agent.result) == ("completed", "Only a.py.")
+
+
+@pytest.mark.parametrize(("is_error", "status"), [(False, "interrupted"), (True, "running")])
+def test_an_agent_that_was_stopped_is_interrupted(writer, use, is_error, status):
+    async_launch(writer, use)
+    writer.assistant(use("t9", "TaskStop", task_id="a1"))
+    writer.result("t9", "Successfully stopped task: a1", is_error=is_error)
+    assert read_session(writer.write()).agents[0].status == status
+
+
 def test_a_background_agent_without_an_end_is_running(writer, use):
     async_launch(writer, use)
     agent_file(writer, messages=WORK[:3])

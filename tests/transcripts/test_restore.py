@@ -210,6 +210,19 @@ def test_without_a_project_the_records_lead_to_the_folder(session, files, claude
     assert "not on this machine" in restored.warnings[0]
 
 
+def test_a_session_that_names_no_folder_needs_one(claude_dir):
+    files = {"s.jsonl": b'{"type":"user","uuid":"a","message":{"content":"hi"}}\n'}
+    with pytest.raises(UsageError, match="no working directory") as caught:
+        write_session(files, claude_dir=claude_dir, conversation_id="s")
+    assert "--cwd" in caught.value.hint
+
+
+def test_a_place_that_cannot_be_used_is_named(session, files, claude_dir):
+    claude_dir.write_text("a file stands here")
+    with pytest.raises(StoreUnreachableError, match="nothing was changed"):
+        put_back(session, files, claude_dir)
+
+
 def test_a_full_disk_leaves_nothing_behind(session, files, claude_dir, monkeypatch):
     written = []
 
