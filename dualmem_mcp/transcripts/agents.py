@@ -64,6 +64,8 @@ class _Launch:
     agent_id: str = ""
     notified: AgentStatus | None = None
     report: str = ""
+    stated_tokens: int = 0
+    stated_tool_uses: int = 0
 
 
 def agent_file(stem: str, transcript: Transcript, meta: bytes) -> AgentFile:
@@ -192,11 +194,18 @@ def _add_end(launch: _Launch | None, text: str, report: str, *, reached: bool) -
     status = _NOTIFIED.get(_tag(text, "status").lower())
     if launch is None or status is None:
         return
+    usage = text[max(0, text.rfind("<usage>")) :]
+    launch.stated_tokens = _number(_tag(usage, "total_tokens")) or launch.stated_tokens
+    launch.stated_tool_uses = _number(_tag(usage, "tool_uses")) or launch.stated_tool_uses
     if reached:
         launch.report = _tag(text, report) or launch.report
         launch.notified = status
     elif launch.notified is None:
         launch.notified = status
+
+
+def _number(text: str) -> int:
+    return int(text) if len(text) < 16 and text.isascii() and text.isdigit() else 0
 
 
 def _tag(text: str, name: str) -> str:
@@ -255,11 +264,15 @@ def _run(order: int, launch: _Launch | None, file: AgentFile | None) -> AgentRun
         launched_by=launch.turn.uuid if launch else "",
         result=report,
         last_message=last_message,
-        context_tokens=usage or count_of(detail.get("totalTokens")) or estimate_tokens(last_message),
+        context_tokens=usage
+        or count_of(detail.get("totalTokens"))
+        or (launch.stated_tokens if launch else 0)
+        or estimate_tokens(last_message),
         message_count=len(turns),
         model=model or text_of(asked.get("model")),
         tool_uses=sum(1 for turn in turns for _ in turn.blocks_of("tool_use"))
-        or count_of(detail.get("totalToolUseCount")),
+        or count_of(detail.get("totalToolUseCount"))
+        or (launch.stated_tool_uses if launch else 0),
         started_at=times[0] if times else (launch.turn.timestamp if launch else None),
         ended_at=times[-1] if times else None,
         edited_files=_edited_files(turns),

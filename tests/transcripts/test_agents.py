@@ -119,6 +119,14 @@ def test_a_notification_brings_the_end_of_a_background_agent(writer, use, stated
     assert agent.result == "It says </result> itself."
 
 
+def test_a_notification_states_the_size_of_an_agent_whose_file_is_missing(writer, use):
+    async_launch(writer, use)
+    usage = "<usage><total_tokens>22365</total_tokens><tool_uses>4</tool_uses></usage>"
+    writer.user(notice(result="I read <usage>none</usage>.").replace("</task-notification>", usage))
+    (agent,) = read_session(writer.write()).agents
+    assert (agent.context_tokens, agent.tool_uses) == (22365, 4)
+
+
 def test_a_notification_delivered_between_two_calls_counts(writer, use):
     async_launch(writer, use)
     writer.record(type="attachment", attachment={"type": "queued_command", "prompt": notice()})
