@@ -157,8 +157,8 @@ class S3ObjectStore:
         while True:
             page = self._send("list objects", prefix, partial(self._page, prefix, start_after, token))
             for entry in page.get("Contents", []):
-                key = entry["Key"][len(self._prefix) :]
-                if not is_key(key) or not key.startswith(prefix):
+                key = entry["Key"].removeprefix(self._prefix)
+                if self._prefix + key != entry["Key"] or not is_key(key) or not key.startswith(prefix):
                     continue  # what others put there; the console makes `folder/` objects
                 if key <= last:
                     raise StoreRefusedError(
@@ -169,10 +169,10 @@ class S3ObjectStore:
                     )
                 last = key
                 yield ObjectInfo(key, entry["Size"], self._tag(entry))
-            if "IsTruncated" not in page:
-                raise self._no_s3("its listing does not say whether it is complete")
             token = page.get("NextContinuationToken", "")
-            if not page.get("IsTruncated") or not token:
+            if page.get("IsTruncated", True) and not token:
+                raise self._no_s3("its listing does not say whether it is complete")
+            if not page["IsTruncated"]:
                 return
 
     def delete(self, key: str) -> None:
@@ -279,8 +279,8 @@ class S3ObjectStore:
 
         def own_write() -> str | None:
             try:
-                stored, tag = self._read_whole(key)
-            except (ClientError, TamperedError):
+                stored, tag = self._send("read object", key, lambda: self._read_whole(key))
+            except (NotFoundError, TamperedError):
                 return None
             return tag if stored == data else None
 

@@ -167,6 +167,13 @@ def test_own_replacement_is_recognised_when_its_answer_is_lost(store: S3ObjectSt
     assert store.stat("k").etag == second
 
 
+def test_a_lost_answer_that_cannot_be_settled_is_no_success(store: S3ObjectStore, proxy: FaultyProxy) -> None:
+    proxy.will("PUT", lost)
+    proxy.will("GET", *[dead] * 20)
+    with pytest.raises(StoreUnreachableError):
+        store.put("k", b"mine", if_absent=True)
+
+
 def test_another_write_is_no_success_of_ours(
     store: S3ObjectStore, proxy: FaultyProxy, bucket: str, s3_server: S3Server
 ) -> None:
@@ -451,6 +458,29 @@ def test_a_sign_in_page_is_no_s3(store: S3ObjectStore, proxy: FaultyProxy) -> No
         store.get("k")
     with pytest.raises(StoreRefusedError, match="no S3 server"):
         store.get("k", start=1)
+
+
+def test_a_listing_that_breaks_off_is_not_taken_for_whole(store: S3ObjectStore, proxy: FaultyProxy) -> None:
+    def broken_off(exchange: Exchange, body: bytes) -> None:
+        status, headers, content = exchange.ask(body)
+        assert b"<IsTruncated>false</IsTruncated>" in content
+        exchange.reply(status, headers, content.replace(b">false</IsTruncated>", b">true</IsTruncated>"))
+
+    store.put("a", b"x")
+    proxy.will("GET", broken_off)
+    with pytest.raises(StoreRefusedError, match="whether it is complete"):
+        list(store.list())
+
+
+def test_a_server_that_ignores_prefixes(store: S3ObjectStore, proxy: FaultyProxy, bucket: str) -> None:
+    def everything(exchange: Exchange, body: bytes) -> None:
+        status, headers, content = exchange.ask(body)
+        exchange.reply(status, headers, re.sub(rb"<Key>vault(/|%2F)b<", b"<Key>other<", content))
+
+    store.put("a", b"x")
+    store.put("b", b"x")
+    proxy.will("GET", everything)
+    assert [info.key for info in store.list()] == ["a"]
 
 
 def test_a_missing_object_is_no_missing_bucket(store: S3ObjectStore, proxy: FaultyProxy) -> None:
