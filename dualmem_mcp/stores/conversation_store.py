@@ -14,7 +14,8 @@ from dualmem_mcp.model.handoff import ConversationSummary, HandoffRecord
 from dualmem_mcp.model.ids import ConversationId, DeviceId, HandoffId
 from dualmem_mcp.ports import Clock
 from dualmem_mcp.stores.columns import from_column, from_time, to_column, to_time
-from dualmem_mcp.stores.database import Connection, Database
+from dualmem_mcp.stores.connection import Connection
+from dualmem_mcp.stores.database import Database
 
 MAX_LIMIT: Final = 200
 _HANDOFF_COLUMNS: Final = (

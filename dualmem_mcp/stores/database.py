@@ -14,9 +14,9 @@ import random
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final, Protocol, Self
+from typing import Final, Self
 
 from sqlcipher3 import dbapi2
 
@@ -29,6 +29,7 @@ from dualmem_mcp.errors import (
     TamperedError,
     UsageError,
 )
+from dualmem_mcp.stores.connection import Connection
 from dualmem_mcp.stores.migrations import migrate
 
 KEY_BYTES: Final = 32
@@ -81,27 +82,6 @@ _MEANINGS: Final[dict[int | None, _Meaning]] = {
     _CANTOPEN: _UNWRITTEN,
     _IOERR: _UNWRITTEN,
 }
-
-
-class Cursor(Protocol):
-    """What a statement returns: rows as tuples."""
-
-    rowcount: int
-    lastrowid: int
-
-    def fetchone(self) -> Any: ...
-    def fetchall(self) -> list[Any]: ...
-    def __iter__(self) -> Iterator[Any]: ...
-
-
-class Connection(Protocol):
-    """A connection inside a transaction of `Database.read` or `Database.write`."""
-
-    @property
-    def in_transaction(self) -> bool: ...
-    def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> Cursor: ...
-    def executemany(self, sql: str, parameters: Iterable[Sequence[Any]], /) -> Cursor: ...
-    def close(self) -> None: ...
 
 
 class Database:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from dualmem_mcp.model.graph import Entity, Graph, Relation, fold, has_half_pair, matches
 from dualmem_mcp.stores.columns import from_column, to_column
-from dualmem_mcp.stores.database import Connection
+from dualmem_mcp.stores.connection import Connection
 
 # Reading one changed entity costs about as much as reading ten in one sweep.
 _SWEEP_ABOVE: Final = 2_000

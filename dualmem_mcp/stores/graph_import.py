@@ -9,7 +9,7 @@ from typing import Any
 
 from dualmem_mcp.model.graph import Entity, Relation
 from dualmem_mcp.model.oplog import OpKind
-from dualmem_mcp.stores.database import Connection
+from dualmem_mcp.stores.connection import Connection
 from dualmem_mcp.stores.graph_cache import graph_version
 from dualmem_mcp.stores.graph_writer import GraphWriter
 

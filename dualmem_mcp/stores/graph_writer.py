@@ -9,7 +9,7 @@ from typing import Any
 from dualmem_mcp.model.graph import Entity, Relation
 from dualmem_mcp.model.oplog import OpKind, Stamp, Tag, split_tags
 from dualmem_mcp.stores.columns import from_column, text_digest, to_column, to_json
-from dualmem_mcp.stores.database import Connection
+from dualmem_mcp.stores.connection import Connection
 from dualmem_mcp.stores.op_log import OpWriter
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from dualmem_mcp.errors import StoreRefusedError
 
 if TYPE_CHECKING:
-    from dualmem_mcp.stores.database import Connection
+    from dualmem_mcp.stores.connection import Connection
 
 MIGRATION_SET: Final = "dualmem"
 # Where sqlite-utils keeps its record. Source: sqlite_utils.migrations.Migrations.migrations_table.

@@ -9,7 +9,7 @@ from typing import Any
 from dualmem_mcp.model.ids import DeviceId
 from dualmem_mcp.model.oplog import OpKind, Stamp, Tag, next_ticks
 from dualmem_mcp.stores.columns import to_json
-from dualmem_mcp.stores.database import Connection
+from dualmem_mcp.stores.connection import Connection
 
 
 class OpWriter:
