@@ -72,7 +72,7 @@ def _vault(app: App) -> Check:
         vault = app.channel().vault
     except NotFoundError as error:
         return Check("vault", ok=True, detail="none: conversations stay on this device", hint=error.hint)
-    return Check("vault", ok=True, detail=f"{vault.vault_id}, {len(vault.devices())} devices known here")
+    return Check("vault", ok=True, detail=f"{vault.vault_id}, devices known here: {len(vault.devices())}")
 
 
 def _bucket(app: App) -> Check:

@@ -1,0 +1,72 @@
+"""The checks of an installation: each fault is found, named, and comes with what to do."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dualmem_mcp.app import App, open_app
+from dualmem_mcp.doctor import examine
+from dualmem_mcp.settings import load_settings
+
+
+@pytest.fixture
+def app(tmp_path: Path, clock, monkeypatch: pytest.MonkeyPatch):
+    for name in list(os.environ):
+        if name.startswith(("DUALMEM_", "CLAUDE_")):
+            monkeypatch.delenv(name)
+    settings = load_settings(tmp_path / "home", bucket=str(tmp_path / "bucket"))
+    settings = replace(settings, keystore="file", claude_dir=tmp_path / "claude")
+    with open_app(settings, clock=clock) as opened:
+        yield opened
+
+
+def found(app: App) -> dict[str, dict]:
+    return {check["name"]: check for check in examine(app)}
+
+
+def test_a_new_installation_is_healthy(app: App) -> None:
+    checks = found(app)
+    assert all(check["ok"] for check in checks.values())
+    assert "init" in checks["vault"]["hint"]
+
+
+def test_a_vault_in_use_is_healthy(app: App) -> None:
+    app.init("correct horse battery staple")
+    checks = found(app)
+    assert all(check["ok"] for check in checks.values())
+    assert "devices known here: 1" in checks["vault"]["detail"]
+
+
+def test_a_data_home_that_others_can_read(app: App) -> None:
+    app.settings.home.chmod(0o755)
+    check = found(app)["data home"]
+    assert not check["ok"]
+    assert "chmod" in check["hint"]
+
+
+def test_a_bucket_that_is_away_or_exchanged(app: App, tmp_path: Path) -> None:
+    app.init("correct horse battery staple")
+    (tmp_path / "bucket").rename(tmp_path / "unplugged")
+    check = found(app)["bucket"]
+    assert not check["ok"]
+    assert check["hint"]
+
+
+def test_damaged_pages_are_found(app: App) -> None:
+    app.init("correct horse battery staple")
+    database = app.home.database_file
+    with app.database.write() as connection:
+        connection.execute("CREATE TABLE filler (text)")
+        connection.executemany("INSERT INTO filler VALUES (?)", [("x" * 500,)] * 500)
+    app.close()
+    data = bytearray(database.read_bytes())
+    data[-2000] ^= 1
+    database.write_bytes(data)
+    with open_app(app.settings, clock=app.clock) as again:
+        check = found(again)["database"]
+    assert not check["ok"]
+    assert check["hint"]

@@ -1,0 +1,78 @@
+"""The local session with all that travels: which one is meant, and what is newer here than a handoff."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dualmem_mcp.errors import NotFoundError
+from dualmem_mcp.sample import write_sample_session
+from dualmem_mcp.transcripts.claude_code import read_session
+from dualmem_mcp.transcripts.source import SessionSource
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    project = tmp_path / "project"
+    project.mkdir()
+    return project
+
+
+@pytest.fixture
+def session(tmp_path: Path, project: Path) -> Path:
+    return write_sample_session(tmp_path / "claude", cwd=str(project))
+
+
+def source(session: Path, **fields: object) -> SessionSource:
+    return SessionSource(session.parents[2], **fields)  # type: ignore[arg-type]
+
+
+def test_all_files_of_the_session_travel_byte_for_byte(session: Path) -> None:
+    local = source(session).read()
+    names = [name for name, _ in local.thread]
+    assert names[0] == session.name
+    assert any("/subagents/" in name for name in names)
+    for name, data in local.thread:
+        assert (session.parent / name).read_bytes() == data
+
+
+def test_project_files_are_those_of_the_sessions_folder(session: Path, project: Path) -> None:
+    (project / "CLAUDE.md").write_text("Rules.", encoding="utf-8")
+    (project / "keep.txt").write_text("kept", encoding="utf-8")
+    local = source(session, protected_globs=("keep.*",)).read()
+    assert [
+        (file.kind, file.name) for file in local.snapshot.files if file.kind in ("instructions", "protected")
+    ] == [
+        ("instructions", "CLAUDE.md"),
+        ("protected", "keep.txt"),
+    ]
+
+
+def test_protected_files_may_lie_elsewhere(session: Path, tmp_path: Path) -> None:
+    (tmp_path / "sacred").mkdir()
+    (tmp_path / "sacred" / "a.md").write_text("a", encoding="utf-8")
+    local = source(session, protected_globs=("*.md",), protected_root=tmp_path / "sacred").read()
+    assert [file.name for file in local.snapshot.of_kind("protected")] == ["a.md"]
+
+
+def test_a_project_folder_that_is_not_here_is_no_error(tmp_path: Path) -> None:
+    path = write_sample_session(tmp_path / "claude", cwd="/nowhere/at/all")
+    assert source(path, protected_globs=("*.md",)).read().session.cwd == "/nowhere/at/all"
+
+
+def test_newer_turns_are_counted_from_the_one_handed_over(session: Path) -> None:
+    read = read_session(session)
+    uuids = [turn.uuid for turn in read.all_turns() if not turn.is_meta]
+    here = source(session)
+    ask = {"last_turn_uuid": uuids[-4], "known_bytes": 10}
+    assert here.newer_turns(read.conversation_id, **ask) == 3
+    assert here.newer_turns(read.conversation_id, **{**ask, "last_turn_uuid": uuids[-1]}) == 0
+    assert here.newer_turns(read.conversation_id, **{**ask, "last_turn_uuid": "gone"}) == len(uuids)
+    assert here.newer_turns(read.conversation_id, last_turn_uuid="", known_bytes=session.stat().st_size) == 0
+    assert here.newer_turns("00000000-0000-4000-8000-000000000000", **ask) == 0
+
+
+def test_an_id_that_the_file_does_not_have_is_refused(session: Path) -> None:
+    with pytest.raises(NotFoundError, match="holds session"):
+        source(session).read("00000000-0000-4000-8000-000000000000", transcript=session)
