@@ -11,7 +11,7 @@ from dualmem_mcp.handoff import brief_work as work
 from dualmem_mcp.handoff.brief_frame import footer, footer_room, frame, record_tag
 from dualmem_mcp.handoff.brief_tally import Tally
 from dualmem_mcp.handoff.brief_view import LEVELS, Line, View, short_names
-from dualmem_mcp.handoff.quoting import clean, cut, one_line, without_link_targets
+from dualmem_mcp.handoff.quoting import clean, cut, defuse, one_line, without_link_targets
 from dualmem_mcp.handoff.sections import SECTIONS, section_text, whole_section
 from dualmem_mcp.model.conversation import estimate_tokens
 from dualmem_mcp.model.digest import Digest, Quote
@@ -168,6 +168,7 @@ class _Page:
         self._kept: list[Line] = []
         self._places: set[tuple[str, tuple[int, ...]]] = set()
         self._sections: set[str] = set()
+        self._elsewhere: set[tuple[str, int]] = set()
 
     def fits(self, required: Sequence[Sequence[Line]]) -> bool:
         """Whether all of it fits and leaves a share for the rest; a bare brief need not leave any."""
@@ -208,17 +209,22 @@ class _Page:
 
     def shown_requests(self) -> frozenset[str]:
         """The turns of the requests that are shown."""
-        return Tally(self._view, self._kept, request_whole=True).shown_requests
+        return self._tally().shown_requests
 
     def unseen(self, findings: Sequence[Line]) -> list[Line]:
         """Findings that are not part of what is shown already, as in the last reply or an outcome."""
         shown = one_line(without_link_targets("\n".join(line.text for line in self._kept)))
-        return [line for line in findings if line.text.partition("] ")[2][:_ALIKE] not in shown]
+        new = [line for line in findings if line.text.partition("] ")[2][:_ALIKE] not in shown]
+        self._elsewhere.update(entry for line in findings if line not in new for entry in line.entries)
+        return new
+
+    def _tally(self) -> Tally:
+        return Tally(self._view, self._kept, self._elsewhere, request_whole=self._frame.request_whole)
 
     def brief(self) -> Brief:
         """The finished brief; the least worthy lines are given up should the text still be too long."""
         while True:
-            tally = Tally(self._view, self._kept, request_whole=self._frame.request_whole)
+            tally = self._tally()
             cuts = tally.cuts()
             text = self._text(cuts)
             if len(text) <= self._budget or not self._kept:
@@ -243,4 +249,4 @@ class _Page:
             parts.extend(line.text + "\n" for line in chosen)
         body = "".join(parts)
         room = self._budget - len(body) - len(self._frame.closing)
-        return clean(body + footer(self._view, cuts, room) + self._frame.closing)
+        return defuse(clean(body + footer(self._view, cuts, room) + self._frame.closing))

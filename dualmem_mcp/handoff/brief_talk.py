@@ -21,8 +21,7 @@ def last_reply(view: View) -> list[Line]:
     if view.detail.bare:
         shown = one_line(shown)
     head = f"**Last reply** {view.mark(reply.uuid)}:"
-    text = f"{head}\n{fence(shown)}" if "\n" in shown else f"{head} {shown}"
-    return [Line("resumption", (1,), text, (("last_reply", 0),), shown == reply.text)]
+    return [Line("resumption", (1,), quoted(head, shown), (("last_reply", 0),), shown == reply.text)]
 
 
 def unfinished(view: View) -> list[Line]:
@@ -100,7 +99,7 @@ def _request(view: View, index: int, request: Request) -> Line:
     name = view.mark(request.uuid, "!" if request.constraint else "") if request.uuid else "[queued]"
     text = quoted(f"- {name}", shown)
     if request.repeats:
-        text += f"\n  (said {request.repeats + 1} times)" if "\n" in shown else f" (×{request.repeats + 1})"
+        text += f"\n  (said {request.repeats + 1} times)" if "\n" in text else f" (×{request.repeats + 1})"
     if request.context and (not detail.terse or len(request.text) <= 12):
         text += f"\n  ↳ asked: {cut(request.context, 64 if detail.bare else 120 if detail.terse else 240)}"
     return Line("requests", (index, 0), text, (("requests", index),), shown == request.text)

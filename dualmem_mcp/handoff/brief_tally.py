@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
 from dualmem_mcp.handoff.brief_view import Line, View
@@ -11,13 +11,17 @@ from dualmem_mcp.handoff.sections import SECTIONS
 
 
 class Tally:
-    """The count over the lines of a brief."""
+    """The count over the lines of a brief; `elsewhere` are entries that another line shows already."""
 
-    def __init__(self, view: View, kept: Sequence[Line], *, request_whole: bool) -> None:
+    def __init__(
+        self, view: View, kept: Sequence[Line], elsewhere: Set[tuple[str, int]], *, request_whole: bool
+    ) -> None:
         self._view = view
         self._request_whole = request_whole
-        self._shown: set[tuple[str, int]] = {entry for line in kept for entry in line.entries}
-        self._whole: set[tuple[str, int]] = {entry for line in kept if line.whole for entry in line.entries}
+        self._shown: set[tuple[str, int]] = {entry for line in kept for entry in line.entries} | set(elsewhere)
+        self._whole: set[tuple[str, int]] = {entry for line in kept if line.whole for entry in line.entries} | set(
+            elsewhere
+        )
         self._counts = Counter(name for name, _ in self._shown)
 
     @property

@@ -90,7 +90,12 @@ def _resumption(
     reply, reply_at = Quote(), -1
     for index in range(len(turns) - 1, at, -1):
         turn = turns[index]
-        if turn.role == "assistant" and turn.text.strip() and not _UNSPOKEN.fullmatch(turn.text.strip()):
+        if (
+            turn.role == "assistant"
+            and turn.text.strip()
+            and not turn.is_api_error
+            and not _UNSPOKEN.fullmatch(turn.text.strip())
+        ):
             reply, reply_at = Quote(text=squeeze(turn.text), uuid=turn.uuid, timestamp=turn.timestamp), index
             break
     if not last.text and requests and not requests[-1].uuid:
@@ -137,7 +142,7 @@ def _steps(
     lines: list[tuple[int, Quote]] = []
     for position, turn in enumerate(turns):
         if position > after and position != reply_at and turn.role == "assistant" and turn.text.strip():
-            lead = next(iter(turn.text.strip().split("\n")), "")
+            lead = ("API error: " if turn.is_api_error else "") + turn.text.strip().split("\n")[0]
             lines.append((position, Quote(text=cut(one_line(lead), 200), uuid=turn.uuid, timestamp=turn.timestamp)))
     lines.extend(
         (call.position, Quote(text=_step_text(call, cwd), uuid=call.uuid, timestamp=call.timestamp))

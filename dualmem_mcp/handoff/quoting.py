@@ -23,6 +23,14 @@ _SPACES = re.compile(r"\s+")
 _BLANK_LINES = re.compile(r"\n(?:[ \t]*\n){2,}")
 _FENCES = re.compile(r"`{3,}")
 _LINK = re.compile(r"\[([^\[\]\n]{1,300})\]\((?:[^()\s]|\([^()\s]{0,200}\)){1,2000}\)")
+_TAG = re.compile(r"<[A-Za-z/!?]")
+
+# Source: Claude Code 1.0 to 2.1 transcripts, and the tags of tool calls in Claude's prompts.
+_CLIENT_TAGS = re.compile(
+    r"<(/?(?:system|system-reminder|task-notification|teammate-message|command-(?:name|message|args|contents)|"
+    r"local-command-\w+|bash-(?:input|stdout|stderr)|user-prompt-submit-hook|session-start-hook|user-memory-input|"
+    r"function_calls|function_results|invoke|parameter|antml:\w+|tool_use_error|persisted-output|env|claudeMd)\b)"
+)
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
 
 
@@ -88,8 +96,16 @@ def fence(text: str) -> str:
 
 
 def quoted(prefix: str, text: str) -> str:
-    """A list item that shows the text as it stands: beside its prefix if it is one line, else fenced below."""
-    return f"{prefix}\n{fence(text)}" if "\n" in text else f"{prefix} {text}"
+    """The text as it stands after its prefix: beside it if it is one line without tags, else fenced below."""
+    return f"{prefix}\n{fence(text)}" if "\n" in text or _TAG.search(text) else f"{prefix} {text}"
+
+
+def defuse(text: str) -> str:
+    """The text with `‹` for `<` in the tags by which a client speaks to a model; as long as before.
+
+    Recalled text must not pass for the client's own words.
+    """
+    return _CLIENT_TAGS.sub(r"‹\1", text)
 
 
 def short_id(uuid: str) -> str:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable
 
 from dualmem_mcp.errors import NotFoundError, UsageError
-from dualmem_mcp.handoff.quoting import clean, fence, one_line, quoted
+from dualmem_mcp.handoff.quoting import clean, defuse, fence, one_line, quoted
 from dualmem_mcp.model.digest import AgentEntry, Digest, Entry
 
 PAGE_CHARACTERS = 16_000
@@ -184,7 +184,7 @@ def section_text(digest: Digest, name: str, cursor: str = "") -> tuple[str, str]
             offset += PAGE_CHARACTERS
             break
         index, offset = index + 1, 0
-    return "\n".join(page), f"{index}:{offset}" if index < len(entries) else ""
+    return defuse("\n".join(page)), f"{index}:{offset}" if index < len(entries) else ""
 
 
 def _position(cursor: str, entries: list[str], name: str) -> tuple[int, int]:
