@@ -22,6 +22,9 @@ from dualmem_mcp.model.ids import ConversationId, HandoffId
 KEEP_LIMIT_BYTES = 16 << 20
 """Packages up to this size are kept whole on the device that resumes them, for use offline."""
 
+MAX_RECORD_BYTES = 64 << 10
+"""More of a handoff record is not read: the largest has a title, a folder and some numbers."""
+
 _FETCHES_AT_ONCE = 16
 
 
@@ -61,7 +64,7 @@ def refresh_catalogue(channel: Channel, conversation_id: ConversationId | None =
 
 def _fetch_record(channel: Channel, key: str) -> HandoffRecord | DualmemError:
     try:
-        data = channel.objects.get(key)
+        data = channel.objects.get(key, length=MAX_RECORD_BYTES)
         reader = channel.open(ObjectKind.MANIFEST, key, lambda start, length: data[start : start + length])
         return record_from_json(reader.read_section("record"), manifest_key=key)
     except DualmemError as error:
@@ -204,7 +207,7 @@ def keep_package(channel: Channel, record: HandoffRecord, package: OpenedPackage
     if sum(sizes.values()) > KEEP_LIMIT_BYTES:
         return False
     for holder, key in missing:
-        channel.packages.write(holder, channel.objects.get(key), made_here=False)
+        channel.packages.write(holder, channel.objects.get(key, length=sizes[key]), made_here=False)
     return True
 
 

@@ -288,3 +288,24 @@ def test_every_section_that_a_brief_names_can_be_loaded(handed_over) -> None:
             "text",
             "next_cursor",
         }
+
+
+def test_a_record_of_any_length_is_read_to_a_bound(handed_over) -> None:
+    world, _, phone = handed_over
+    record = next(path for path in (world.bucket / "manifests").rglob("*") if path.is_file())
+    with record.open("r+b") as file:
+        file.truncate(1 << 26)
+    read = 0
+    plain = type(phone.channel().objects).get
+
+    def counting(self, key, **span):
+        nonlocal read
+        data = plain(self, key, **span)
+        read += len(data)
+        return data
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(phone.channel().objects), "get", counting)
+        with pytest.raises(DualmemError):
+            phone.resume_conversation(SESSION_ID)
+    assert read < 1 << 20
