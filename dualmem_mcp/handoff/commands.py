@@ -129,27 +129,31 @@ def _end_of(output: str) -> str:
 
 def extract_tests(calls: Sequence[ToolCall], changes: Sequence[Change]) -> tuple[SuiteResult, ...]:
     """The last result of every distinct test command, the latest first, each with the edits made since."""
-    latest: dict[str, SuiteResult] = {}
+    latest: dict[str, ToolCall] = {}
     for call in calls:
         command = call.argument("command")
         if call.name not in SHELL_TOOLS or call.result is None or not command or not is_test_command(command):
             continue
-        status, _ = status_of(call)
-        if status in ("rejected", "cancelled", "background"):
-            continue
-        counts = read_counts(clean(call.result))
-        if status == "ok" and counts.failed:  # a pipe into tail or grep hides the exit code
-            status = "failed"
-        latest.pop(one_line(command), None)
-        latest[one_line(command)] = SuiteResult(
-            command=clean(command),
-            status=status,
-            passed=counts.passed,
-            failed=counts.failed,
-            skipped=counts.skipped,
-            summary=cut(counts.summary, _ERROR_LIMIT)
-            or (telling_lines(call.result, _ERROR_LIMIT) if status == "failed" else ""),
-            edits_after=len(changed_between(changes, call.position)),
-            uuid=call.result_uuid,
-        )
-    return tuple(reversed(latest.values()))
+        if status_of(call)[0] not in ("rejected", "cancelled", "background"):
+            latest.pop(one_line(command), None)
+            latest[one_line(command)] = call
+    return tuple(_suite_result(call, changes) for call in reversed(latest.values()))
+
+
+def _suite_result(call: ToolCall, changes: Sequence[Change]) -> SuiteResult:
+    output = call.result or ""
+    status, _ = status_of(call)
+    counts = read_counts(clean(output))
+    if status == "ok" and counts.failed:  # a pipe into tail or grep hides the exit code
+        status = "failed"
+    faults = telling_lines(output, _ERROR_LIMIT) if status == "failed" else ""
+    return SuiteResult(
+        command=clean(call.argument("command")),
+        status=status,
+        passed=counts.passed,
+        failed=counts.failed,
+        skipped=counts.skipped,
+        summary=cut(counts.summary, _ERROR_LIMIT) or faults,
+        edits_after=len(changed_between(changes, call.position)),
+        uuid=call.result_uuid,
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -36,7 +37,7 @@ def extract_errors(calls: Sequence[ToolCall], changes: Sequence[Change]) -> tupl
     """
     found: list[ErrorEntry] = []
     places: dict[tuple[str, str], int] = {}
-    subjects = [_subject(call) for call in calls]
+    successes = _Successes(calls)
     for index, call in enumerate(calls):
         if (
             not call.is_error
@@ -51,10 +52,10 @@ def extract_errors(calls: Sequence[ToolCall], changes: Sequence[Change]) -> tupl
         is_shell = call.name in SHELL_TOOLS
         if not error or _SLIP.search(error) or (is_shell and is_looking(command)):
             continue
-        later = _success(calls, subjects, index)
+        later = successes.after(index)
         if not is_shell and later is not None:
             continue
-        key = (subjects[index], one_line(error)[:80])
+        key = (successes.subjects[index], one_line(error)[:80])
         if key in places:
             found[places[key]] = replace(found[places[key]], count=found[places[key]].count + 1)
             continue
@@ -62,7 +63,7 @@ def extract_errors(calls: Sequence[ToolCall], changes: Sequence[Change]) -> tupl
         edits = changed_between(changes, call.position, later.position) if later else []
         found.append(
             ErrorEntry(
-                command=clean(command) or subjects[index],
+                command=clean(command) or successes.subjects[index],
                 error=error,
                 fix=_fix_text([edit.path for edit in edits if "/.claude/" not in edit.path], later, call),
                 fix_uuid=edits[-1].uuid if edits else (later.result_uuid if later else ""),
@@ -82,26 +83,44 @@ def _subject(call: ToolCall) -> str:
     return " ".join([word for word in words if not word.startswith("-")][:3] or words[:2])
 
 
-def _success(calls: Sequence[ToolCall], subjects: Sequence[str], index: int) -> ToolCall | None:
-    """The call after which that failure is over: of the same subject; for tests any run without failures, for a
-    merge conflict the commit, for a rejected push the push."""
-    failed = calls[index]
-    result = failed.result or ""
-    later = [one for one in calls[index + 1 :] if one.done]
-    if "CONFLICT (" in result:
-        return next((one for one in later if _MERGE_DONE.search(one.argument("command"))), None)
-    if "failed to push" in result:
-        return next((one for one in later if "git push" in one.argument("command")), None)
-    if is_test_command(failed.argument("command")):
-        return next((one for one in later if _passes(one)), None)
-    return next(
-        (calls[at] for at in range(index + 1, len(calls)) if calls[at].done and subjects[at] == subjects[index]),
-        None,
-    )
+class _Successes:
+    """Which call ended a failure: the next of the same subject that went through; for tests any run without
+    failures, for a merge conflict the commit, for a rejected push the push."""
 
+    def __init__(self, calls: Sequence[ToolCall]) -> None:
+        self._calls = calls
+        self.subjects = [_subject(call) for call in calls]
+        self._done: dict[str, list[int]] = {}
+        self._merges: list[int] = []
+        self._pushes: list[int] = []
+        self._passes: list[int] = []
+        for index, call in enumerate(calls):
+            if call.done:
+                self._add(index, call)
 
-def _passes(call: ToolCall) -> bool:
-    return is_test_command(call.argument("command")) and not read_counts(call.result or "").failed
+    def _add(self, index: int, call: ToolCall) -> None:
+        self._done.setdefault(self.subjects[index], []).append(index)
+        command = call.argument("command")
+        if "git" in command and _MERGE_DONE.search(command):
+            self._merges.append(index)
+        if "git push" in command:
+            self._pushes.append(index)
+        if is_test_command(command) and not read_counts(call.result or "").failed:
+            self._passes.append(index)
+
+    def after(self, index: int) -> ToolCall | None:
+        """The call that ended the failure of that call, or None."""
+        failed = self._calls[index]
+        if "CONFLICT (" in (failed.result or ""):
+            candidates = self._merges
+        elif "failed to push" in (failed.result or ""):
+            candidates = self._pushes
+        elif is_test_command(failed.argument("command")):
+            candidates = self._passes
+        else:
+            candidates = self._done.get(self.subjects[index], [])
+        at = bisect_right(candidates, index)
+        return self._calls[candidates[at]] if at < len(candidates) else None
 
 
 def _fix_text(paths: Sequence[str], later: ToolCall | None, failed: ToolCall) -> str:

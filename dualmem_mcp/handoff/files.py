@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -162,9 +163,10 @@ def change_log(calls: Sequence[ToolCall], cwd: str) -> tuple[Change, ...]:
 
 def changed_between(changes: Sequence[Change], after: int, before: int | None = None) -> list[Change]:
     """The last change of each file after one position (and before another), in order."""
-    chosen = {
-        change.path: change
-        for change in changes
-        if change.position > after and (before is None or change.position < before)
-    }
-    return list(chosen.values())
+    start = bisect_right(changes, after, key=_position)
+    end = len(changes) if before is None else bisect_left(changes, before, key=_position)
+    return list({change.path: change for change in changes[start:end]}.values())
+
+
+def _position(change: Change) -> int:
+    return change.position

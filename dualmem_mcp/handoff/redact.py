@@ -37,6 +37,12 @@ _TRIGGER = re.compile(
 _WINDOW = 400
 """Characters looked at on each side of a trigger, within its line: no known form is longer."""
 
+# What the costliest detectors need to match at all: a long run of characters; a telling name and a quote.
+_LONG_RUN = re.compile(r"[A-Za-z0-9_-]{24}")
+_LONG_FORMS = frozenset({"IBM Cloud key", "SoftLayer key", "Cloudant key"})
+_NAME = re.compile(r"(?i:_?key|pass|pwd|secret|contrase)")
+_QUOTE = re.compile(r"[\"'`]")
+
 _PRIVATE_KEY_BLOCK = re.compile(
     r"-----BEGIN (?P<kind>[A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?)-----.*?(?:-----END (?P=kind)-----|\Z)", re.DOTALL
 )
@@ -208,7 +214,11 @@ def _hits(text: str) -> Iterator[_Hit]:
 def _hits_in_line(text: str, start: int, end: int) -> Iterator[_Hit]:
     detectors = _detectors()
     line = text[start:end]
+    named = _QUOTE.search(line) is not None and _NAME.search(line) is not None
+    has_run = _LONG_RUN.search(line) is not None
     for label, form in detectors.forms:
+        if label in _LONG_FORMS and not has_run:
+            continue
         for match in form.finditer(line):
             begin, finish = _span(match)
             secret = line[begin:finish]
@@ -219,7 +229,7 @@ def _hits_in_line(text: str, start: int, end: int) -> Iterator[_Hit]:
             name = "secret" if "secret" in form.groupindex else 0
             if name == 0 or _is_likely(match["secret"], detectors):
                 yield _Hit(start + match.start(name), start + match.end(name), label)
-    for secret in detectors.keyword.analyze_string(line):
+    for secret in detectors.keyword.analyze_string(line) if named else ():
         at = line.find(secret)
         if at >= 0 and _is_likely_quoted(secret, detectors):
             yield _Hit(start + at, start + at + len(secret), "password or key")
