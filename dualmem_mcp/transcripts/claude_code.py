@@ -179,6 +179,7 @@ def session_files(path: Path) -> tuple[SessionFile, ...]:
     """The session file first, then all regular files of its folder and the agent files beside it, by name.
 
     Symbolic links are not followed: a session must not carry along what lies outside its folder.
+    Raises NotFoundError if the session file has gone.
     """
     project = path.parent
     found = [
@@ -189,8 +190,17 @@ def session_files(path: Path) -> tuple[SessionFile, ...]:
         size = _regular_size(file)
         if size is not None and _session_of(file) == path.stem:
             found.append(SessionFile(file.name, str(file), size))
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise NotFoundError(
+            f"{path.name} has gone while it was being read",
+            operation="read session",
+            subject=str(path),
+            hint="Try again; if it stays away, take another session.",
+        ) from error
     return (
-        SessionFile(path.name, str(path), path.stat().st_size),
+        SessionFile(path.name, str(path), size),
         *sorted(found, key=lambda file: file.name),
     )
 

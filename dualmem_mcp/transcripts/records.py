@@ -6,6 +6,7 @@ Source: docs/transcripts.md states which fields are relied on and where each fac
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -95,9 +96,10 @@ def read_transcript(path: Path) -> Transcript:
     """What a session file says.
 
     Raises NotFoundError if there is no such file, StoreUnreachableError if it cannot be read,
-    MalformedError if it is empty or holds no record.
+    MalformedError if it is empty, holds no record, or is no regular file.
     """
     try:
+        _refuse_special(path)
         with path.open("rb") as file:
             return parse_transcript(file, str(path))
     except FileNotFoundError:
@@ -121,6 +123,18 @@ def read_transcript(path: Path) -> Transcript:
             subject=str(path),
             hint="Check the rights of the file and the disk it lies on.",
         ) from error
+
+
+def _refuse_special(path: Path) -> None:
+    """A pipe would be waited on for ever or give its bytes only once, a device may have no end."""
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise MalformedError(
+            f"{path.name} is a pipe or a device, not a session file",
+            operation="read session",
+            subject=str(path),
+            hint="Write it to a file first, and give that.",
+        )
 
 
 def parse_transcript(file: BinaryIO, name: str) -> Transcript:

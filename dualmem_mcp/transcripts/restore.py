@@ -121,7 +121,8 @@ def _warnings(wanted: str, candidate: str, cwd: str, *, written: bool) -> tuple[
     warnings = []
     if candidate != wanted:
         warnings.append(f"another session holds the id {wanted}; this one is {candidate}")
-    if not cwd or "\0" in cwd or not Path(cwd).is_dir():
+    # os.path: Path.is_dir raises for a name that is too long, or a folder that others keep to themselves.
+    if not cwd or "\0" in cwd or not os.path.isdir(cwd):  # noqa: PTH112
         warnings.append(f"the working directory {cwd!r} is not on this machine; --cwd names another")
     if not written:
         warnings.append("the same session lies there already; nothing was written")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +90,8 @@ def _folder(cwd: str) -> Path | None:
     if not cwd or "\0" in cwd:
         return None
     path = Path(cwd)
-    return path if path.is_absolute() and path.is_dir() else None
+    # os.path: Path.is_dir raises for a name that is too long, or a folder that others keep to themselves.
+    return path if path.is_absolute() and os.path.isdir(path) else None  # noqa: PTH112
 
 
 def _read(path: Path) -> bytes:

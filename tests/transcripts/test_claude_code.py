@@ -164,6 +164,11 @@ def test_files_of_a_session_are_found_and_links_are_not_followed(claude, tmp_pat
     assert [file.size_bytes for file in files] == [Path(file.path).stat().st_size for file in files]
 
 
+def test_a_session_that_goes_while_it_is_read_is_said_to_be_gone(claude):
+    with pytest.raises(NotFoundError, match="has gone while it was being read"):
+        session_files(claude.root / "projects" / "-home-a" / f"{ONE}.jsonl")
+
+
 def test_a_path_outside_the_root_is_refused(claude, tmp_path):
     path = put(claude, "-home-a", ONE, at=1)
     assert read_session(path, root=claude.root).project == "-home-a"

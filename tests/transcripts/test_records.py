@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -165,6 +166,14 @@ def test_an_empty_file_and_a_file_of_something_else_are_named_so(tmp_path):
         read_session(tmp_path / "missing.jsonl")
     with pytest.raises(MalformedError, match="is a folder"):
         read_session(tmp_path)
+
+
+def test_pipes_and_devices_are_refused_before_they_are_read(tmp_path):
+    """A pipe without a writer would hang, one with a writer would give its bytes once and be carried as empty."""
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    for path in (tmp_path / "pipe.jsonl", Path("/dev/null")):
+        with pytest.raises(MalformedError, match="is a pipe or a device"):
+            read_session(path)
 
 
 def test_a_torn_last_line_is_ignored(writer):

@@ -204,6 +204,12 @@ def test_a_hostile_id_is_refused(session, files, claude_dir):
         write_session(files, claude_dir=claude_dir, conversation_id="../../x")
 
 
+def test_a_working_directory_that_no_system_can_have_is_only_warned_of(session, files, claude_dir):
+    restored = put_back(session, files, claude_dir, cwd="/" + "long" * 100)
+    assert "not on this machine" in restored.warnings[0]
+    assert restored.path.is_file()
+
+
 def test_without_a_project_the_records_lead_to_the_folder(session, files, claude_dir):
     restored = write_session(files.items(), claude_dir=claude_dir, conversation_id=session.conversation_id)
     assert restored.path.parent.name == "-home-dev-tollgate"

@@ -56,9 +56,10 @@ def test_protected_files_may_lie_elsewhere(session: Path, tmp_path: Path) -> Non
     assert [file.name for file in local.snapshot.of_kind("protected")] == ["a.md"]
 
 
-def test_a_project_folder_that_is_not_here_is_no_error(tmp_path: Path) -> None:
-    path = write_sample_session(tmp_path / "claude", cwd="/nowhere/at/all")
-    assert source(path, protected_globs=("*.md",)).read().session.cwd == "/nowhere/at/all"
+@pytest.mark.parametrize("cwd", ["/nowhere/at/all", "/" + "long" * 1000])
+def test_a_project_folder_that_is_not_here_is_no_error(tmp_path: Path, cwd: str) -> None:
+    path = write_sample_session(tmp_path / "claude", cwd=cwd)
+    assert source(path, protected_globs=("*.md",)).read().session.cwd == cwd
 
 
 def test_newer_turns_are_counted_from_the_one_handed_over(session: Path) -> None:
