@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -149,7 +150,8 @@ class MemoryFile:
     def start(self) -> list[str]:
         """Import the file, bring it up to date, and follow the graph from now on; returns notices for the user.
 
-        Raises StoreUnreachableError if the file cannot be read or written, MalformedError if it is over 1 GiB.
+        Raises StoreUnreachableError if the file cannot be read or written, MalformedError if it is over 1 GiB
+        or no regular file.
         """
         notices = self._synchronise()
         self._graph.on_change(self._changed)
@@ -196,6 +198,7 @@ class MemoryFile:
             self._report(notice)
 
     def _synchronise(self) -> list[str]:
+        _status(self.path)  # what is no file of the user's is refused before anything is made beside it
         with file_faults("make", self.path.parent):
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with file_lock(self._lock_path) as descriptor:
@@ -318,14 +321,30 @@ def _status(path: Path) -> _Status | None:
             status = path.stat()
         except FileNotFoundError:
             return None
-        return status.st_size, status.st_mtime_ns, status.st_ino
+    _refuse_special(path, status.st_mode)
+    return status.st_size, status.st_mtime_ns, status.st_ino
+
+
+def _refuse_special(path: Path, mode: int) -> None:
+    """A pipe would be waited on for ever, a device may have no end, and neither may be replaced by a file."""
+    if not stat.S_ISREG(mode):
+        what = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
+        raise MalformedError(
+            f"{path} is {what}, not a memory file",
+            operation="read memory file",
+            subject=str(path),
+            hint="Name a file, in MEMORY_FILE_PATH or as the argument.",
+        )
 
 
 def read_memory_file(path: Path) -> bytes:
-    """The file's bytes. Raises NotFoundError, StoreUnreachableError, or MalformedError if it is over 1 GiB."""
+    """The file's bytes. Raises NotFoundError, StoreUnreachableError, or MalformedError if it is over 1 GiB or
+    no regular file."""
     with file_faults("read", path):
         try:
-            if path.stat().st_size > MAX_FILE_BYTES:
+            status = path.stat()
+            _refuse_special(path, status.st_mode)
+            if status.st_size > MAX_FILE_BYTES:
                 raise MalformedError(
                     f"the file is larger than {MAX_FILE_BYTES >> 30} GiB",
                     operation="read memory file",

@@ -1,6 +1,7 @@
 """The mirror of the graph in a file that others read and edit."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dualmem_mcp.errors import MalformedError, NotFoundError, StoreUnreachableError
+from dualmem_mcp.errors import MalformedError, NotFoundError
 from dualmem_mcp.model.graph import Entity, EntityObservations, Graph, Relation
 from dualmem_mcp.model.ids import DeviceId
 from dualmem_mcp.ports import Clock, SystemClock
@@ -305,8 +306,38 @@ def test_a_large_file_is_written_after_a_failure(
 
 def test_a_start_on_a_file_that_cannot_be_read(path: Path, graph: GraphStore, clock: Clock) -> None:
     path.mkdir(parents=True)
-    with pytest.raises(StoreUnreachableError):
+    with pytest.raises(MalformedError, match="is a folder"):
         MemoryFile(path, graph, clock, owner=DEVICE, report=pytest.fail).start()
+
+
+def test_a_pipe_or_a_device_is_refused_and_left_as_it_is(path: Path, graph: GraphStore, clock: Clock) -> None:
+    """A pipe without a writer would hang, and /dev/null would be replaced by a file where root is at work."""
+    path.parent.mkdir()
+    os.mkfifo(path, 0o644)
+    path.with_name("null").symlink_to("/dev/null")
+    for special in (path, path.with_name("null")):
+        before = special.stat().st_mode
+        with pytest.raises(MalformedError, match="is a pipe or a device"):
+            MemoryFile(special, graph, clock, owner=DEVICE, report=pytest.fail).start()
+        with pytest.raises(MalformedError, match="is a pipe or a device"):
+            import_file(graph, special)
+        assert special.stat().st_mode == before
+    assert sorted(file.name for file in path.parent.iterdir()) == [path.name, "null"]
+
+
+def test_a_file_that_becomes_a_pipe_is_reported(
+    mirror: MemoryFile, path: Path, graph: GraphStore, told: list[str]
+) -> None:
+    write(path, ADA_LINE)
+    mirror.start()
+    path.unlink()
+    os.mkfifo(path)
+    graph.create_entities([Entity("Engine", "machine")])
+    assert len(told) == 1
+    assert "is a pipe or a device" in told[0]
+    path.unlink()
+    graph.create_entities([Entity("Loom", "machine")])
+    assert b"Engine" in path.read_bytes()
 
 
 def test_import_file_counts(path: Path, graph: GraphStore) -> None:
