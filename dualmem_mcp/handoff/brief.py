@@ -108,8 +108,9 @@ def build_brief(digest: Digest, *, token_budget: int, max_agents: int = 50, sinc
 def _required(view: View, since: Sequence[Quote], max_agents: int) -> list[list[Line]]:
     """What a brief must hold, in the order of worth; within a tier the first is given up last."""
     requests = talk.requests(view)
-    rules = [line for line in requests if view.digest.requests[line.entries[0][1]].constraint]
-    others = [line for line in requests if line not in rules]
+    is_rule = [view.digest.requests[line.entries[0][1]].constraint for line in requests]
+    rules = [line for line, rule in zip(requests, is_rule, strict=True) if rule]
+    others = [line for line, rule in zip(requests, is_rule, strict=True) if not rule]
     return [
         [*talk.git(view), *talk.unfinished(view)],
         rules[::-1],

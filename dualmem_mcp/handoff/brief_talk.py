@@ -247,8 +247,8 @@ def findings(view: View) -> list[Line]:
 # Headings of Claude Code's compaction summaries, those first that tell where the work stands.
 # Source: Claude Code 2.1 transcripts.
 _HEADING = re.compile(
-    r"\s{0,3}(?:#+\s*|"
-    r"\*\*)?(?:\d{1,2}\.\s*)(?:\*\*)?(?P<title>[A-Z][A-Za-z /&,()-]{3,60}?)(?:\*\*)?:(?:\*\*)?\s*(?P<rest>.*)"
+    r"\s{0,3}(?:\*\*)?\d{1,2}\.\s*(?:\*\*)?(?P<title>[A-Z][A-Za-z /&,()-]{3,60}?)(?:\*\*)?:(?:\*\*)?\s*(?P<rest>.*)"
+    r"|#{1,4}\s+(?:\d{1,2}\.\s*)?(?P<heading>[^#\s].{2,60}?):?"
 )
 _WORTH = (
     "pending",
@@ -297,7 +297,7 @@ def compaction_parts(text: str) -> list[tuple[str, str]]:
     for line in body.split("\n"):
         heading = _HEADING.fullmatch(line)
         if heading:
-            parts.append((heading["title"].strip(), [heading["rest"]]))
+            parts.append(((heading["title"] or heading["heading"]).strip(), [heading["rest"] or ""]))
         elif parts:
             parts[-1][1].append(line)
     if not parts and body.strip():

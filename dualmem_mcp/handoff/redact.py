@@ -35,13 +35,14 @@ _TRIGGER = re.compile(
     rf"|hooks\.slack|sk[-_]|rk_live|eyJ|npm_|pypi-|SG\.|sq0csp|-us\d|AIza|hf_|{_RARE_TRIGGER}"
 )
 _WINDOW = 400
-"""Characters looked at on each side of a trigger, within its line: no known form is longer."""
+"""Characters looked at on each side of a trigger, within its line; what reaches beyond is taken whole."""
 
 # What the costliest detectors need to match at all: a long run of characters; a telling name and a quote.
 _LONG_RUN = re.compile(r"[A-Za-z0-9_-]{24}")
 _LONG_FORMS = frozenset({"IBM Cloud key", "SoftLayer key", "Cloudant key"})
 _NAME = re.compile(r"(?i:_?key|pass|pwd|secret|contrase)")
 _QUOTE = re.compile(r"[\"'`]")
+_RUN = re.compile(r"[A-Za-z0-9_+/=~-]*(?:\.[A-Za-z0-9_+/=~-]{8,})*")
 
 _PRIVATE_KEY_BLOCK = re.compile(
     r"-----BEGIN (?P<kind>[A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?)-----.*?(?:-----END (?P=kind)-----|\Z)", re.DOTALL
@@ -188,10 +189,18 @@ def redact(text: str) -> str:
     for hit in hits:
         if hit.start >= at:
             parts += [text[at : hit.start], f"[redacted: {hit.label}]"]
-            at = hit.end
+            at = _end_of_run(text, hit.end)
         else:
             at = max(at, hit.end)
     return "".join(parts) + text[at:]
+
+
+def _end_of_run(text: str, end: int) -> int:
+    """Where a secret's characters really end: detectors and the window may stop in the middle of a long one."""
+    if text[end - 1 : end].isalnum() or text[end - 1 : end] in "_+/=~-.":
+        run = _RUN.match(text, end)
+        return run.end() if run else end
+    return end
 
 
 def is_suspicious(text: str) -> bool:

@@ -31,66 +31,14 @@ _CONTINUED = "This session is being continued from a previous conversation that 
 _MACHINE_ORIGINS = frozenset({"task-notification", "interruption", "channel", "coordinator", "peer"})
 
 # Commands that act on the client alone and ask nothing of the model.
-_CLIENT_COMMANDS = frozenset(
-    [
-        "add-dir",
-        "agents",
-        "bashes",
-        "bug",
-        "clear",
-        "compact",
-        "config",
-        "context",
-        "copy",
-        "cost",
-        "doctor",
-        "effort",
-        "exit",
-        "export",
-        "extra-usage",
-        "fast",
-        "feedback",
-        "fork",
-        "help",
-        "hooks",
-        "ide",
-        "install-github-app",
-        "keybindings",
-        "login",
-        "logout",
-        "mcp",
-        "memory",
-        "mobile",
-        "model",
-        "output-style",
-        "passes",
-        "permissions",
-        "plan",
-        "plugin",
-        "plugins",
-        "privacy-settings",
-        "quit",
-        "release-notes",
-        "reload-plugins",
-        "remote-control",
-        "rename",
-        "resume",
-        "rewind",
-        "sandbox",
-        "skills",
-        "stats",
-        "status",
-        "statusline",
-        "tasks",
-        "terminal-setup",
-        "theme",
-        "todos",
-        "upgrade",
-        "usage",
-        "vim",
-        "voice",
-    ]
-)
+_CLIENT_COMMANDS = frozenset((
+    "add-dir", "agents", "bashes", "bug", "clear", "compact", "config", "context", "copy", "cost", "doctor",
+    "effort", "exit", "export", "extra-usage", "fast", "feedback", "fork", "help", "hooks", "ide",
+    "install-github-app", "keybindings", "login", "logout", "mcp", "memory", "mobile", "model", "output-style",
+    "passes", "permissions", "plan", "plugin", "plugins", "privacy-settings", "quit", "release-notes",
+    "reload-plugins", "remote-control", "rename", "resume", "rewind", "sandbox", "skills", "stats", "status",
+    "statusline", "tasks", "terminal-setup", "theme", "todos", "upgrade", "usage", "vim", "voice",
+))  # fmt: skip
 _COMMAND_LINE = re.compile(r"/([a-z][\w:-]*)\s*\Z")
 
 _REQUEST_LIMIT = 50_000
@@ -133,8 +81,7 @@ def said_by_user(turn: Turn) -> str:
 def is_interruption(turn: Turn) -> bool:
     """Whether the turn says that the user stopped the model."""
     return turn.role == "user" and any(
-        block.kind in ("text", "tool_result") and _INTERRUPTION.search(block.text[-400:] + block.text[:400])
-        for block in turn.blocks
+        _INTERRUPTION.fullmatch(block.text.strip()) for block in turn.blocks_of("text")
     )
 
 

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dualmem_mcp.handoff.brief import build_brief, natural_budget, section_text
-from dualmem_mcp.handoff.brief_talk import shorten_request
+from dualmem_mcp.handoff.brief_talk import compaction_parts, shorten_request
 from dualmem_mcp.handoff.digest import build_digest
 from dualmem_mcp.handoff.quoting import clean
 from dualmem_mcp.model.conversation import estimate_tokens
@@ -260,6 +260,26 @@ def test_a_long_request_keeps_its_beginning_its_rules_and_its_question() -> None
     assert "Can you find out why it is slow?" in shown
     assert shown.endswith(f"[…{len(text):,} characters in all]")
     assert len(shown) <= 310
+
+
+@pytest.mark.parametrize(
+    "summary",
+    [
+        "Analysis:\nThinking.\n\nSummary:\n1. Primary Request and Intent:\n   a parser\n8. Pending Tasks:\n - ship it",
+        "## Primary Request\na parser\n\n### Pending Tasks:\n- ship it",
+        "**1. Primary Request**: a parser\n**2. Pending Tasks:** - ship it",
+    ],
+)
+def test_a_compaction_summary_is_told_apart_into_its_parts(summary: str) -> None:
+    parts = compaction_parts(summary + "\n\nPlease continue the conversation from where we left it off.")
+    assert [(title.split(" and ")[0], text) for title, text in parts] == [
+        ("Primary Request", "a parser"),
+        ("Pending Tasks", "- ship it"),
+    ]
+
+
+def test_a_compaction_summary_of_another_form_is_shown_from_its_beginning() -> None:
+    assert compaction_parts("We built\na parser.") == [("Summary", "We built a parser.")]
 
 
 @given(st.text(max_size=600), st.integers(24, 400))

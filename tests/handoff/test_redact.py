@@ -125,6 +125,15 @@ def test_hashes_paths_names_and_prose_stay(text: str) -> None:
     assert redact(text) == text
 
 
+def test_a_secret_longer_than_the_window_goes_whole() -> None:
+    header = base64.urlsafe_b64encode(b'{"alg":"RS256"}').decode().rstrip("=")
+    parts = [header, "eyJ" + _made(900), _made(700)]
+    assert (
+        redact(f"cookie: session={'.'.join(parts)}; path=/") == "cookie: session=[redacted: JSON web token]; path=/"
+    )
+    assert redact(f"x {'.'.join(parts)}.") in ("x [redacted: JSON web token].", "x [redacted: JSON web token]")
+
+
 def test_a_digest_holds_no_secret_of_its_session_in_any_section() -> None:
     secrets = {name: "ghp_" + _made(36) for name in "abcdefghijk"}
     dialogue = Dialogue()

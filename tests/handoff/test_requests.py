@@ -183,6 +183,12 @@ def test_interruptions_are_told_from_words() -> None:
     assert [is_interruption(turn) for turn in dialogue.turns] == [False, True]
 
 
+def test_an_interruption_that_a_tool_merely_printed_is_none() -> None:
+    dialogue = Dialogue()
+    dialogue.bash("cat notes.md", "[Request interrupted by user]")
+    assert not [turn for turn in dialogue.turns if is_interruption(turn)]
+
+
 def test_controls_are_taken_out_of_requests() -> None:
     dialogue = Dialogue()
     dialogue.user("make it \x1b[1mbold\x1b[0m\u202e now")
