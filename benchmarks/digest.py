@@ -60,6 +60,7 @@ class Truth:
     """What a session holds, as its raw records say."""
 
     requests: list[str] = field(default_factory=list)
+    last: str = ""
     files: set[str] = field(default_factory=set)
     agents: list[str] = field(default_factory=list)
     tasks: dict[str, str] = field(default_factory=dict)
@@ -149,8 +150,10 @@ def read_user(record: dict[str, Any], truth: Truth) -> None:
         said = REFUSED.search(text_of(block)) if block.get("is_error") else None
         if said:
             truth.requests.append(said[1].strip())
-    if not results:
-        truth.requests.append(request_of(record))
+            truth.last = said[1].strip()
+    said_now = "" if results else request_of(record)
+    truth.requests.append(said_now)
+    truth.last = said_now or truth.last
 
 
 def read_call(block: dict[str, Any], truth: Truth, *, in_main: bool) -> None:
@@ -206,7 +209,7 @@ def measure(session: Session, truth: Truth, brief: Brief) -> tuple[str, list[str
         if count >= 20_000 and reduction < 0.95:
             missed.append(f"reduction against the {name} thread")
     requests = [redact(text) for text in truth.requests]
-    last = plain(redact(build_digest(session).resumption.last_request.text))
+    last = plain(redact(truth.last))
     checks = {
         "last": (int(last in flat), 1),
         "branch": (int(truth.branch in flat), 1),

@@ -265,7 +265,7 @@ def test_a_long_request_keeps_its_beginning_its_rules_and_its_question() -> None
 @pytest.mark.parametrize(
     "summary",
     [
-        "Analysis:\nThinking.\n\nSummary:\n1. Primary Request and Intent:\n   a parser\n8. Pending Tasks:\n - ship it",
+        "Analysis:\nThinking.\n\nSummary:\n1. Primary Request and Intent:\n a parser\n8. Pending Tasks:\n- ship it",
         "## Primary Request\na parser\n\n### Pending Tasks:\n- ship it",
         "**1. Primary Request**: a parser\n**2. Pending Tasks:** - ship it",
     ],
