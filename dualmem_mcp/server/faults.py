@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import traceback
 from types import TracebackType
 
@@ -46,4 +47,5 @@ def log_to_stderr() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_WordlessFormatter("dualmem-mcp: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    threading.excepthook = lambda fault: _log.critical("a thread ended by a fault", exc_info=fault.exc_value)
     sys.excepthook = lambda kind, error, stack: _log.critical("ended by a fault", exc_info=(kind, error, stack))

@@ -150,11 +150,13 @@ async def _read_in_thread(descriptor: int) -> AsyncGenerator[JSONRPCMessage]:
 
     def run() -> None:
         with suppress(RuntimeError):  # the loop has stopped meanwhile
-            for line in _lines(descriptor):
-                if (message := parse(line)) is not None:
-                    room.acquire()
-                    loop.call_soon_threadsafe(arrived.put_nowait, message)
-            loop.call_soon_threadsafe(arrived.put_nowait, None)
+            try:
+                for line in _lines(descriptor):
+                    if (message := parse(line)) is not None:
+                        room.acquire()
+                        loop.call_soon_threadsafe(arrived.put_nowait, message)
+            finally:
+                loop.call_soon_threadsafe(arrived.put_nowait, None)
 
     threading.Thread(target=run, name="mcp-input", daemon=True).start()
     while (message := await arrived.get()) is not None:
@@ -191,7 +193,7 @@ class _WriterThread:
         threading.Thread(target=self._run, name="mcp-output", daemon=True).start()
 
     async def write(self, message: JSONRPCMessage) -> bool:
-        """False if nobody reads the descriptor any more."""
+        """True when the message is written, False if nobody reads the descriptor any more."""
         done: asyncio.Future[bool] = self._loop.create_future()
         self._waiting.put((message, done))
         return await done
@@ -199,23 +201,29 @@ class _WriterThread:
     def _run(self) -> None:
         while True:
             message, done = self._waiting.get()
-            written = self._write(serialize(message))
+            outcome = self._write(message)
             with suppress(RuntimeError):  # the loop has stopped meanwhile
-                self._loop.call_soon_threadsafe(_settle, done, written)
+                self._loop.call_soon_threadsafe(_settle, done, outcome)
 
-    def _write(self, line: bytes) -> bool:
-        left = memoryview(line)
+    def _write(self, message: JSONRPCMessage) -> bool | Exception:
         try:
+            left = memoryview(serialize(message))
             while left:
                 left = left[os.write(self._descriptor, left) :]
         except OSError:
             return False
+        except Exception as error:  # noqa: BLE001 - raised again where the message came from
+            return error
         return True
 
 
-def _settle(future: asyncio.Future[bool], result: bool) -> None:
-    if not future.done():
-        future.set_result(result)
+def _settle(future: asyncio.Future[bool], outcome: bool | Exception) -> None:
+    if future.done():  # cancelled: nobody waits for the outcome
+        return
+    if isinstance(outcome, Exception):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)
 
 
 def parse(line: bytes) -> JSONRPCMessage | None:

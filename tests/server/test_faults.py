@@ -7,7 +7,7 @@ from typing import Any
 from dualmem_mcp.server.faults import wordless_trace
 
 LOGGING = """
-import logging
+import logging, threading
 from dualmem_mcp.server.faults import log_to_stderr
 
 def fail(words):
@@ -18,6 +18,9 @@ try:
     fail("private" + " words")
 except ValueError:
     logging.getLogger("somebody").exception("the handler raised")
+thread = threading.Thread(target=fail, args=("words of" + " a thread",))
+thread.start()
+thread.join()
 fail("last" + " words")
 """
 
@@ -30,8 +33,10 @@ def test_neither_the_log_nor_the_end_shows_what_an_exception_says(own_environmen
     assert ended.stdout == ""
     assert "dualmem-mcp: the handler raised" in ended.stderr
     assert "dualmem-mcp: ended by a fault" in ended.stderr
-    assert ended.stderr.count("ValueError") == 2
-    assert ended.stderr.count("in fail") == 2
+    assert "dualmem-mcp: a thread ended by a fault" in ended.stderr
+    assert ended.stderr.count("ValueError") == 3
+    assert ended.stderr.count("in fail") == 3
+    assert "words of a thread" not in ended.stderr
     assert "private words" not in ended.stderr
     assert "last words" not in ended.stderr
 

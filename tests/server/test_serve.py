@@ -113,6 +113,40 @@ def test_a_signal_ends_the_server_though_its_input_stays_open(
     assert [entity["name"] for entity in again.call("read_graph")["structuredContent"]["entities"]] == ["kept"]
 
 
+ENDLESS = """
+import sys, time
+import dualmem_mcp.server.serve as serve
+from dataclasses import replace
+from dualmem_mcp.server import protocol
+
+def work_for_ever(call):
+    try:
+        for step in range(10**9):
+            call.progress(step, 10**9, "still at it")
+            time.sleep(0.01)
+    finally:
+        print("left off", file=sys.stderr, flush=True)
+
+endless = [replace(tool, handler=work_for_ever) for tool in protocol.TOOLS if tool.name == "prepare_handoff"]
+protocol.TOOLS = (*endless, *protocol.TOOLS[:9])
+serve.main()
+"""
+
+
+def test_a_cancelled_call_is_left_off_and_never_answered(start_server: Any) -> None:
+    server = start_server(code=ENDLESS)
+    server.initialize()
+    identity = server.request("tools/call", {"name": "prepare_handoff", "_meta": {"progressToken": 1}})
+    while not server.notifications:  # until it is at work
+        assert server.ask("ping")["result"] == {}
+    server.notify("notifications/cancelled", {"requestId": identity, "reason": "enough"})
+    server.wait_for_stderr("left off")
+    assert "isError" not in server.call("read_graph")
+    assert server.close_input() == 0
+    assert identity not in server.answers
+    assert server.notifications[0]["params"]["message"] == "still at it"
+
+
 STUCK = """
 import sys, time
 import dualmem_mcp.server.serve as serve

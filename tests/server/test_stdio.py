@@ -67,6 +67,24 @@ def test_what_is_no_message_is_skipped_with_a_word_in_the_log(
     assert caplog.messages == [f"skipped {len(line)} bytes of input that are not a JSON-RPC message"]
 
 
+@pytest.mark.parametrize("number", ["9" * 100, "9" * 10_000, "1e999", "-0.0", "1e-999"])
+def test_no_number_ends_the_reading(number: str) -> None:
+    parse(b'{"jsonrpc":"2.0","id":1,"method":"m","params":{"x":' + number.encode() + b"}}")
+
+
+async def test_a_message_that_cannot_be_written_raises_where_it_came_from(pipes: Pipes) -> None:
+    message = SessionMessage(JSONRPCNotification(jsonrpc="2.0", method="n", params={"x": object()}))
+
+    async def serve() -> None:
+        async with wire_streams(pipes.wire) as (_, outgoing):
+            await outgoing.send(message)
+            await anyio.sleep_forever()
+
+    with anyio.fail_after(10), pytest.raises(ExceptionGroup) as caught:
+        await serve()
+    assert caught.group_contains(TypeError)
+
+
 def test_empty_lines_are_skipped_in_silence(caplog: pytest.LogCaptureFixture) -> None:
     assert parse(b"") is None
     assert parse(b" \r") is None
