@@ -4,14 +4,13 @@
 
 Takes `$CLAUDE_CONFIG_DIR`, `~/.claude` or DIR. For each session, at its natural budget and at each N:
 
-- tokens of the brief, and the reduction against the whole conversation and against the active thread (the
-  claim, 95 %, is for counts of at least 20,000 tokens);
+- tokens of the brief, and the reduction against the whole conversation, for those of at least 20,000 tokens;
 - `last`: the last request stands in the brief verbatim; `branch`: so does the git branch;
 - `files`, `agents`, `tasks`: how many of the edited files (folder and name), agents (description and status) and
   tasks of the final list (first 30 characters of the subject) stand in it;
 - `requests`: share of the user's requests held, where a request is held if its text, or of a longer one the first
   `cap` characters, stands in the brief (white space compared as single spaces); `cap` is the largest at which 95 %
-  are held; `full` the share held verbatim to the last character.
+  are held (the claim: 200 or more); `full` the share held verbatim to the last character.
 
 What there is to hold is read here from the raw records, by rules of its own and not by the digest's: so the
 two can disagree. Prompts that the user took back (rewound) are not counted. Times are the best of three.
@@ -53,6 +52,9 @@ CLIENT_COMMANDS = {
     "/resume",
 }
 REFUSED = re.compile(r"the user said:\n(.*?)(?:\n\nNote: The user's next message.*)?\Z", re.DOTALL)
+
+LEAST_CAP = 200
+"""Characters up to which 95 % of the requests must be held at the natural budget."""
 
 
 @dataclass
@@ -202,12 +204,10 @@ def file_held(path: str, cwd: str, brief: str) -> bool:
 def measure(session: Session, truth: Truth, brief: Brief) -> tuple[str, list[str]]:
     """One row of the table, and the claims that the brief misses."""
     flat, missed = plain(brief.text), []
-    reductions = []
-    for name, count in (("whole", session.visible_tokens), ("active", session.active_tokens)):
-        reduction = 1 - brief.tokens / count if count else 0.0
-        reductions.append(f"{reduction:6.1%}" if count >= 20_000 else "     –")
-        if count >= 20_000 and reduction < 0.95:
-            missed.append(f"reduction against the {name} thread")
+    large = session.visible_tokens >= 20_000
+    reduction = 1 - brief.tokens / session.visible_tokens if large else 0.0
+    if large and reduction < 0.95:
+        missed.append("reduction")
     requests = [redact(text) for text in truth.requests]
     last = plain(redact(truth.last))
     checks = {
@@ -219,13 +219,14 @@ def measure(session: Session, truth: Truth, brief: Brief) -> tuple[str, list[str
     }
     missed += [name for name, (held, total) in checks.items() if held < total]
     cap = largest_cap(requests, flat)
-    if cap < 30 and requests:
+    if cap < LEAST_CAP and requests:
         missed.append("requests")
     full = share_held(requests, flat, 10**6)
     held = " ".join(f"{name} {one}/{total}" for name, (one, total) in checks.items())
     limit = "all" if cap >= 20_000 else str(cap)
     row = (
-        f"{brief.tokens:>6} {' '.join(reductions)}  {held}  requests {len(requests)}: cap {limit}, full {full:.0%}"
+        f"{brief.tokens:>6} {f'{reduction:6.1%}' if large else '     –'}  {held}  "
+        f"requests {len(requests)}: cap {limit}, full {full:.0%}"
     )
     return row, missed
 
@@ -247,7 +248,7 @@ def main() -> int:
     parser.add_argument("--print", dest="printed", help="Print the briefs of the session whose id begins so.")
     arguments = parser.parse_args()
     claims_missed = 0
-    print("session  budget     tokens  whole  active  what the brief holds")
+    print("session  budget     tokens    less  what the brief holds")
     for entry in ClaudeCode(arguments.claude_dir).sessions():
         session = read_session(entry.path)
         truth = truth_of(session)

@@ -27,6 +27,7 @@ from dualmem_mcp.handoff.package import Content, hand_over
 from dualmem_mcp.handoff.reconstruct import OpenedPackage, find_handoff, open_package, refresh_catalogue
 from dualmem_mcp.handoff.resume import resume
 from dualmem_mcp.handoff.steps import Steps
+from dualmem_mcp.model.conversation import Turn
 from dualmem_mcp.model.handoff import HandoffRecord
 from dualmem_mcp.model.ids import parse_conversation_id
 from dualmem_mcp.ports import Clock, ObjectStore, Progress, SystemClock, no_progress
@@ -257,8 +258,8 @@ class App:
             None if conversation_id is None else parse_conversation_id(conversation_id),
             channel=self.channel(),
             profile=profile,
-            token_budget=token_budget or profile.context_tokens,
-            since=self._since_handoff,
+            token_budget=token_budget,
+            newer_turns=self._newer_turns,
             protected_check=self._protected_differences,
             progress=progress,
         )
@@ -327,18 +328,13 @@ class App:
             refresh_catalogue(channel, wanted)
         return open_package(channel, find_handoff(channel, wanted))
 
-    def _since_handoff(self, record: HandoffRecord, package: OpenedPackage) -> dict[str, Any]:
-        main = next(
-            (file for file in package.manifest.thread if file.name == f"{record.conversation_id}.jsonl"), None
+    def _newer_turns(self, record: HandoffRecord, package: OpenedPackage) -> Sequence[Turn]:
+        sizes = {file.name: file.size for file in package.manifest.thread}
+        return self._source().newer_turns(
+            record.conversation_id,
+            last_turn_uuid=record.last_turn_uuid,
+            known_bytes=sizes.get(f"{record.conversation_id}.jsonl", 0),
         )
-        turns = self._source().newer_turns(
-            record.conversation_id, last_turn_uuid=record.last_turn_uuid, known_bytes=main.size if main else 0
-        )
-        return {
-            "handed_over_at": record.created_at.isoformat(),
-            "from_device": record.device_name,
-            "new_turns_on_this_device": turns,
-        }
 
     def _protected_differences(self, package: OpenedPackage) -> list[str]:
         carried = [file for file in package.manifest.files if file.kind == "protected"]

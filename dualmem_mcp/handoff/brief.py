@@ -16,12 +16,13 @@ from dualmem_mcp.handoff.sections import SECTIONS, section_text, whole_section
 from dualmem_mcp.model.conversation import estimate_tokens
 from dualmem_mcp.model.digest import Digest, Quote
 
-__all__ = ["Brief", "BriefSection", "build_brief", "natural_budget", "section_text"]
+__all__ = ["Brief", "BriefSection", "build_brief", "device_budget", "natural_budget", "section_text"]
 
 LARGE_SESSION_TOKENS = 20_000
 NATURAL_SHARE = 0.049
 """Share of the visible tokens that a brief takes by itself: 95 % less, with a margin for other ways of counting."""
-SMALL_SESSION_BUDGET = 1_000
+LEAST_NATURAL_BUDGET = 1_000
+"""What 4.9 % of a session of 20,000 tokens comes to; below it a brief cannot say where things stand."""
 
 _ALIKE = 80
 """Characters after which a finding that is shown already is taken to be the same."""
@@ -76,10 +77,19 @@ class Brief:
 
 
 def natural_budget(digest: Digest) -> int:
-    """Tokens that a brief takes when no device sets a limit: 4.9 % of the visible tokens, whether the whole
-    conversation is counted or only the active thread, where that count is at least 20,000; else 1,000."""
-    counts = [count for count in (digest.visible_tokens, digest.active_tokens) if count >= LARGE_SESSION_TOKENS]
-    return int(min(counts) * NATURAL_SHARE) if counts else SMALL_SESSION_BUDGET
+    """Tokens that a brief takes when nobody asks for another size: 4.9 % of all that the model saw, at least 1,000.
+
+    The whole conversation counts, what compactions replaced included: all of it is what the brief stands for.
+    """
+    return max(int(digest.visible_tokens * NATURAL_SHARE), LEAST_NATURAL_BUDGET)
+
+
+def device_budget(digest: Digest, context_tokens: int) -> int:
+    """Tokens of a brief for a device that takes `context_tokens`: not more than the conversation is worth, where
+    it is long enough (20,000 tokens) that a brief has to be short at all."""
+    if digest.visible_tokens < LARGE_SESSION_TOKENS:
+        return context_tokens
+    return min(context_tokens, natural_budget(digest))
 
 
 def build_brief(digest: Digest, *, token_budget: int, max_agents: int = 50, since: Sequence[Quote] = ()) -> Brief:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from dualmem_mcp.errors import StoreUnreachableError
-from dualmem_mcp.handoff.brief import Brief, build_brief
+from dualmem_mcp.handoff.brief import Brief, build_brief, device_budget
 from dualmem_mcp.handoff.channel import Channel
 from dualmem_mcp.handoff.reconstruct import (
     OpenedPackage,
@@ -17,15 +17,17 @@ from dualmem_mcp.handoff.reconstruct import (
     open_package,
     refresh_catalogue,
 )
+from dualmem_mcp.handoff.redact import redact
 from dualmem_mcp.handoff.steps import Steps
+from dualmem_mcp.model.conversation import Turn
 from dualmem_mcp.model.device import DeviceProfile
-from dualmem_mcp.model.digest import Digest
+from dualmem_mcp.model.digest import Digest, Quote
 from dualmem_mcp.model.handoff import HandoffRecord
 from dualmem_mcp.model.ids import ConversationId
 from dualmem_mcp.ports import Progress, no_progress
 
-Since = Callable[[HandoffRecord, OpenedPackage], dict[str, Any]]
-"""Tells what this device knows of the conversation that is newer than the handoff."""
+NewerTurns = Callable[[HandoffRecord, OpenedPackage], Sequence[Turn]]
+"""The turns of the conversation that this device has and the handoff has not."""
 
 ProtectedCheck = Callable[[OpenedPackage], Sequence[str]]
 """Compares the protected files that were carried with the ones on this device; differences as sentences."""
@@ -36,12 +38,14 @@ def resume(
     *,
     channel: Channel,
     profile: DeviceProfile,
-    token_budget: int,
-    since: Since,
+    token_budget: int | None,
+    newer_turns: NewerTurns,
     protected_check: ProtectedCheck,
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
     """The contract's *brief* fields for the newest handoff of the conversation, or of all.
+
+    `token_budget` wins over the device's; None gives what suits the device and the conversation's length.
 
     Works from what this device keeps when the bucket cannot be reached. Raises NotFoundError,
     StoreUnreachableError if the package is not kept here, TamperedError, LockedError.
@@ -60,9 +64,18 @@ def resume(
 
     progress(2, 3, "writing the brief")
     with steps.step("reconstruct"):
-        since_handoff = since(record, package)
+        newer = newer_turns(record, package)
         warnings += protected_check(package)
-        brief = build_brief(digest, token_budget=token_budget, max_agents=profile.max_agents)
+        brief = build_brief(
+            digest,
+            token_budget=token_budget or device_budget(digest, profile.context_tokens),
+            max_agents=profile.max_agents,
+            since=[
+                Quote(uuid=turn.uuid, text=redact(turn.text), timestamp=turn.timestamp)
+                for turn in newer
+                if turn.text
+            ],
+        )
 
     with steps.step("keep"):
         try:
@@ -78,11 +91,19 @@ def resume(
         "brief": brief.text,
         "brief_tokens": brief.tokens,
         **_parts(digest, brief),
-        "since_handoff": since_handoff,
+        "since_handoff": {
+            "handed_over_at": record.created_at.isoformat(),
+            "from_device": record.device_name,
+            "new_turns_on_this_device": len(newer),
+        },
         "timings_ms": {name: steps.duration_of(name) for name in ("fetch", "open", "reconstruct")},
         "completeness": _plain(brief.completeness),
         "warnings": warnings,
     }
+
+
+def _quote(turn: Turn) -> Quote:
+    return Quote(uuid=turn.uuid, text=redact(turn.text), timestamp=turn.timestamp)
 
 
 def _parts(digest: Digest, brief: Brief) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dualmem_mcp.errors import NotFoundError, StoreUnreachableError
-from dualmem_mcp.model.conversation import Session
+from dualmem_mcp.model.conversation import Session, Turn
 from dualmem_mcp.model.project import ProjectSnapshot
 from dualmem_mcp.transcripts.claude_code import ClaudeCode, read_session
 from dualmem_mcp.transcripts.project_files import collect_project_files, named_plans
@@ -65,8 +65,9 @@ class SessionSource:
         )
         return LocalSession(session, thread, snapshot)
 
-    def newer_turns(self, conversation_id: str, *, last_turn_uuid: str, known_bytes: int) -> int:
-        """How many turns the session of that id has on this device after the given one; 0 if it is not here.
+    def newer_turns(self, conversation_id: str, *, last_turn_uuid: str, known_bytes: int) -> tuple[Turn, ...]:
+        """The turns that the session of that id has on this device after the given one; all if it does not have
+        that one, none if the session is not here.
 
         `known_bytes` is the size of the session file that holds the given turn last: a file that has not
         grown is not read.
@@ -74,12 +75,13 @@ class SessionSource:
         try:
             path = ClaudeCode(self.claude_dir).find(conversation_id)
             if path.stat().st_size <= known_bytes:
-                return 0
+                return ()
             session = read_session(path)
         except (NotFoundError, OSError):
-            return 0
-        uuids = [turn.uuid for turn in session.all_turns() if not turn.is_meta]
-        return len(uuids) - 1 - uuids.index(last_turn_uuid) if last_turn_uuid in uuids else len(uuids)
+            return ()
+        turns = tuple(turn for turn in session.all_turns() if not turn.is_meta)
+        last = next((index for index, turn in enumerate(turns) if turn.uuid == last_turn_uuid), -1)
+        return turns[last + 1 :]
 
     def protected_root_for(self, cwd: str) -> Path | None:
         """The folder of the protected files of a session with that working directory, if it is on this device."""

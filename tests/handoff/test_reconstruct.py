@@ -59,6 +59,17 @@ def test_a_brief_keeps_to_the_devices_budget(handed_over, device: str, most: int
     assert 0 < phone.resume_conversation(device=device)["brief_tokens"] <= most
 
 
+def test_a_brief_of_a_long_conversation_is_a_twentieth_of_it(world, talk) -> None:
+    world.write_session([f"{text} {'and so on ' * 60}{index}" for index, text in enumerate(talk(300))])
+    report = world.desktop().prepare_handoff()
+    assert report["visible_tokens"] > 20_000
+    assert report["reduction"] >= 0.95
+    phone = world.phone()
+    brief = phone.resume_conversation(device="desktop")
+    assert brief["brief_tokens"] <= 0.05 * report["visible_tokens"]
+    assert phone.resume_conversation(token_budget=8_000)["brief_tokens"] > brief["brief_tokens"]
+
+
 def test_a_budget_given_wins(handed_over) -> None:
     _, _, phone = handed_over
     assert phone.resume_conversation(token_budget=300)["brief_tokens"] <= 300
@@ -102,7 +113,9 @@ def test_new_turns_on_this_device_are_told(handed_over, talk) -> None:
     desktop = world.open("desktop")
     assert desktop.resume_conversation()["since_handoff"]["new_turns_on_this_device"] == 0
     world.write_session(talk(64))
-    assert desktop.resume_conversation()["since_handoff"]["new_turns_on_this_device"] == 4
+    brief = desktop.resume_conversation()
+    assert brief["since_handoff"]["new_turns_on_this_device"] == 4
+    assert "zephyrquartz62" in brief["brief"]
 
 
 def test_a_vault_without_handoffs_says_so(world) -> None:

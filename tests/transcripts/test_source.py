@@ -67,11 +67,11 @@ def test_newer_turns_are_counted_from_the_one_handed_over(session: Path) -> None
     uuids = [turn.uuid for turn in read.all_turns() if not turn.is_meta]
     here = source(session)
     ask = {"last_turn_uuid": uuids[-4], "known_bytes": 10}
-    assert here.newer_turns(read.conversation_id, **ask) == 3
-    assert here.newer_turns(read.conversation_id, **{**ask, "last_turn_uuid": uuids[-1]}) == 0
-    assert here.newer_turns(read.conversation_id, **{**ask, "last_turn_uuid": "gone"}) == len(uuids)
-    assert here.newer_turns(read.conversation_id, last_turn_uuid="", known_bytes=session.stat().st_size) == 0
-    assert here.newer_turns("00000000-0000-4000-8000-000000000000", **ask) == 0
+    assert [turn.uuid for turn in here.newer_turns(read.conversation_id, **ask)] == uuids[-3:]
+    assert here.newer_turns(read.conversation_id, **{**ask, "last_turn_uuid": uuids[-1]}) == ()
+    assert len(here.newer_turns(read.conversation_id, **{**ask, "last_turn_uuid": "gone"})) == len(uuids)
+    assert here.newer_turns(read.conversation_id, last_turn_uuid="", known_bytes=session.stat().st_size) == ()
+    assert here.newer_turns("00000000-0000-4000-8000-000000000000", **ask) == ()
 
 
 def test_an_id_that_the_file_does_not_have_is_refused(session: Path) -> None:
