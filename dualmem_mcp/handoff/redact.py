@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 from dualmem_mcp.model.conversation import AgentRun, Block, Session, Turn
@@ -181,6 +181,10 @@ def redact(text: str) -> str:
         text = _PRIVATE_KEY_BLOCK.sub("[redacted: private key]", text)
     if not is_suspicious(text):
         return text
+    return _redact_again(text) if len(text) <= _REMEMBERED_CHARACTERS else _redact_suspicious(text)
+
+
+def _redact_suspicious(text: str) -> str:
     hits = sorted(_hits(text))
     if not hits:
         return text
@@ -193,6 +197,12 @@ def redact(text: str) -> str:
         else:
             at = max(at, hit.end)
     return "".join(parts) + text[at:]
+
+
+# In a running server a conversation is handed over again and again, each time a little longer; what was scanned
+# before need not be scanned anew. Bounded to some tens of megabytes.
+_REMEMBERED_CHARACTERS = 8_000
+_redact_again = lru_cache(maxsize=4_096)(_redact_suspicious)
 
 
 def _end_of_run(text: str, end: int) -> int:
