@@ -12,8 +12,8 @@ from dualmem_mcp.model.ids import ConversationId
 
 CWD = "/home/ada/engine"
 REFUSAL = (
-    "The user doesn't want to proceed with this tool use. The tool use was rejected (eg. if it was a file edit, the "
-    "new_string was NOT written to the file). To tell you how to proceed, the user said:\n"
+    "The user doesn't want to proceed with this tool use. The tool use was rejected (eg. if it was a file edit, "
+    "the new_string was NOT written to the file). To tell you how to proceed, the user said:\n"
 )
 
 
