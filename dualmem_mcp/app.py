@@ -19,7 +19,7 @@ from typing import Any, Self
 from dualmem_mcp import __version__
 from dualmem_mcp.crypto.keys import derive_database_key, load_device
 from dualmem_mcp.crypto.vault import Vault, create_vault, join_vault, open_vault
-from dualmem_mcp.errors import ConflictError, NotFoundError
+from dualmem_mcp.errors import ConflictError, DualmemError, NotFoundError
 from dualmem_mcp.handoff.channel import Channel
 from dualmem_mcp.handoff.context import load_section
 from dualmem_mcp.handoff.digest import build_digest
@@ -120,7 +120,7 @@ class App:
     # The vault
 
     def init(self, passphrase: str, *, device_name: str = "") -> dict[str, Any]:
-        """A new vault in the bucket: vault_id, device_id, bucket, recovery_key (shown this once).
+        """A new vault in the bucket: vault_id, device_id, bucket, recovery_key (shown this once), warnings.
 
         Raises ConflictError if the bucket or this data home has one, StoreRefusedError for a bucket that
         cannot keep what two devices write at once.
@@ -136,12 +136,18 @@ class App:
             device_keys=self._device_keys,
             clock=self.clock,
         )
-        self._remember(objects, vault)
+        warnings = []
+        try:
+            self._remember(objects, vault)
+        except DualmemError as error:
+            # The vault stands, and this is the only time that its recovery key can be shown.
+            warnings = [f"{error.message}; until it can be written, set DUALMEM_BUCKET={self.settings.bucket}"]
         return {
             "vault_id": vault.vault_id,
             "device_id": vault.device_id,
             "bucket": self.settings.bucket,
             "recovery_key": recovery_key,
+            "warnings": warnings,
         }
 
     def join(self, secret: str, *, device_name: str = "") -> dict[str, Any]:

@@ -150,16 +150,25 @@ def load_settings(home: Path | None = None, *, bucket: str | None = None) -> Set
 
 
 def save_config(home: Path, values: dict[str, Any]) -> None:
-    """Set fields in `cloud_sync_config.json`, keeping every other field as it is. Raises UsageError."""
+    """Set fields in `cloud_sync_config.json`, keeping every other field as it is.
+
+    Raises UsageError if what is there cannot be read, DiskFullError or StoreUnreachableError if it cannot be
+    written; the file is then as it was.
+    """
+    from dualmem_mcp.stores.durable_files import write_durably  # noqa: PLC0415  (only `init` and `join` write)
+
     path = home / CONFIG_FILE
     document = _read_document(path)
     if all(document.get(name) == value for name, value in values.items()):
         return
     document.update(values)
-    temporary = path.with_suffix(".json.tmp")
-    temporary.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.chmod(0o600)
-    temporary.replace(path)
+    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    try:
+        data = text.encode()
+    except UnicodeEncodeError:
+        # A path whose bytes are no text in this locale; JSON has an escape for what Python makes of them.
+        data = json.dumps(document, indent=2).encode("ascii") + b"\n"
+    write_durably(Path(os.path.realpath(path)), [data])  # a symbolic link stays one
 
 
 def _location(text: str, *, base: Path) -> str:

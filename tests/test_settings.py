@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
 
-from dualmem_mcp.errors import LockedError, UsageError
+from dualmem_mcp.errors import DiskFullError, LockedError, UsageError
 from dualmem_mcp.settings import CONFIG_FILE, load_settings, save_config
 
 VARIABLES = (
@@ -120,6 +122,29 @@ def test_saving_keeps_other_fields(tmp_path: Path) -> None:
     document = json.loads((tmp_path / CONFIG_FILE).read_text(encoding="utf-8"))
     assert document == {"state": {"mood": 0.25}, "somebody_elses": [1, 2], "bucket": "s3://b/p"}
     assert (tmp_path / CONFIG_FILE).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_folder_whose_name_is_no_text_is_saved_and_found_again(tmp_path: Path) -> None:
+    """As every name outside ASCII is in the C locale."""
+    folder = os.fsdecode(b"/srv/b\xfccket")
+    save_config(tmp_path, {"bucket": folder})
+    assert load_settings(tmp_path).bucket == folder
+
+
+def test_what_cannot_be_saved_leaves_the_file_and_nothing_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_config(tmp_path, {"device": "ios"})
+    before = (tmp_path / CONFIG_FILE).read_bytes()
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DiskFullError):
+        save_config(tmp_path, {"bucket": "s3://b/p"})
+    assert [path.name for path in tmp_path.iterdir()] == [CONFIG_FILE]
+    assert (tmp_path / CONFIG_FILE).read_bytes() == before
 
 
 def test_the_passphrase_comes_from_its_variable_or_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
