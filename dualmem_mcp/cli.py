@@ -12,12 +12,13 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from dualmem_mcp import __version__
-from dualmem_mcp.errors import DualmemError, LockedError, UsageError
+from dualmem_mcp.errors import LockedError, UsageError
+from dualmem_mcp.exit_status import exit_after
 
 if TYPE_CHECKING:
     from dualmem_mcp.app import App
@@ -32,12 +33,14 @@ SP 800-63B-4, 3.1.1.2, the least length of a password that stands alone."""
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="dualmem")
-@click.option("--home", type=click.Path(path_type=Path), help="Data home; default: DUALMEM_HOME, else user data.")
+@click.option("--home", type=click.Path(), help="Data home; default: DUALMEM_HOME, else user data.")
 @click.option("--debug", is_flag=True, help="Show where an unexpected error came from.")
 @click.pass_context
-def cli(context: click.Context, home: Path | None, debug: bool) -> None:
+def cli(context: click.Context, home: str | None, debug: bool) -> None:
     """Hand a Claude Code conversation to another device, encrypted, and keep one memory across all."""
-    context.obj = {"home": home, "debug": debug}
+    if home == "":
+        raise UsageError("--home names no folder", operation="open data home", hint="Give a path, or leave it out.")
+    context.obj = {"home": Path(home) if home else None, "debug": debug}
 
 
 def json_option(command: Command) -> Command:
@@ -63,9 +66,13 @@ def _opened(bucket: str | None = None) -> Iterator[App]:
 
 
 def _print_json(document: Any) -> None:
-    # Lone surrogates, which transcripts can hold, have no UTF-8: escaped they are still valid JSON.
     text = json.dumps(document, ensure_ascii=False, indent=2)
-    click.echo(text.encode("utf-8", "surrogatepass").decode("utf-8", "backslashreplace"))
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # Lone surrogates, which transcripts and names of folders can hold, have no UTF-8; JSON has an escape.
+        text = json.dumps(document, indent=2)
+    click.echo(text)
 
 
 def _warn(warnings: Sequence[str]) -> None:
@@ -124,6 +131,7 @@ def init(bucket: str | None, device_name: str, as_json: bool) -> None:
     passphrase = _new_passphrase(settings)
     with _opened(bucket) as app:
         made = app.init(passphrase, device_name=device_name)
+    _warn(made.pop("warnings"))
     if as_json:
         _print_json(made)
         return
@@ -348,51 +356,10 @@ def _read_text(path: Path) -> str:
         ) from None
 
 
-def _fail(error: DualmemError) -> NoReturn:
-    click.echo(f"error: {error.message}", err=True)
-    if error.hint:
-        click.echo(f"hint: {error.hint}", err=True)
-    sys.exit(error.exit_code)
-
-
-def _fail_internal(error: Exception, debug: bool) -> NoReturn:
-    if debug:
-        import traceback  # noqa: PLC0415  (only when asked for)
-
-        traceback.print_exception(error)
-    click.echo(f"error: an internal fault ({type(error).__name__})", err=True)
-    click.echo("hint: run the command again with `dualmem --debug` and report what it prints.", err=True)
-    sys.exit(1)
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with the documented code; never shows a traceback unless asked."""
     run = functools.partial(cli.main, args=arguments, prog_name="dualmem", standalone_mode=False)
-    debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
-    try:
-        code: object = run()
-    except DualmemError as error:
-        _fail(error)
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message())
-        sys.exit(2)
-    except click.ClickException as error:
-        _fail(UsageError(error.format_message(), hint=_usage_hint(error)))
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("error: interrupted", err=True)
-        sys.exit(130)
-    except BrokenPipeError:
-        # The reader of our output has gone, as `| head` does; nothing is left to say to it.
-        sys.stderr.close()
-        sys.exit(141)
-    except Exception as error:  # noqa: BLE001  (the last line of defence: no traceback for a user)
-        _fail_internal(error, debug)
-    sys.exit(code if isinstance(code, int) else 0)
-
-
-def _usage_hint(error: click.ClickException) -> str:
-    context = getattr(error, "ctx", None)
-    return f"`{context.command_path if context else 'dualmem'} --help` shows the arguments."
+    exit_after(run, debug="--debug" in (sys.argv[1:] if arguments is None else arguments))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import pytest
 
 from dualmem_mcp import __version__
 from dualmem_mcp.cli import cli, main
+from dualmem_mcp.errors import DiskFullError
 
 PASSPHRASE = "correct horse battery staple"
 SESSION_ID = "0b5f0c66-7a3e-4f0e-9a53-2c1d5f1b7a10"
@@ -295,6 +296,59 @@ def test_version_and_help_are_quick_and_need_nothing(tmp_path: Path) -> None:
     assert __version__ in done.stdout
     assert done.stdout.strip().endswith("[]")
     assert not (tmp_path / "untouched").exists()
+
+
+def test_an_empty_home_is_refused(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in `--home "$UNSET"`: the current folder would become a data home, closed to everybody else."""
+    monkeypatch.chdir(shell.root)
+    shell.fails(2, "--home", "", "status")
+    assert list(shell.root.iterdir()) == []
+    assert shell.json("--home", ".", "status")["home"] == str(shell.root)
+
+
+def test_names_that_are_no_text_come_out_as_valid_json(shell: Shell) -> None:
+    bucket = os.fsdecode(os.fsencode(shell.root) + b"/b\xfccket")
+    shell.set("DUALMEM_BUCKET", bucket)
+    assert shell.json("init")["bucket"] == bucket
+
+
+def test_the_recovery_key_is_shown_even_when_the_settings_cannot_be_saved(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(home: Path, values: object) -> None:
+        raise DiskFullError("there is no space left", hint="Free some.")
+
+    monkeypatch.setattr("dualmem_mcp.app.save_config", full)
+    code, out, err = shell.run("init", "--json")
+    assert code == 0
+    assert json.loads(out)["recovery_key"]
+    assert "warning: there is no space left" in err
+    assert "DUALMEM_BUCKET=" in err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_output_that_cannot_be_written_is_an_error(shell: Shell) -> None:
+    for command in (["--help"], ["status"], ["status", "--json"]):
+        with Path("/dev/full").open("w") as full:
+            ended = subprocess.run(
+                [sys.executable, "-m", "dualmem_mcp.cli", *command],
+                stdout=full,
+                stderr=subprocess.PIPE,
+                check=False,
+            )
+        assert ended.returncode == 6
+        assert ended.stderr.startswith(b"error: the output cannot be written: No space left on device\nhint: ")
+
+
+def test_a_reader_that_goes_ends_the_command_as_sigpipe_does(shell: Shell) -> None:
+    for command in (["--help"], ["status"]):
+        reader, writer = os.pipe()
+        os.close(reader)
+        ended = subprocess.run(
+            [sys.executable, "-m", "dualmem_mcp.cli", *command], stdout=writer, stderr=subprocess.PIPE, check=False
+        )
+        os.close(writer)
+        assert (ended.returncode, ended.stderr) == (141, b"")
 
 
 def test_an_internal_fault_shows_no_traceback(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
