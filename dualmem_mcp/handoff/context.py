@@ -21,7 +21,7 @@ MAX_RESULT_CHARACTERS = 2_000
 restored session has them whole."""
 
 _FILE_PREFIX = "carried_files/"
-OTHER_SECTIONS = ("thread", "carried_files", "state")
+OTHER_SECTIONS = ("thread", "agent_definitions", "carried_files", "state")
 
 
 def load_section(package: OpenedPackage, name: str, cursor: str, *, parse: SessionParser) -> tuple[str, str]:
@@ -34,6 +34,8 @@ def load_section(package: OpenedPackage, name: str, cursor: str, *, parse: Sessi
         return _thread_page(parse(package.thread_files()), cursor)
     if name == "state":
         return _cut(json.dumps(package.state, ensure_ascii=False, indent=2), cursor)
+    if name == "agent_definitions":
+        return _cut(_definitions(package), cursor)
     if name == "carried_files":
         return _cut(_file_list(package), cursor)
     if name.startswith(_FILE_PREFIX):
@@ -107,6 +109,18 @@ def _shortened(text: str) -> str:
     return f"{text[:MAX_RESULT_CHARACTERS]}\n… {len(text) - MAX_RESULT_CHARACTERS:,} more characters"
 
 
+def _definitions(package: OpenedPackage) -> str:
+    """The agent definitions that were carried, and what changed in them since the handoff before."""
+    kept = [file for file in package.manifest.files if file.kind == "agent_definition"]
+    lines = [f"- {one_line(file.name)}: {_FILE_PREFIX}{file.order}" for file in kept]
+    changes = package.agents.get("definition_changes")
+    for change in changes if isinstance(changes, list) else ():
+        lines.append(f"- {one_line(str(change.get('change')))} since the handoff before: {change.get('file_name')}")
+        if change.get("diff"):
+            lines.append(fence(clean(str(change["diff"]))))
+    return redact("\n".join(lines)) or "No agent definitions were carried."
+
+
 def _file_list(package: OpenedPackage) -> str:
     lines: Iterable[str] = (
         f"- {_FILE_PREFIX}{one.order} {one.kind}: {one_line(one.name)}, {one.size:,} bytes, SHA-256 {one.sha256}"
@@ -119,7 +133,7 @@ def _file_text(package: OpenedPackage, which: str) -> str:
     for file, data in package.carried_files():
         if which in (str(file.order), file.name):
             try:
-                return data.decode("utf-8")
+                return redact(data.decode("utf-8"))
             except UnicodeDecodeError:
                 return f"({file.size:,} bytes that are no text; SHA-256 {file.sha256})"
     raise NotFoundError(

@@ -90,7 +90,7 @@ def resume(
         "title": record.title,
         "brief": brief.text,
         "brief_tokens": brief.tokens,
-        **_parts(digest, brief),
+        **_parts(digest, brief, package),
         "since_handoff": {
             "handed_over_at": record.created_at.isoformat(),
             "from_device": record.device_name,
@@ -106,11 +106,11 @@ def _quote(turn: Turn) -> Quote:
     return Quote(uuid=turn.uuid, text=redact(turn.text), timestamp=turn.timestamp)
 
 
-def _parts(digest: Digest, brief: Brief) -> dict[str, Any]:
+def _parts(digest: Digest, brief: Brief, package: OpenedPackage) -> dict[str, Any]:
     """The digest's parts under the contract's names; the whole lists, of which the brief shows what fits."""
     resumption = digest.resumption
     return {
-        "sections": [_plain(section) for section in brief.sections],
+        "sections": [*map(_plain, brief.sections), *_other_sections(digest, package)],
         "resumption_point": {
             "last_request": {"text": resumption.last_request.text, "uuid": resumption.last_request.uuid},
             "last_reply": {"text": resumption.last_reply.text, "uuid": resumption.last_reply.uuid},
@@ -146,6 +146,17 @@ def _parts(digest: Digest, brief: Brief) -> dict[str, Any]:
             for agent in digest.agents
         ],
     }
+
+
+def _other_sections(digest: Digest, package: OpenedPackage) -> list[dict[str, Any]]:
+    """What `load_context` has beside the digest, with the tokens of the whole of it."""
+    files = package.manifest.files
+    sizes = {
+        "thread": digest.visible_tokens,
+        "agent_definitions": sum(file.size for file in files if file.kind == "agent_definition") // 4,
+        "carried_files": sum(file.size for file in files) // 4,
+    }
+    return [{"name": name, "tokens": tokens, "cursor": "0"} for name, tokens in sizes.items() if tokens]
 
 
 def _plain(value: Any) -> Any:

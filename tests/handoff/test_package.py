@@ -283,3 +283,7 @@ def test_changed_agent_definitions_are_told(world, talk) -> None:
         ("tester", "added"),
     ]
     assert "+Read twice." in changes[0]["diff"]
+    shown = world.open("phone").load_context(SESSION_ID, "agent_definitions")["text"]
+    assert "- changed since the handoff before: .claude/agents/reviewer.md" in shown
+    assert "+Read twice." in shown
+    assert ".claude/agents/tester.md" in shown

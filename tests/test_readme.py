@@ -1,0 +1,80 @@
+"""The examples of the README, run as they stand there, but for names of buckets and folders."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dualmem_mcp.sample import write_sample_session
+
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+def examples() -> list[str]:
+    """The lines of the README's shell blocks that call `dualmem`, in order, without their comments."""
+    blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    lines = [line.partition("  #")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line.startswith("dualmem ")]
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> dict[str, str]:
+    """What stands in the README, and what it is in this test."""
+    session = write_sample_session(tmp_path / "claude", cwd="/home/you/projects/tollgate")
+    (tmp_path / "memory.jsonl").write_text('{"type":"entity","name":"a","entityType":"t","observations":[]}')
+    (tmp_path / "mine").mkdir()
+    return {
+        "s3://my-bucket/dualmem": str(tmp_path / "bucket"),
+        "~/projects/mine": str(tmp_path / "mine"),
+        "~/memory.jsonl": str(tmp_path / "memory.jsonl"),
+        " ID": f" {session.stem}",
+    }
+
+
+def test_the_examples_do_what_they_say(tmp_path: Path, places: dict[str, str]) -> None:
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("DUALMEM_", "CLAUDE_"))},
+        "DUALMEM_PASSPHRASE": "correct horse battery staple",
+        "DUALMEM_KEYSTORE": "file",
+        "CLAUDE_CONFIG_DIR": str(tmp_path / "claude"),
+    }
+
+    def run(line: str, home: str) -> str:
+        for words, place in places.items():
+            line = line.replace(words, place)
+        command = [sys.executable, "-m", "dualmem_mcp.cli", *shlex.split(line)[1:]]
+        done = subprocess.run(
+            command,
+            env={**environment, "DUALMEM_HOME": str(tmp_path / home)},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert done.returncode == 0, f"{line}: {done.stderr}"
+        return done.stdout
+
+    lines = examples()
+    assert [line.split()[1] for line in lines] == ["init", "join", "resume", "restore", "import"]
+    init, join, resume, restore, imported = lines
+    assert "Recovery key" in run(init, "desktop")
+    assert "Handed over" in run("dualmem handoff", "desktop")
+    assert "is now one of vault" in run(join, "phone")
+    assert run(resume, "phone").startswith("# ")
+    assert "claude --resume" in run(restore, "phone")
+    assert list((tmp_path / "claude" / "projects").glob("*-mine/*.jsonl"))
+    assert "Imported 1 entities" in run(imported, "phone")
+
+
+def test_the_tools_table_names_every_tool_and_no_other() -> None:
+    from dualmem_mcp.server.protocol import TOOLS
+
+    table = README.partition("## Tools")[2].partition("Prompts:")[0]
+    named = set(re.findall(r"`([a-z_]+)`", table))
+    assert named == {tool.name for tool in TOOLS}
