@@ -8,9 +8,9 @@ import string
 
 import pytest
 
+from dualmem_mcp.handoff.brief.sections import SECTIONS, whole_section
 from dualmem_mcp.handoff.digest import build_digest
 from dualmem_mcp.handoff.redact import redact
-from dualmem_mcp.handoff.sections import SECTIONS, whole_section
 from tests.handoff.dialogue import CWD, Dialogue, agent
 
 _CHANCE = random.Random(20260301)

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from dualmem_mcp.handoff.requests import answered_questions, extract_requests, is_interruption, question_before
-from dualmem_mcp.handoff.tool_calls import tool_calls
+from dualmem_mcp.handoff.digest.requests import (
+    answered_questions,
+    extract_requests,
+    is_interruption,
+    question_before,
+)
+from dualmem_mcp.handoff.digest.tool_calls import tool_calls
 from dualmem_mcp.model.conversation import Block
 from dualmem_mcp.model.digest import Request
 from tests.handoff.dialogue import Dialogue

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from dualmem_mcp.handoff.commands import extract_commands, extract_tests, is_looking, telling_lines
-from dualmem_mcp.handoff.files import change_log
-from dualmem_mcp.handoff.tool_calls import tool_calls
+from dualmem_mcp.handoff.digest.commands import extract_commands, extract_tests, is_looking, telling_lines
+from dualmem_mcp.handoff.digest.files import change_log
+from dualmem_mcp.handoff.digest.tool_calls import tool_calls
 from dualmem_mcp.model.digest import Command, SuiteResult
 from tests.handoff.dialogue import CWD, Dialogue
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dualmem_mcp.handoff.cues import fact_count, finding_weight, is_challenge, is_process, sentences
-from dualmem_mcp.handoff.decisions import extract_findings, lead_of, terms_of
+from dualmem_mcp.handoff.digest.cues import fact_count, finding_weight, is_challenge, is_process, sentences
+from dualmem_mcp.handoff.digest.decisions import extract_findings, lead_of, terms_of
 from tests.handoff.dialogue import Dialogue
 
 

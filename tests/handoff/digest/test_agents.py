@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dualmem_mcp.handoff.agents import extract_agents
+from dualmem_mcp.handoff.digest.agents import extract_agents
 from tests.handoff.dialogue import agent
 
 

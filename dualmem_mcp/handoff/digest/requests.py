@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from dualmem_mcp.handoff.cues import is_constraint, sentences, without_code_blocks
+from dualmem_mcp.handoff.digest.cues import is_constraint, sentences, without_code_blocks
+from dualmem_mcp.handoff.digest.tool_calls import ToolCall
 from dualmem_mcp.handoff.quoting import clean, cut, cut_middle, one_line, without_link_targets
-from dualmem_mcp.handoff.tool_calls import ToolCall
 from dualmem_mcp.model.conversation import Turn
 from dualmem_mcp.model.digest import Decision, Request
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dualmem_mcp.errors import NotFoundError, UsageError
+from dualmem_mcp.handoff.brief.sections import PAGE_CHARACTERS, SECTIONS, section_text, whole_section
 from dualmem_mcp.handoff.digest import build_digest
-from dualmem_mcp.handoff.sections import PAGE_CHARACTERS, SECTIONS, section_text, whole_section
 from dualmem_mcp.model.digest import Digest, Request
 from tests.handoff.dialogue import Dialogue, agent
 

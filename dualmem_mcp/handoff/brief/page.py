@@ -6,17 +6,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dualmem_mcp.handoff import brief_talk as talk
-from dualmem_mcp.handoff import brief_work as work
-from dualmem_mcp.handoff.brief_frame import footer, footer_room, frame, record_tag
-from dualmem_mcp.handoff.brief_tally import Tally
-from dualmem_mcp.handoff.brief_view import LEVELS, Line, View, short_names
+from dualmem_mcp.handoff.brief import talk, work
+from dualmem_mcp.handoff.brief.frame import footer, footer_room, frame, record_tag
+from dualmem_mcp.handoff.brief.sections import SECTIONS, whole_section
+from dualmem_mcp.handoff.brief.tally import Tally
+from dualmem_mcp.handoff.brief.view import LEVELS, Line, View, short_names
 from dualmem_mcp.handoff.quoting import clean, cut, defuse, one_line, without_link_targets
-from dualmem_mcp.handoff.sections import SECTIONS, section_text, whole_section
 from dualmem_mcp.model.conversation import estimate_tokens
 from dualmem_mcp.model.digest import Digest, Quote
 
-__all__ = ["Brief", "BriefSection", "build_brief", "device_budget", "natural_budget", "section_text"]
+__all__ = ["Brief", "BriefSection", "build_brief", "device_budget", "natural_budget"]
 
 LARGE_SESSION_TOKENS = 20_000
 NATURAL_SHARE = 0.049

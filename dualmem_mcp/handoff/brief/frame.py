@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dualmem_mcp.handoff.brief_view import View
+from dualmem_mcp.handoff.brief.view import View
 from dualmem_mcp.handoff.quoting import cut, one_line, quoted
 from dualmem_mcp.model.digest import Digest, Entry, Quote
 

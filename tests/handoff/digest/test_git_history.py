@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from dualmem_mcp.handoff.files import change_log
-from dualmem_mcp.handoff.git_history import extract_actions, extract_commits, extract_pull_requests, git_state
-from dualmem_mcp.handoff.tool_calls import tool_calls
+from dualmem_mcp.handoff.digest.files import change_log
+from dualmem_mcp.handoff.digest.git_history import (
+    extract_actions,
+    extract_commits,
+    extract_pull_requests,
+    git_state,
+)
+from dualmem_mcp.handoff.digest.tool_calls import tool_calls
 from dualmem_mcp.model.conversation import PullRequest
 from dualmem_mcp.model.digest import GitState
 from tests.handoff.dialogue import CWD, Dialogue

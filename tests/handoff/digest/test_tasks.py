@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dualmem_mcp.handoff.tasks import extract_plan, extract_tasks, user_choices
-from dualmem_mcp.handoff.tool_calls import tool_calls
+from dualmem_mcp.handoff.digest.tasks import extract_plan, extract_tasks, user_choices
+from dualmem_mcp.handoff.digest.tool_calls import tool_calls
 from tests.handoff.dialogue import Dialogue
 
 

@@ -6,8 +6,8 @@ import posixpath
 import re
 from collections.abc import Container, Sequence
 
-from dualmem_mcp.handoff.brief_view import Line, View
-from dualmem_mcp.handoff.cues import is_constraint, sentences
+from dualmem_mcp.handoff.brief.view import Line, View
+from dualmem_mcp.handoff.digest.cues import is_constraint, sentences
 from dualmem_mcp.handoff.quoting import cut, cut_middle, fence, one_line, quoted
 from dualmem_mcp.model.digest import Decision, Quote, Request
 

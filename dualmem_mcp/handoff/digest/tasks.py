@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dualmem_mcp.handoff.digest.tool_calls import ToolCall
 from dualmem_mcp.handoff.quoting import clean, one_line
-from dualmem_mcp.handoff.tool_calls import ToolCall
 from dualmem_mcp.model.digest import Decision, Plan, TaskEntry
 
 _CREATED_ID = re.compile(r"Task #?([\w-]+) created")

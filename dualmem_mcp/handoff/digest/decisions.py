@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 
-from dualmem_mcp.handoff.cues import fact_count, finding_weight, is_challenge, is_process, sentences
+from dualmem_mcp.handoff.digest.cues import fact_count, finding_weight, is_challenge, is_process, sentences
+from dualmem_mcp.handoff.digest.requests import said_by_user
 from dualmem_mcp.handoff.quoting import clean, cut, one_line
-from dualmem_mcp.handoff.requests import said_by_user
 from dualmem_mcp.model.conversation import Turn
 from dualmem_mcp.model.digest import Decision
 

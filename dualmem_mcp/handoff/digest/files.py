@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from dualmem_mcp.handoff.digest.tool_calls import ToolCall
 from dualmem_mcp.handoff.quoting import one_line, relative_path
-from dualmem_mcp.handoff.tool_calls import ToolCall
 from dualmem_mcp.model.conversation import AgentRun
 from dualmem_mcp.model.digest import FileEntry
 

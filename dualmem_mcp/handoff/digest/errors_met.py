@@ -7,11 +7,11 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import replace
 
-from dualmem_mcp.handoff.commands import SHELL_TOOLS, is_looking, telling_lines
-from dualmem_mcp.handoff.files import Change, changed_between
+from dualmem_mcp.handoff.digest.commands import SHELL_TOOLS, is_looking, telling_lines
+from dualmem_mcp.handoff.digest.files import Change, changed_between
+from dualmem_mcp.handoff.digest.suites import is_test_command, read_counts
+from dualmem_mcp.handoff.digest.tool_calls import ToolCall
 from dualmem_mcp.handoff.quoting import clean, cut, one_line
-from dualmem_mcp.handoff.test_results import is_test_command, read_counts
-from dualmem_mcp.handoff.tool_calls import ToolCall
 from dualmem_mcp.model.digest import ErrorEntry
 
 _LOOKING_TOOLS = frozenset({"Read", "NotebookRead", "Grep", "Glob", "LS", "TaskOutput", "BashOutput", "ToolSearch"})

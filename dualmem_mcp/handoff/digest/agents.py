@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dualmem_mcp.handoff.decisions import lead_of
+from dualmem_mcp.handoff.digest.decisions import lead_of
 from dualmem_mcp.handoff.quoting import clean, cut, cut_middle, one_line
 from dualmem_mcp.model.conversation import AgentRun
 from dualmem_mcp.model.digest import AgentEntry

@@ -7,11 +7,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dualmem_mcp.handoff.commands import is_looking
-from dualmem_mcp.handoff.files import Change, changed_between
+from dualmem_mcp.handoff.digest.commands import is_looking
+from dualmem_mcp.handoff.digest.files import Change, changed_between
+from dualmem_mcp.handoff.digest.requests import said_by_user
+from dualmem_mcp.handoff.digest.tool_calls import ToolCall
 from dualmem_mcp.handoff.quoting import clean, cut, one_line
-from dualmem_mcp.handoff.requests import said_by_user
-from dualmem_mcp.handoff.tool_calls import ToolCall
 from dualmem_mcp.model.conversation import PullRequest, Turn
 from dualmem_mcp.model.digest import Commit, ExternalAction, GitState, PullRequestEntry
 

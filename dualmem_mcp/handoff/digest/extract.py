@@ -6,17 +6,22 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from dualmem_mcp.handoff.agents import extract_agents
-from dualmem_mcp.handoff.commands import extract_commands, extract_tests, status_of
-from dualmem_mcp.handoff.decisions import extract_findings, lead_of
-from dualmem_mcp.handoff.errors_met import extract_errors
-from dualmem_mcp.handoff.files import change_log, extract_files
-from dualmem_mcp.handoff.git_history import extract_actions, extract_commits, extract_pull_requests, git_state
+from dualmem_mcp.handoff.digest.agents import extract_agents
+from dualmem_mcp.handoff.digest.commands import extract_commands, extract_tests, status_of
+from dualmem_mcp.handoff.digest.decisions import extract_findings, lead_of
+from dualmem_mcp.handoff.digest.errors_met import extract_errors
+from dualmem_mcp.handoff.digest.files import change_log, extract_files
+from dualmem_mcp.handoff.digest.git_history import (
+    extract_actions,
+    extract_commits,
+    extract_pull_requests,
+    git_state,
+)
+from dualmem_mcp.handoff.digest.requests import answered_questions, extract_requests, is_interruption, said_by_user
+from dualmem_mcp.handoff.digest.tasks import extract_plan, extract_tasks, user_choices
+from dualmem_mcp.handoff.digest.tool_calls import ToolCall, tool_calls
 from dualmem_mcp.handoff.quoting import clean, cut, cut_middle, one_line, relative_path, squeeze
 from dualmem_mcp.handoff.redact import redact, redact_session
-from dualmem_mcp.handoff.requests import answered_questions, extract_requests, is_interruption, said_by_user
-from dualmem_mcp.handoff.tasks import extract_plan, extract_tasks, user_choices
-from dualmem_mcp.handoff.tool_calls import ToolCall, tool_calls
 from dualmem_mcp.model.conversation import Session, Turn
 from dualmem_mcp.model.digest import Decision, Digest, GitState, PendingTool, Quote, Request, Resumption
 

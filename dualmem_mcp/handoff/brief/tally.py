@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Sequence, Set
 from typing import Any
 
-from dualmem_mcp.handoff.brief_view import Line, View
-from dualmem_mcp.handoff.sections import SECTIONS
+from dualmem_mcp.handoff.brief.sections import SECTIONS
+from dualmem_mcp.handoff.brief.view import Line, View
 
 
 class Tally:

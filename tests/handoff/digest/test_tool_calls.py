@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dualmem_mcp.handoff.tool_calls import tool_calls
+from dualmem_mcp.handoff.digest.tool_calls import tool_calls
 from dualmem_mcp.model.conversation import Block
 from tests.handoff.dialogue import Dialogue
 

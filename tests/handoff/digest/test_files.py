@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dualmem_mcp.handoff.files import change_log, changed_between, extract_files, shell_changes
-from dualmem_mcp.handoff.tool_calls import tool_calls
+from dualmem_mcp.handoff.digest.files import change_log, changed_between, extract_files, shell_changes
+from dualmem_mcp.handoff.digest.tool_calls import tool_calls
 from dualmem_mcp.model.digest import FileEntry
 from tests.handoff.dialogue import CWD, Dialogue, agent
 

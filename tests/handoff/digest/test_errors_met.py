@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dualmem_mcp.handoff.errors_met import extract_errors
-from dualmem_mcp.handoff.files import change_log
-from dualmem_mcp.handoff.tool_calls import tool_calls
+from dualmem_mcp.handoff.digest.errors_met import extract_errors
+from dualmem_mcp.handoff.digest.files import change_log
+from dualmem_mcp.handoff.digest.tool_calls import tool_calls
 from dualmem_mcp.model.digest import ErrorEntry
 from tests.handoff.dialogue import CWD, Dialogue
 

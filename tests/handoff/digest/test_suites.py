@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dualmem_mcp.handoff.test_results import is_test_command, read_counts
+from dualmem_mcp.handoff.digest.suites import is_test_command, read_counts
 
 
 @pytest.mark.parametrize(

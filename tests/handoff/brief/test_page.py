@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dualmem_mcp.handoff.brief import build_brief, device_budget, natural_budget, section_text
-from dualmem_mcp.handoff.brief_talk import compaction_parts, shorten_request
+from dualmem_mcp.handoff.brief.talk import compaction_parts, shorten_request
 from dualmem_mcp.handoff.digest import build_digest
 from dualmem_mcp.handoff.quoting import clean
 from dualmem_mcp.model.conversation import estimate_tokens

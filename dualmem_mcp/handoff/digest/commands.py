@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from dualmem_mcp.handoff.files import Change, changed_between
+from dualmem_mcp.handoff.digest.files import Change, changed_between
+from dualmem_mcp.handoff.digest.suites import is_test_command, read_counts
+from dualmem_mcp.handoff.digest.tool_calls import ToolCall
 from dualmem_mcp.handoff.quoting import clean, cut, cut_middle, one_line
-from dualmem_mcp.handoff.test_results import is_test_command, read_counts
-from dualmem_mcp.handoff.tool_calls import ToolCall
 from dualmem_mcp.model.digest import Command, SuiteResult
 
 SHELL_TOOLS = frozenset({"Bash", "PowerShell", "Shell"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 from itertools import groupby
 
-from dualmem_mcp.handoff.brief_view import Line, View
+from dualmem_mcp.handoff.brief.view import Line, View
 from dualmem_mcp.handoff.quoting import cut, fence, one_line, relative_path
 from dualmem_mcp.model.digest import AgentEntry, Command, ErrorEntry, FileEntry, SuiteResult, TaskEntry
 
