@@ -86,7 +86,7 @@ class Outbox(Protocol):
     """Sealed objects waiting to be uploaded, in the order they were added; survives a crash."""
 
     def add(self, key: str, data: bytes) -> None:
-        """Keep an object durably until `remove`; adding the same key and bytes again changes nothing."""
+        """Keep an object durably until `remove`; the same key and bytes again make it whole if it was damaged."""
         ...
 
     def pending(self) -> Sequence[str]:
@@ -94,7 +94,7 @@ class Outbox(Protocol):
         ...
 
     def read(self, key: str) -> bytes:
-        """The bytes of a waiting object. Raises NotFoundError."""
+        """The bytes of a waiting object. Raises NotFoundError, TamperedError if they are not those added."""
         ...
 
     def remove(self, key: str) -> None:

@@ -61,6 +61,12 @@ def package_key(handoff_id: HandoffId) -> str:
     return f"packages/{handoff_id}"
 
 
+def packed_handoff(key: str) -> HandoffId | None:
+    """The handoff whose package lies there; None if the key is no package's."""
+    kind, _, name = key.partition("/")
+    return HandoffId(name) if kind == "packages" else None
+
+
 def manifest_prefix(vault: Vault, conversation_id: ConversationId | None = None) -> str:
     """The prefix of all handoff records, or of one conversation's, under a keyed hash of its id."""
     if conversation_id is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dualmem_mcp.errors import ConflictError, NotFoundError, StoreUnreachableError
+from dualmem_mcp.errors import ConflictError, NotFoundError, StoreUnreachableError, TamperedError
 from dualmem_mcp.ports import ObjectStore, Outbox
 
 
@@ -19,19 +19,26 @@ class Delivery:
     reason: str = ""
 
 
-def deliver(outbox: Outbox, objects: ObjectStore, *, on_delivered: Callable[[str], object]) -> Delivery:
+def deliver(
+    outbox: Outbox,
+    objects: ObjectStore,
+    *,
+    on_delivered: Callable[[str], object],
+    mend: Callable[[str], object],
+) -> Delivery:
     """Upload all waiting objects, oldest first, and stop at the first that the store does not take.
 
     A store that cannot be reached is no error here: the objects go on waiting and `reason` says why.
     Order matters: a handoff record must never be seen before the package it names.
-    `on_delivered` is told each key. Raises ConflictError if another object lies where one should go, which
-    random names never cause.
+    `on_delivered` is told each key. `mend` is told the key of an object that was damaged while it waited, and
+    makes it whole or takes it out: otherwise nothing behind it would ever be delivered. Raises ConflictError
+    if another object lies where one should go, which random names never cause.
     """
     uploaded = uploaded_bytes = 0
     pending = list(outbox.pending())
     for position, key in enumerate(pending):
         try:
-            data = outbox.read(key)
+            data = _read(outbox, key, mend)
         except NotFoundError:
             continue  # another process delivered it since we looked
         try:
@@ -45,10 +52,18 @@ def deliver(outbox: Outbox, objects: ObjectStore, *, on_delivered: Callable[[str
     return Delivery(uploaded, uploaded_bytes, 0)
 
 
+def _read(outbox: Outbox, key: str, mend: Callable[[str], object]) -> bytes:
+    try:
+        return outbox.read(key)
+    except TamperedError:
+        mend(key)
+        return outbox.read(key)
+
+
 def _put_once(objects: ObjectStore, key: str, data: bytes) -> None:
     try:
         objects.put(key, data, if_absent=True)
     except ConflictError:
         # An earlier try arrived although its answer did not; anything else there is not ours to touch.
-        if objects.get(key) != data:
+        if objects.get(key, length=len(data) + 1) != data:
             raise

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from dualmem_mcp.crypto.envelope import ObjectKind, Section
-from dualmem_mcp.errors import DualmemError, StoreUnreachableError
+from dualmem_mcp.errors import ConflictError, DualmemError, StoreUnreachableError
 from dualmem_mcp.handoff.agent_states import agents_to_json
 from dualmem_mcp.handoff.brief import build_brief, natural_budget
-from dualmem_mcp.handoff.channel import Channel, manifest_key, package_key
+from dualmem_mcp.handoff.channel import Channel, manifest_key, package_key, packed_handoff
 from dualmem_mcp.handoff.delivery import Delivery, deliver
 from dualmem_mcp.handoff.manifest import CarriedFile, PackageManifest, manifest_to_json, record_to_json
 from dualmem_mcp.handoff.reconstruct import OpenedPackage, open_package
@@ -88,7 +88,7 @@ def hand_over(
 
     progress(4, 5, "uploading")
     with steps.step("upload") as facts:
-        delivery = _upload(channel)
+        delivery = _upload(channel, warnings)
         facts["bytes"] = delivery.uploaded_bytes
         facts["ok"] = not delivery.waiting
         facts["cost_usd"] = request_cost_usd(channel.objects.location, writes=delivery.uploaded)
@@ -126,13 +126,37 @@ def hand_over(
     return HandoffResult(sealed.record, report)
 
 
-def _upload(channel: Channel) -> Delivery:
+def _upload(channel: Channel, warnings: list[str]) -> Delivery:
     """Deliver what waits, once the bucket has proved to be the vault's as this device knows it."""
     try:
         channel.vault.refresh(channel.objects)
     except StoreUnreachableError as error:
         return Delivery(0, 0, len(channel.outbox.pending()), error.message)
-    return deliver(channel.outbox, channel.objects, on_delivered=channel.vault.mark_uploaded)
+    return deliver(
+        channel.outbox,
+        channel.objects,
+        on_delivered=channel.vault.mark_uploaded,
+        mend=lambda key: _mend(channel, key, warnings),
+    )
+
+
+def _mend(channel: Channel, key: str, warnings: list[str]) -> None:
+    """Make a damaged object of the outbox whole from the other copy that this device keeps; where there is none,
+    take it out, and with a package the record that would lead other devices to it."""
+    handoff_id = packed_handoff(key)
+    copy = channel.packages.read(handoff_id) if handoff_id else channel.blobs.get(key)
+    try:
+        if copy is not None:
+            channel.outbox.add(key, copy)
+            return
+    except ConflictError:
+        pass  # that copy is not what was queued, either
+    channel.outbox.remove(key)
+    record = channel.catalogue.handoff(handoff_id) if handoff_id else None
+    if record is not None:
+        channel.outbox.remove(record.manifest_key)
+    lost = f"the handoff of {record.title!r}" if record else f"the object {key}"
+    warnings.append(f"{lost} was damaged while it waited to be uploaded and is left out; hand it over again")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from dualmem_mcp.errors import ConflictError, NotFoundError, TamperedError
+from dualmem_mcp.errors import ConflictError, DualmemError, NotFoundError, TamperedError
 from dualmem_mcp.stores.database import Database
 from dualmem_mcp.stores.durable_files import file_faults, sync_folder, write_durably
 
@@ -27,21 +27,25 @@ class FileOutbox:
     def add(self, key: str, data: bytes) -> None:
         """As the port says. Raises ConflictError if other bytes wait under that key."""
         digest = hashlib.sha256(data).digest()
-        file_name = f"{secrets.token_hex(16)}.sealed"
-        # The file is there before its row, and a crash between them leaves only a file without a name.
-        if self._waits_already(key, digest):
+        if self._waits_already(key, data, digest):
             return
+        # The file is there before its row, and a crash between them leaves only a file without a name.
+        file_name = f"{secrets.token_hex(16)}.sealed"
         path = self._folder / file_name
         write_durably(path, [data])
-        with self._database.write() as connection:
-            added = connection.execute(
-                "INSERT INTO outbox (key, file_name, sha256) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-                (key, file_name, digest),
-            ).rowcount
+        try:
+            with self._database.write() as connection:
+                added = connection.execute(
+                    "INSERT INTO outbox (key, file_name, sha256) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+                    (key, file_name, digest),
+                ).rowcount
+        except DualmemError:
+            path.unlink(missing_ok=True)  # on a full disk each try would leave one more
+            raise
         if not added:
             # Another process was faster.
             path.unlink(missing_ok=True)
-            self._waits_already(key, digest)
+            self._waits_already(key, data, digest)
 
     def pending(self) -> Sequence[str]:
         with self._database.read() as connection:
@@ -53,11 +57,7 @@ class FileOutbox:
         if row is None:
             raise NotFoundError(f"no object {key} waits to be uploaded", operation="read outbox", subject=key)
         path = self._folder / row[0]
-        with file_faults("read", path):
-            try:
-                data = path.read_bytes()
-            except FileNotFoundError:
-                data = b""
+        data = _read_or_nothing(path)
         if hashlib.sha256(data).digest() != row[1]:
             if self._row(key) is None:
                 # Uploaded and removed by another process while it was being read here.
@@ -102,13 +102,27 @@ class FileOutbox:
             ).fetchone()
         return row
 
-    def _waits_already(self, key: str, digest: bytes) -> bool:
+    def _waits_already(self, key: str, data: bytes, digest: bytes) -> bool:
+        """Whether the object has its row; its file is then whole, whatever happened to it since it was added."""
         row = self._row(key)
-        if row is not None and row[1] != digest:
+        if row is None:
+            return False
+        if row[1] != digest:
             raise ConflictError(
                 f"other bytes wait to be uploaded as {key}",
                 operation="queue object",
                 subject=key,
                 hint="Upload what waits first: run `dualmem handoff` again when the bucket can be reached.",
             )
-        return row is not None
+        path = self._folder / row[0]
+        if _read_or_nothing(path) != data:
+            write_durably(path, [data])
+        return True
+
+
+def _read_or_nothing(path: Path) -> bytes:
+    with file_faults("read", path):
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            return b""

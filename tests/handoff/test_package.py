@@ -136,6 +136,45 @@ def test_a_bucket_that_is_away_queues_and_a_later_handoff_delivers(world, talk) 
     assert phone.resume_conversation()["handoff_id"] == again.catalogue.newest_handoff().handoff_id
 
 
+def _queue_while_away(world, talk):
+    """A desktop with one handoff in its queue, and the bucket back in its place."""
+    app = world.desktop()
+    world.bucket.rename(world.root / "away")
+    world.write_session(talk(40))
+    queued = app.prepare_handoff()
+    (world.root / "away").rename(world.bucket)
+    return app, queued
+
+
+def test_an_object_damaged_in_the_queue_is_delivered_from_this_devices_other_copy(world, talk) -> None:
+    app, queued = _queue_while_away(world, talk)
+    for file in app.home.sync_queue.glob("*.sealed"):
+        if file.stat().st_size > 10_000:
+            file.unlink()  # the package, which is kept among those made here, too
+    world.write_session(talk(42))
+    assert not app.prepare_handoff()["queued"]
+    assert app.outbox.pending() == []
+    assert (world.bucket / "packages" / queued["handoff_id"]).is_file()
+    assert len(list((world.bucket / "manifests").glob("*/*"))) == 2
+
+
+def test_a_handoff_lost_in_the_queue_is_told_and_holds_up_no_other(world, talk) -> None:
+    app, queued = _queue_while_away(world, talk)
+    for file in [*app.home.sync_queue.glob("*.sealed"), *app.home.desktop_sessions.iterdir()]:
+        if file.stat().st_size > 10_000:
+            file.write_bytes(b"x")
+    other = "7d2a0f4e-0000-4000-8000-000000000001"
+    world.write_session(talk(4), other)
+    report = app.prepare_handoff(other)
+    assert not report["queued"]
+    assert any("hand it over again" in warning for warning in report["warnings"])
+    assert app.outbox.pending() == []
+    # Nobody is led to the package that is not there.
+    assert len(list((world.bucket / "manifests").glob("*/*"))) == 1
+    assert app.prepare_handoff(queued["conversation_id"])["mobile_ready"]
+    assert world.phone().resume_conversation(queued["conversation_id"])["requests"]
+
+
 def test_without_a_vault_a_handoff_says_how_to_get_one(world, talk) -> None:
     world.write_session(talk(2))
     with pytest.raises(NotFoundError) as caught:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dualmem_mcp.errors import ConflictError, NotFoundError, TamperedError
+from dualmem_mcp.errors import ConflictError, DualmemError, NotFoundError, TamperedError
 from dualmem_mcp.stores.database import Database
 from dualmem_mcp.stores.outbox import FileOutbox
 
@@ -53,6 +53,16 @@ def test_adding_the_same_again_changes_nothing(outbox: FileOutbox, folder: Path)
     assert len(list(folder.iterdir())) == 2
 
 
+def test_what_cannot_be_queued_leaves_nothing(outbox: FileOutbox, database: Database, folder: Path) -> None:
+    outbox.add("a", b"1")
+    with database.write() as connection:
+        connection.execute("CREATE TEMP TRIGGER full BEFORE INSERT ON outbox BEGIN SELECT RAISE(ABORT, 'x'); END")
+    with pytest.raises(DualmemError):
+        outbox.add("b", b"2")
+    assert outbox.pending() == ["a"]
+    assert len(list(folder.iterdir())) == 1
+
+
 def test_other_bytes_under_a_waiting_key_are_refused(outbox: FileOutbox) -> None:
     outbox.add("a", b"1")
     with pytest.raises(ConflictError):
@@ -81,6 +91,19 @@ def test_a_file_that_was_changed_is_not_uploaded(outbox: FileOutbox, folder: Pat
     with pytest.raises(TamperedError):
         outbox.read("a")
     assert outbox.pending() == ["a"]
+
+
+@pytest.mark.parametrize("damage", ["change", "delete"])
+def test_adding_again_makes_a_damaged_object_whole(outbox: FileOutbox, folder: Path, damage: str) -> None:
+    outbox.add("a", b"12345")
+    (file,) = folder.iterdir()
+    if damage == "change":
+        file.write_bytes(b"12346")
+    else:
+        file.unlink()
+    outbox.add("a", b"12345")
+    assert outbox.read("a") == b"12345"
+    assert list(folder.iterdir()) == [file]
 
 
 def test_what_a_crash_left_is_removed_after_a_day(outbox: FileOutbox, folder: Path) -> None:
