@@ -173,7 +173,14 @@ def save_config(home: Path, values: dict[str, Any]) -> None:
 
 def _location(text: str, *, base: Path) -> str:
     """An s3:// address as it is; a folder absolute: typed ones from where the user stands, written ones
-    from the data home that holds the file."""
+    from the data home that holds the file. Raises UsageError for what no folder can be called."""
+    if "\0" in text:
+        raise UsageError(
+            f"no folder can be called {text!r}",
+            operation="read settings",
+            subject=text,
+            hint=f"Correct bucket and protected_root in {CONFIG_FILE}.",
+        )
     return text if "://" in text else os.path.normpath(base / Path(text).expanduser())
 
 
@@ -188,6 +195,8 @@ def _profiles(config: _ConfigFile) -> dict[str, DeviceProfile]:
 
 def _read_document(path: Path) -> dict[str, Any]:
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited on for ever
+            raise OSError(0, "not a file")
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         return {}

@@ -100,6 +100,8 @@ def test_the_mirror_is_off_unless_asked_for(tmp_path: Path, monkeypatch: pytest.
         ('{"bucket": 3}', "bucket"),
         ('{"profiles": {"ios": {"context_tokens": 5}}}', "profiles.ios.context_tokens"),
         ('{"keystore": "shelf"}', "keystore"),
+        (r'{"bucket": "a\u0000b"}', "no folder can be called"),
+        (r'{"protected_root": "a\u0000b"}', "no folder can be called"),
         ("[" * 100_000, "not valid JSON"),
     ],
 )
@@ -113,6 +115,12 @@ def test_a_config_that_does_not_fit_is_named(tmp_path: Path, text: str, message:
 def test_a_config_that_is_no_text_is_named(tmp_path: Path) -> None:
     (tmp_path / CONFIG_FILE).write_bytes(b"\xff\xfe{\x00}\x00")
     with pytest.raises(UsageError, match="not UTF-8"):
+        load_settings(tmp_path)
+
+
+def test_a_config_that_is_no_file_is_named(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / CONFIG_FILE)
+    with pytest.raises(UsageError, match="cannot be read: not a file"):
         load_settings(tmp_path)
 
 

@@ -12,6 +12,8 @@ import hashlib
 import os
 import random
 import shutil
+import stat
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -270,10 +272,20 @@ class Database:
         code = _primary_code(error)
         if isinstance(error, dbapi2.InterfaceError):  # what the driver makes of a text over the limit
             code = _TOOBIG
-        if code == _IOERR and shutil.disk_usage(self.path.parent).free < _FREE_BYTES_WHEN_FULL:
+        if code in {_IOERR, _CANTOPEN} and _is_full(self.path.parent):
             code = _FULL
         kind, message, hint = _MEANINGS.get(code, (DualmemError, f"the database failed: {error}", ""))
         return kind(message, operation=operation, subject=str(self.path), hint=hint.format(folder=self.path.parent))
+
+
+def _is_full(folder: Path) -> bool:
+    """Whether there is hardly room for another byte or, where the platform tells, for another file."""
+    if shutil.disk_usage(folder).free < _FREE_BYTES_WHEN_FULL:
+        return True
+    if sys.platform == "win32":
+        return False
+    files = os.statvfs(folder)
+    return files.f_files > 0 and files.f_favail == 0
 
 
 def _prepare_file(path: Path) -> None:
@@ -281,7 +293,10 @@ def _prepare_file(path: Path) -> None:
     try:
         with contextlib.suppress(FileExistsError):
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        size = path.stat().st_size
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited on for ever
+            raise OSError(0, "it is not a file")
+        size = status.st_size
         with path.open("rb") as file:
             head = file.read(16)
         log_size = _size_or_zero(path.with_name(path.name + "-wal"))

@@ -192,7 +192,9 @@ def _read_keyring(path: Path, account: str, find: Callable[[], Keyring | None]) 
 def _read_private(path: Path) -> str:
     """The text of a small file that only its owner can read. Raises LockedError if others can, too."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0))
+        # O_NONBLOCK: a pipe in its place would be waited on for ever.
+        flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        descriptor = os.open(path, os.O_RDONLY | flags)
         with open(descriptor, "rb") as file:  # noqa: PTH123 - the descriptor, so that what is checked is what is read
             status = os.fstat(file.fileno())
             data = file.read(_MAX_FILE_BYTES)

@@ -101,6 +101,11 @@ def collect_project_files(
     if protected_root is not None:
         for path, name in _protected(protected_root, protected_globs, found.warnings):
             found.add("protected", name, path, limit=MAX_PROTECTED_BYTES)
+    elif [_relative_glob(pattern) for pattern in protected_globs]:
+        found.warnings.append(
+            "the protected files are left out: the folder of this conversation is not on this device; "
+            "protected_root in cloud_sync_config.json names another"
+        )
     return ProjectSnapshot(tuple(found.files), tuple(found.warnings))
 
 
@@ -125,18 +130,28 @@ def _inside(path: Path, root: Path) -> bool:
         return False
 
 
+def _relative_glob(pattern: str) -> str:
+    """The glob with slashes. Raises UsageError for one that could lead out of the folder it is for."""
+    parts = PurePosixPath(pattern.replace("\\", "/")).parts
+    if not parts or ".." in parts or parts[0].startswith(("/", "~")) or ":" in parts[0] or "\0" in pattern:
+        raise UsageError(
+            f"the protected glob {pattern!r} does not stay below its folder",
+            operation="collect protected files",
+            subject=pattern,
+            hint="In cloud_sync_config.json, protected_files takes globs relative to protected_root, or to the "
+            "folder of the conversation.",
+        )
+    return "/".join(parts)
+
+
 def _protected(root: Path, globs: Sequence[str], warnings: list[str]) -> Iterator[tuple[Path, str]]:
     """Protected files in the order of the globs, within one glob by name: that order is part of what is kept."""
     for pattern in globs:
-        parts = PurePosixPath(pattern.replace("\\", "/")).parts
-        if not parts or ".." in parts or parts[0].startswith(("/", "~")) or ":" in parts[0] or "\0" in pattern:
-            raise UsageError(
-                f"the protected glob {pattern!r} does not stay below {root}",
-                operation="collect protected files",
-                subject=pattern,
-                hint="In cloud_sync_config.json, protected_files takes globs relative to that folder.",
-            )
-        paths = sorted(path for path in root.glob("/".join(parts)) if path.is_file() and _inside(path, root))
+        relative = _relative_glob(pattern)
+        try:
+            paths = sorted(path for path in root.glob(relative) if path.is_file() and _inside(path, root))
+        except OSError:  # a name longer than any that a file can have
+            paths = []
         if not paths:
             warnings.append(f"the protected glob {pattern!r} matches no file")
         for path in paths:

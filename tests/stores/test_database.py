@@ -206,6 +206,12 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
         Database.open(tmp_path / "missing" / "memory.db", KEY)
 
 
+def test_what_is_no_file_is_refused(path: Path) -> None:
+    os.mkfifo(path)
+    with pytest.raises(StoreUnreachableError, match="cannot be opened: it is not a file"):
+        Database.open(path, KEY)
+
+
 def test_a_file_that_vanishes_is_not_made_anew(database: Database, path: Path) -> None:
     database.close()
     with contextlib.closing(Database(path, KEY)) as other:
@@ -280,6 +286,20 @@ def test_a_full_disk_changes_nothing(tmp_path: Path) -> None:
         with Database.open(disk / "memory.db", KEY) as database:
             assert keys(database) == kept
             assert database.damaged_pages() == []
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounts a small file system")
+def test_a_disk_without_room_for_another_file_is_full(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "nr_inodes=3", "tmpfs", disk], check=False)
+    if mounted.returncode:
+        pytest.skip("may not mount a small file system here")
+    try:
+        with pytest.raises(DiskFullError):
+            Database.open(disk / "memory.db", KEY)
     finally:
         subprocess.run(["umount", disk], check=True)
 

@@ -172,6 +172,13 @@ def test_a_file_that_others_can_read_is_refused(tmp_path, mode):
 
 
 @posix_only
+def test_a_pipe_in_its_place_is_damage_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / KEY_FILE, 0o600)
+    with pytest.raises(LockedError, match="is damaged"):
+        open_device_secret(tmp_path, find_keyring=none)
+
+
+@posix_only
 def test_a_symbolic_link_is_refused(tmp_path):
     open_device_secret(tmp_path / "a", find_keyring=none)
     (tmp_path / "b").mkdir()

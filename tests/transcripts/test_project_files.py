@@ -168,6 +168,19 @@ def test_a_protected_glob_that_leads_outside_is_refused(places, home, glob):
     assert "cloud_sync_config.json" in caught.value.hint
 
 
+def test_protected_files_of_a_folder_that_is_not_here_are_said_to_be_left_out(places):
+    warnings = protected(places, None).warnings
+    assert [warning for warning in warnings if warning.startswith("the protected files are left out")]
+    assert protected(places, None, ()).warnings == ()
+    with pytest.raises(UsageError):
+        protected(places, None, ("../*",))
+
+
+def test_a_glob_longer_than_any_name_matches_nothing(places, home):
+    warnings = protected(places, home, ("x" * 300,)).warnings
+    assert [warning for warning in warnings if warning.endswith("matches no file")]
+
+
 def test_unchanged_protected_files_do_not_differ(places, home):
     files = protected(places, home).of_kind("protected")
     assert compare_protected(files, home, globs=GLOBS) == ()
