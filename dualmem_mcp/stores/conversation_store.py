@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
@@ -11,7 +10,7 @@ from typing import Any, Final
 from dualmem_mcp.errors import UsageError
 from dualmem_mcp.model.conversation import Session, Turn
 from dualmem_mcp.model.handoff import ConversationSummary, HandoffRecord
-from dualmem_mcp.model.ids import ConversationId, DeviceId, HandoffId
+from dualmem_mcp.model.ids import ConversationId, DeviceId, HandoffId, parse_conversation_id
 from dualmem_mcp.ports import Clock
 from dualmem_mcp.stores.columns import from_column, from_time, to_column, to_time
 from dualmem_mcp.stores.connection import Connection
@@ -237,10 +236,8 @@ def _decode_cursor(cursor: str) -> tuple[str, str]:
     try:
         data = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
         updated_at, conversation_id = json.loads(data)
-        if not isinstance(conversation_id, str):
-            raise TypeError
-        return to_time(from_time(updated_at)), conversation_id
-    except (ValueError, TypeError, binascii.Error, RecursionError):
+        return to_time(from_time(updated_at)), parse_conversation_id(conversation_id)
+    except (ValueError, TypeError, OverflowError, RecursionError, UsageError):
         raise UsageError(
             "this is no cursor of the list of conversations",
             operation="list conversations",

@@ -1,5 +1,7 @@
 """Conversations, turns and handoffs as this device knows them."""
 
+import base64
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -170,7 +172,19 @@ def test_conversations_are_found_by_title_folder_or_id(store: ConversationStore,
     assert [item.conversation_id for item in store.conversations(query=query)[0]] == [CHAT]
 
 
-@pytest.mark.parametrize("cursor", ["x", "!!!", "WzEsMl0", "bnVsbA", "W10", "ey", "A" * 5000, "é"])
+def cursor_of(updated_at: object, conversation_id: object) -> str:
+    return base64.urlsafe_b64encode(json.dumps([updated_at, conversation_id]).encode()).decode()
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    [
+        *("x", "!!!", "WzEsMl0", "bnVsbA", "W10", "ey", "A" * 5000, "é"),
+        cursor_of("0001-01-01T00:00:00+23:00", CHAT),
+        cursor_of("2026-01-01T00:00:00+00:00", "\ud800"),
+        cursor_of("2026-01-01T00:00:00+00:00", 7),
+    ],
+)
 def test_a_cursor_from_elsewhere_is_refused(store: ConversationStore, cursor: str) -> None:
     with pytest.raises(UsageError, match="cursor"):
         store.conversations(cursor=cursor)
