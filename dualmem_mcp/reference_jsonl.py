@@ -167,7 +167,10 @@ class _Reader:
             return
         type_field = _first(item, _ENTITY_TYPE_NAMES if item.get("type") != "entity" else _ENTITY_TYPE_NAMES[:2])
         entity_type = item.get(type_field, "")
-        if not isinstance(entity_type, str):
+        if _is_deeper(entity_type, _DEEPEST):
+            self.report(where, f"an entity type nested deeper than {_DEEPEST} levels; its type is empty now")
+            entity_type = ""
+        elif not isinstance(entity_type, str):
             self.report(where, "an entity type that is no text; kept as JSON")
             entity_type = _stringify(entity_type)
         elif type_field not in item:
@@ -207,9 +210,14 @@ class _Reader:
         if not isinstance(observations, list):
             self.report(where, "observations that are no list; kept as one")
             observations = [observations]
-        if not all(isinstance(text, str) for text in observations):
+        if all(isinstance(text, str) for text in observations):
+            return tuple(observations)
+        kept = [text for text in observations if not _is_deeper(text, _DEEPEST)]
+        if len(kept) < len(observations):
+            self.report(where, f"observations nested deeper than {_DEEPEST} levels; not taken")
+        if not all(isinstance(text, str) for text in kept):
             self.report(where, "observations that are no texts; kept as JSON")
-        return tuple(text if isinstance(text, str) else _stringify(text) for text in observations)
+        return tuple(text if isinstance(text, str) else _stringify(text) for text in kept)
 
 
 def _first(item: Mapping[str, Any], names: Iterable[str]) -> str:

@@ -185,6 +185,22 @@ def test_fields_without_a_place_in_the_file_are_reported() -> None:
     assert len(content.warnings) == 3
 
 
+@pytest.mark.parametrize("depth", [70, 980, 985, 989, 990, 995, 100_000])
+def test_texts_nested_too_deep_are_reported_and_not_taken(depth: int) -> None:
+    deep = "[" * depth + "]" * depth
+    content = parse_memory_file(
+        f"""{{"type":"entity","name":"a","entityType":{deep},"observations":["x"]}}
+{{"type":"entity","name":"b","entityType":"t","observations":["x",{deep},"y"]}}
+{{"type":"entity","name":"c","entityType":"t","observations":{deep}}}
+{{"type":"entity","name":"d","entityType":"t","observations":[]}}""".encode()
+    )
+    # Where the parser gives up, too, the whole line is reported.
+    texts = {entity.name: (entity.entity_type, entity.observations) for entity in content.graph.entities}
+    assert texts.items() <= {"a": ("", ("x",)), "b": ("t", ("x", "y")), "c": ("t", ()), "d": ("t", ())}.items()
+    assert "d" in texts
+    assert len(content.warnings) == 3
+
+
 def test_a_document_whose_parts_are_wrong_is_read_as_far_as_it_goes() -> None:
     document = {
         "entities": {"a": {"entityType": "t", "observations": ["x"]}, "b": 3, "c": ["y"]},
