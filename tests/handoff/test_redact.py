@@ -162,3 +162,8 @@ def test_keys_are_redacted_before_anything_is_cut() -> None:
     dialogue.bash("make " + "x" * 115 + " " + secret, "done")
     digest = build_digest(dialogue.session())
     assert "ghp_" not in repr(digest)
+
+
+def test_long_names_without_a_value_take_little_time() -> None:
+    text = "sk-" * 40_000 + " password=h7Gx09qLmZ2 " + "eyJa." * 10_000
+    assert "h7Gx09qLmZ2" not in redact(text)

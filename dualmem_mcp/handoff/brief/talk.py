@@ -292,7 +292,7 @@ def compaction(view: View) -> list[Line]:
 def compaction_parts(text: str) -> list[tuple[str, str]]:
     """Title and text of each part of a compaction summary; what stands before "Summary:" is the model thinking
     aloud, what follows the last part orders to itself, and both are left out."""
-    body = re.split(r"^\s*Summary:\s*$", _RESUME_ORDERS.sub("", text), maxsplit=1, flags=re.MULTILINE)[-1]
+    body = re.split(r"^[ \t]*Summary:[ \t]*$", _RESUME_ORDERS.sub("", text), maxsplit=1, flags=re.MULTILINE)[-1]
     parts: list[tuple[str, list[str]]] = []
     for line in body.split("\n"):
         heading = _HEADING.fullmatch(line)

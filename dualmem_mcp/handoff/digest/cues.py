@@ -114,6 +114,8 @@ _CODE_BLOCK = re.compile(r"^[ \t]*(`{3,}|~{3,}).*?(?:^[ \t]*\1[ \t]*$|\Z)", re.D
 _LIST_MARK = re.compile(r"^\s*(?:[-*+•]|\d{1,2}[.)]|#{1,6}|>)\s+")
 _TABLE_RULE = re.compile(r"^[\s|:+-]+$")
 _ABBREVIATION = re.compile(r"(?:\b(?:e\.g|i\.e|etc|vs|cf|approx|no)|\b[A-Z])\.$", re.IGNORECASE)
+_LONGEST_ABBREVIATION = 10
+"""Characters in which an abbreviation ends, with what stands before it."""
 
 
 def is_constraint(text: str) -> bool:
@@ -159,10 +161,16 @@ def sentences(text: str) -> list[str]:
         if bare.startswith("|"):
             found.append(" — ".join(cell.strip() for cell in bare.strip("|").split("|") if cell.strip()))
             continue
-        start = len(found)
-        for part in _SENTENCE_END.split(bare):
-            if len(found) > start and _ABBREVIATION.search(found[-1]):
-                found[-1] += " " + part
-            elif part.strip():
-                found.append(part.strip())
+        found.extend(_sentences_of_line(bare))
     return found
+
+
+def _sentences_of_line(line: str) -> list[str]:
+    parts: list[list[str]] = []
+    for part in _SENTENCE_END.split(line):
+        # Only the end is looked at, and nothing is joined yet: a line may be one long run of abbreviations.
+        if parts and _ABBREVIATION.search(parts[-1][-1][-_LONGEST_ABBREVIATION:]):
+            parts[-1].append(part)
+        elif part.strip():
+            parts.append([part.strip()])
+    return [" ".join(pieces) for pieces in parts]

@@ -26,7 +26,7 @@ _SLIP = re.compile(
 _WORD = re.compile(r"[\w./:@-]+")
 _IGNORED_WORDS = frozenset({"cd", "tail", "head", "grep", "echo", "time", "env", "sudo"})
 _LEADING = re.compile(r"^\s*(?:cd\s+\S+\s*(?:&&|;)\s*|\w+=\S+\s+|#[^\n]*\n)*")
-_MERGE_DONE = re.compile(r"\bgit\b[^\n]*\b(?:commit|merge|rebase|cherry-pick|am)\b")
+_MERGE_DONE = re.compile(r"^(?>[^\n]*?\bgit\b)[^\n]*\b(?:commit|merge|rebase|cherry-pick|am)\b", re.MULTILINE)
 
 
 def extract_errors(calls: Sequence[ToolCall], changes: Sequence[Change]) -> tuple[ErrorEntry, ...]:

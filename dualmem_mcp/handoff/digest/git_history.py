@@ -20,7 +20,10 @@ _COMMIT_LINE = re.compile(
     r"^\[(?P<branch>[^\]\s]+|detached HEAD)(?: \(root-commit\))? (?P<hash>[0-9a-f]{7,40})\] (?P<subject>.+)$",
     re.MULTILINE,
 )
-_COMMITTING = re.compile(r"\bgit\b[^\n]*\b(?:commit|merge|cherry-pick|revert|rebase|am|pull)\b|\bgt\b|\bjj\b")
+# Atomic: the first `git` of a line is enough, and trying each of very many would take the square of their number.
+_COMMITTING = re.compile(
+    r"^(?>[^\n]*?\bgit\b)[^\n]*\b(?:commit|merge|cherry-pick|revert|rebase|am|pull)\b|\bgt\b|\bjj\b", re.MULTILINE
+)
 _PUSHED = re.compile(
     r"^\s*(?:[0-9a-f]{7,40}\.\.\.?[0-9a-f]{7,40}|\*\s+\[new (?:branch|"
     r"tag)\])\s+(?P<from>\S+)\s+->\s+(?P<to>\S+)(?P<rest>.*)$",

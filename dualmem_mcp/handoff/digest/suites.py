@@ -52,8 +52,8 @@ def is_test_command(command: str) -> bool:
 # Lines by which runners state results. Source: the output of pytest, unittest, jest, vitest, mocha, node --test,
 # cargo, go, rspec, minitest, ExUnit, phpunit, Maven, Gradle, dotnet, ctest, swift.
 _SUMMARY = re.compile(
-    r"^[^\n]{0,40}(?:={2,}[^\n]*\b(?:passed|failed|errors?|skipped|no tests ran)\b|"
-    r"\bTests?:?\s+[^\n]*\b(?:passed|failed)\b|"
+    r"^[^\n]{0,40}(?:==[^\n]*\b(?:passed|failed|errors?|skipped|no tests ran)\b|"
+    r"\bTests?:?[ \t][^\n]*\b(?:passed|failed)\b|"
     r"Test Files\s|Test Suites:|test result: |\b\d+ (?:passing|failing|pending)\b|Ran \d+ tests? in|"
     r"\b\d+ (?:examples?|tests?), \d+ failures?|"
     r"\d+ runs?, \d+ assertions|Tests run: |OK \(\d+ tests?|(?:Passed|Failed)!\s+-|\d+% tests passed|"
@@ -133,7 +133,7 @@ def _read_words(text: str) -> SuiteCounts | None:
 
 def _read_go(text: str) -> SuiteCounts | None:
     """`go test -v`; without -v Go names packages only, which are no count of tests."""
-    passed, failed, skipped = (_total_lines(rf"^\s*--- {word}:", text) for word in ("PASS", "FAIL", "SKIP"))
+    passed, failed, skipped = (_total_lines(rf"^[ \t]*--- {word}:", text) for word in ("PASS", "FAIL", "SKIP"))
     return SuiteCounts(passed, failed, skipped or None) if passed or failed else None
 
 

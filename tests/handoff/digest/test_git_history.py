@@ -116,3 +116,9 @@ def test_a_status_is_forgotten_when_the_user_has_asked_twice_since() -> None:
     assert state_of(dialogue).status == "rebase in progress"
     dialogue.user("two")
     assert state_of(dialogue).status == ""
+
+
+def test_a_command_of_very_many_words_takes_little_time() -> None:
+    dialogue = Dialogue()
+    dialogue.bash("git " * 100_000 + "\n( cd a && git -C b commit -m x )", "[main 1a2b3c4] x")
+    assert [commit.hash for commit in extract_commits(tool_calls(dialogue.turns))] == ["1a2b3c4"]

@@ -108,3 +108,8 @@ def test_go_packages_are_summed_up_and_failures_named() -> None:
 def test_what_failed_stands_in_the_summary() -> None:
     output = "FAILED tests/test_a.py::test_b - assert 1 == 2\n=== 1 failed, 2 passed in 0.1s ==="
     assert "test_a.py::test_b" in read_counts(output).summary
+
+
+@pytest.mark.parametrize("line", ["=" * 19_000, "Tests" + " " * 19_000, "\n" * 19_000])
+def test_hostile_lines_take_little_time(line: str) -> None:
+    assert read_counts(f"{line}\n== 3 passed, 1 failed in 0.1s ==").failed == 1
