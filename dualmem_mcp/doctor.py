@@ -18,75 +18,88 @@ class Check:
     name: str
     ok: bool
     detail: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Finding:
+    detail: str
     hint: str = ""
+    ok: bool = True
 
 
 def examine(app: App) -> list[dict[str, Any]]:
     """All checks on an open application, as plain values: name, ok, detail, hint. Writes nothing."""
-    checks = (_data_home, _database, _key, _claude_code, _vault, _bucket, _waiting)
-    return [asdict(_guarded(check, app)) for check in checks]
+    return [asdict(_guarded(name, check, app)) for name, check in _CHECKS.items()]
 
 
-def _guarded(check: Callable[[App], Check], app: App) -> Check:
+def _guarded(name: str, check: Callable[[App], _Finding], app: App) -> Check:
     try:
-        return check(app)
+        finding = check(app)
     except DualmemError as error:
-        return Check(check.__name__.strip("_").replace("_", " "), ok=False, detail=error.message, hint=error.hint)
+        finding = _Finding(error.message, error.hint, ok=False)
+    return Check(name, finding.ok, finding.detail, finding.hint)
 
 
-def _data_home(app: App) -> Check:
+def _data_home(app: App) -> _Finding:
     root = app.settings.home
-    loose = [path.name for path in (root, *root.iterdir()) if path.stat().st_mode & 0o077 and not path.is_symlink()]
-    if loose:
-        hint = f"chmod -R go-rwx {root}"
-        return Check("data home", ok=False, detail=f"others can read {', '.join(sorted(loose)[:5])}", hint=hint)
-    return Check("data home", ok=True, detail=str(root))
+    if loose := app.home.open_to_others():
+        return _Finding(f"others can read {', '.join(loose[:5])}", f"chmod -R go-rwx {root}", ok=False)
+    return _Finding(str(root))
 
 
-def _database(app: App) -> Check:
-    damaged = app.database.damaged_pages()
-    if damaged:
+def _database(app: App) -> _Finding:
+    if damaged := app.database.damaged_pages():
         hint = "Copy the data home away, then restore it from a backup, or `dualmem join` with a new one."
-        return Check("database", ok=False, detail=f"{len(damaged)} damaged pages", hint=hint)
-    return Check("database", ok=True, detail="every page authenticates")
+        return _Finding(f"{len(damaged)} damaged pages", hint, ok=False)
+    return _Finding("every page authenticates")
 
 
-def _key(app: App) -> Check:
+def _device_key(app: App) -> _Finding:
     where = {
         "keyring": "in the operating system's keyring",
         "file": "in a private file beside the database: whoever can read this user's files can read the memory",
     }
-    return Check("device key", ok=True, detail=where[app.key_kept_in])
+    return _Finding(where[app.key_kept_in])
 
 
-def _claude_code(app: App) -> Check:
-    sessions = ClaudeCode(app.settings.claude_dir).sessions()
-    if not sessions:
-        hint = "Set CLAUDE_CONFIG_DIR if Claude Code keeps its folder elsewhere."
-        return Check("Claude Code", ok=True, detail=f"no sessions in {app.settings.claude_dir}", hint=hint)
-    return Check("Claude Code", ok=True, detail=f"{len(sessions)} sessions in {app.settings.claude_dir}")
+def _claude_code(app: App) -> _Finding:
+    folder = app.settings.claude_dir
+    if sessions := ClaudeCode(folder).sessions():
+        return _Finding(f"{len(sessions)} sessions in {folder}")
+    return _Finding(f"no sessions in {folder}", "Set CLAUDE_CONFIG_DIR if Claude Code keeps its folder elsewhere.")
 
 
-def _vault(app: App) -> Check:
+def _vault(app: App) -> _Finding:
     try:
         vault = app.channel().vault
     except NotFoundError as error:
-        return Check("vault", ok=True, detail="none: conversations stay on this device", hint=error.hint)
-    return Check("vault", ok=True, detail=f"{vault.vault_id}, devices known here: {len(vault.devices())}")
+        return _Finding("none: conversations stay on this device", error.hint)
+    return _Finding(f"{vault.vault_id}, devices known here: {len(vault.devices())}")
 
 
-def _bucket(app: App) -> Check:
+def _bucket(app: App) -> _Finding:
     try:
         channel = app.channel()
     except NotFoundError:
-        return Check("bucket", ok=True, detail=f"{app.settings.bucket}, not in use yet")
+        return _Finding(f"{app.settings.bucket}, not in use yet")
     channel.vault.refresh(channel.objects)
-    return Check("bucket", ok=True, detail=f"{channel.objects.location} is this vault's and answers")
+    return _Finding(f"{channel.objects.location} is this vault's and answers")
 
 
-def _waiting(app: App) -> Check:
-    waiting = len(app.outbox.pending())
-    if waiting:
+def _outbox(app: App) -> _Finding:
+    if waiting := len(app.outbox.pending()):
         hint = "They go out with the next `dualmem handoff` that reaches the bucket."
-        return Check("outbox", ok=True, detail=f"{waiting} sealed objects wait to be uploaded", hint=hint)
-    return Check("outbox", ok=True, detail="nothing waits to be uploaded")
+        return _Finding(f"{waiting} sealed objects wait to be uploaded", hint)
+    return _Finding("nothing waits to be uploaded")
+
+
+_CHECKS: dict[str, Callable[[App], _Finding]] = {
+    "data home": _data_home,
+    "database": _database,
+    "device key": _device_key,
+    "Claude Code": _claude_code,
+    "vault": _vault,
+    "bucket": _bucket,
+    "outbox": _outbox,
+}

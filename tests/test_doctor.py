@@ -48,12 +48,28 @@ def test_a_data_home_that_others_can_read(app: App) -> None:
     assert "chmod" in check["hint"]
 
 
+def test_a_file_that_others_can_read_is_named_and_links_are_not_followed(app: App) -> None:
+    home = app.settings.home
+    (home / "dangling").symlink_to(home / "nowhere")
+    assert found(app)["data home"]["ok"]
+    (home / "notes.txt").write_text("x")
+    (home / "notes.txt").chmod(0o640)
+    assert found(app)["data home"]["detail"] == "others can read notes.txt"
+
+
 def test_a_bucket_that_is_away_or_exchanged(app: App, tmp_path: Path) -> None:
     app.init("correct horse battery staple")
     (tmp_path / "bucket").rename(tmp_path / "unplugged")
     check = found(app)["bucket"]
     assert not check["ok"]
     assert check["hint"]
+
+
+def test_a_check_that_fails_keeps_its_name(app: App) -> None:
+    names = list(found(app))
+    app.close()
+    assert list(found(app)) == names
+    assert not found(app)["outbox"]["ok"]
 
 
 def test_damaged_pages_are_found(app: App) -> None:

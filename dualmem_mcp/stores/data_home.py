@@ -84,6 +84,15 @@ class DataHome:
         """Search indexes, which can be deleted and rebuilt."""
         return self.root / "vector_cache"
 
+    def open_to_others(self) -> list[str]:
+        """Names of what group or others could read, in the folder itself and of it; sorted."""
+        if sys.platform == "win32":
+            return []  # as in _keep_private
+        with file_faults("look through", self.root), os.scandir(self.root) as entries:
+            modes = {entry.name: entry.stat(follow_symlinks=False).st_mode for entry in entries}
+            modes[self.root.name] = self.root.stat().st_mode
+        return sorted(name for name, mode in modes.items() if mode & 0o077 and not stat.S_ISLNK(mode))
+
     @contextlib.contextmanager
     def setting_up(self) -> Iterator[None]:
         """Held while what exists once for each data home is made: of several new processes one makes it."""
