@@ -24,7 +24,7 @@ from dualmem_mcp.handoff.channel import Channel
 from dualmem_mcp.handoff.context import load_section
 from dualmem_mcp.handoff.digest import build_digest
 from dualmem_mcp.handoff.package import Content, hand_over
-from dualmem_mcp.handoff.reconstruct import OpenedPackage, find_handoff, open_package, refresh_catalogue
+from dualmem_mcp.handoff.reconstruct import OpenedPackage, Refresh, find_handoff, open_package, refresh_catalogue
 from dualmem_mcp.handoff.resume import resume
 from dualmem_mcp.handoff.steps import Steps
 from dualmem_mcp.model.conversation import Turn
@@ -284,7 +284,8 @@ class App:
     ) -> dict[str, Any]:
         """Write a handed-over conversation as a native session: session_path, session_id, records, sha256,
         warnings. Raises NotFoundError, TamperedError, StoreUnreachableError; nothing half-written stays."""
-        package = self._newest_package(conversation_id)
+        refreshed = refresh_catalogue(self.channel(), parse_conversation_id(conversation_id))
+        package = self._newest_package(conversation_id, refreshed)
         restored = write_session(
             package.thread_files(),
             claude_dir=(claude_dir or self.settings.claude_dir).absolute(),
@@ -297,7 +298,7 @@ class App:
             "session_id": restored.session_id,
             "records": restored.records,
             "sha256": restored.sha256,
-            "warnings": list(restored.warnings),
+            "warnings": [*refreshed.warnings, *restored.warnings],
         }
 
     def list_conversations(self, query: str = "", limit: int = 20, cursor: str = "") -> dict[str, Any]:
@@ -327,12 +328,12 @@ class App:
             protected_root=self.settings.protected_root,
         )
 
-    def _newest_package(self, conversation_id: str) -> OpenedPackage:
+    def _newest_package(self, conversation_id: str, refreshed: Refresh | None = None) -> OpenedPackage:
         channel = self.channel()
         wanted = parse_conversation_id(conversation_id)
-        if not self.catalogue.handoffs(wanted):
-            refresh_catalogue(channel, wanted)
-        return open_package(channel, find_handoff(channel, wanted))
+        if refreshed is None and not self.catalogue.handoffs(wanted):
+            refreshed = refresh_catalogue(channel, wanted)
+        return open_package(channel, find_handoff(channel, wanted, refreshed))
 
     def _newer_turns(self, record: HandoffRecord, package: OpenedPackage) -> Sequence[Turn]:
         sizes = {file.name: file.size for file in package.manifest.thread}

@@ -30,10 +30,11 @@ _FETCHES_AT_ONCE = 16
 
 @dataclass(frozen=True, slots=True)
 class Refresh:
-    """What a look at the bucket brought: handoffs not known before, and warnings."""
+    """What a look at the bucket brought: handoffs not known before, warnings, and what they warn of."""
 
     found: int
     warnings: tuple[str, ...] = ()
+    faults: tuple[DualmemError, ...] = ()
 
 
 def refresh_catalogue(channel: Channel, conversation_id: ConversationId | None = None) -> Refresh:
@@ -49,8 +50,9 @@ def refresh_catalogue(channel: Channel, conversation_id: ConversationId | None =
         channel.vault.refresh(channel.objects)
         unseen = [info.key for info in channel.objects.list(prefix) if info.key not in known]
     except StoreUnreachableError as error:
-        return Refresh(0, (f"the bucket cannot be reached ({error.message}); showing what this device has",))
-    warnings: list[str] = []
+        warning = f"the bucket cannot be reached ({error.message}); showing what this device has"
+        return Refresh(0, (warning,), (error,))
+    faults: list[DualmemError] = []
     found = 0
     with ThreadPoolExecutor(max_workers=_FETCHES_AT_ONCE) as pool:
         for outcome in pool.map(lambda key: _fetch_record(channel, key), unseen):
@@ -58,8 +60,8 @@ def refresh_catalogue(channel: Channel, conversation_id: ConversationId | None =
                 channel.catalogue.save_handoff(outcome)
                 found += 1
             else:
-                warnings.append(f"a handoff was passed over: {outcome.message}")
-    return Refresh(found, tuple(warnings))
+                faults.append(outcome)
+    return Refresh(found, tuple(f"a handoff was passed over: {fault.message}" for fault in faults), tuple(faults))
 
 
 def _fetch_record(channel: Channel, key: str) -> HandoffRecord | DualmemError:
@@ -71,26 +73,32 @@ def _fetch_record(channel: Channel, key: str) -> HandoffRecord | DualmemError:
         return error
 
 
-def find_handoff(channel: Channel, conversation_id: ConversationId | None) -> HandoffRecord:
-    """The newest handoff of the conversation, or of all. Raises NotFoundError."""
+def find_handoff(
+    channel: Channel, conversation_id: ConversationId | None, refreshed: Refresh | None = None
+) -> HandoffRecord:
+    """The newest handoff of the conversation, or of all.
+
+    Raises NotFoundError; if the look at the bucket met faults, one of their kind, since the handoff may be
+    there all the same.
+    """
     if conversation_id is None:
         record = channel.catalogue.newest_handoff()
-        if record is None:
-            raise NotFoundError(
-                "no conversation has been handed over yet",
-                operation="resume",
-                hint="Run `dualmem handoff` on the device that has the conversation.",
-            )
+        missing = "no conversation has been handed over yet"
+        hint = "Run `dualmem handoff` on the device that has the conversation."
+    else:
+        record = next(iter(channel.catalogue.handoffs(conversation_id)), None)
+        missing = f"conversation {conversation_id} has not been handed over"
+        hint = "`dualmem conversations` lists those that were; `dualmem handoff` hands one over."
+    if record is not None:
         return record
-    records = channel.catalogue.handoffs(conversation_id)
-    if not records:
-        raise NotFoundError(
-            f"conversation {conversation_id} has not been handed over",
+    for fault in refreshed.faults if refreshed else ():
+        raise type(fault)(
+            f"no handoff {f'of {conversation_id} ' if conversation_id else ''}can be opened: {fault.message}",
             operation="resume",
-            subject=conversation_id,
-            hint="`dualmem conversations` lists those that were; `dualmem handoff` hands one over.",
+            subject=conversation_id or "",
+            hint=fault.hint or "Hand the conversation over again from the device that has it.",
         )
-    return records[0]
+    raise NotFoundError(missing, operation="resume", subject=conversation_id or "", hint=hint)
 
 
 class OpenedPackage:
@@ -223,7 +231,17 @@ def _drop_kept(channel: Channel, handoff_id: HandoffId) -> bool:
 def _reader_of(channel: Channel, handoff_id: HandoffId, key: str) -> SealedReader:
     def read(start: int, length: int) -> bytes:
         kept = channel.packages.read(handoff_id, start=start, length=length)
-        return kept if kept is not None else channel.objects.get(key, start=start, length=length)
+        if kept is not None:
+            return kept
+        try:
+            return channel.objects.get(key, start=start, length=length)
+        except NotFoundError:
+            raise NotFoundError(
+                f"a package of this conversation is gone from the bucket: {key}",
+                operation="open package",
+                subject=key,
+                hint="Hand the conversation over again from the device that has it.",
+            ) from None
 
     return channel.open(ObjectKind.PACKAGE, key, read)
 

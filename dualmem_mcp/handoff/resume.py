@@ -7,7 +7,7 @@ from dataclasses import asdict, is_dataclass
 from datetime import datetime
 from typing import Any
 
-from dualmem_mcp.errors import StoreUnreachableError
+from dualmem_mcp.errors import NotFoundError, StoreUnreachableError
 from dualmem_mcp.handoff.brief import Brief, build_brief, device_budget
 from dualmem_mcp.handoff.channel import Channel
 from dualmem_mcp.handoff.reconstruct import (
@@ -54,7 +54,7 @@ def resume(
     progress(0, 3, "looking for handoffs")
     with steps.step("fetch"):
         refreshed = refresh_catalogue(channel, conversation_id)
-        record = find_handoff(channel, conversation_id)
+        record = find_handoff(channel, conversation_id, refreshed)
     warnings = [*refreshed.warnings]
 
     progress(1, 3, "opening")
@@ -83,6 +83,11 @@ def resume(
                 warnings.append("the package is too large to be kept on this device; its thread needs the bucket")
         except StoreUnreachableError as error:
             warnings.append(f"the package could not be kept for use offline: {error.message}")
+        except NotFoundError:
+            warnings.append(
+                "an earlier package that the thread is built upon is gone from the bucket: the thread cannot be "
+                "read or restored here until the conversation is handed over again"
+            )
     progress(3, 3, "done")
     return {
         "conversation_id": record.conversation_id,

@@ -108,6 +108,56 @@ def test_what_was_never_fetched_needs_the_bucket(handed_over) -> None:
     assert caught.value.hint
 
 
+@pytest.mark.parametrize("wanted", [None, SESSION_ID])
+def test_a_device_that_knows_nothing_yet_says_that_the_bucket_is_away(handed_over, wanted) -> None:
+    world, _, phone = handed_over
+    world.bucket.rename(world.root / "unplugged")
+    with pytest.raises(StoreUnreachableError, match="can be opened: the bucket folder"):
+        phone.resume_conversation(wanted)
+    with pytest.raises(StoreUnreachableError):
+        phone.load_context(SESSION_ID, "thread")
+
+
+@pytest.mark.parametrize("wanted", [None, SESSION_ID])
+def test_a_conversation_whose_only_record_was_changed_is_not_said_to_be_unknown(handed_over, wanted) -> None:
+    world, _, phone = handed_over
+    record = next(path for path in (world.bucket / "manifests").rglob("*") if path.is_file())
+    record.write_bytes(record.read_bytes()[:-1])
+    with pytest.raises(TamperedError) as caught:
+        phone.resume_conversation(wanted)
+    assert caught.value.hint
+
+
+def test_a_package_that_is_gone_is_said_with_what_to_do(handed_over) -> None:
+    world, _, phone = handed_over
+    shutil.rmtree(world.bucket / "packages")
+    with pytest.raises(NotFoundError, match="gone from the bucket") as caught:
+        phone.resume_conversation(SESSION_ID)
+    assert "Hand the conversation over again" in caught.value.hint
+
+
+def test_a_brief_does_not_need_the_packages_that_the_thread_is_built_upon(handed_over, talk) -> None:
+    world, first, phone = handed_over
+    world.clock.advance(60)
+    world.write_session(talk(64))
+    world.open("desktop").prepare_handoff()
+    (world.bucket / "packages" / first["handoff_id"]).unlink()
+    brief = phone.resume_conversation()
+    assert "zephyrquartz62" in brief["brief"]
+    assert any("thread cannot be" in warning for warning in brief["warnings"])
+    with pytest.raises(NotFoundError, match="gone from the bucket"):
+        phone.restore(SESSION_ID, claude_dir=world.root / "restored")
+
+
+def test_restoring_takes_the_newest_handoff_and_not_the_newest_known(handed_over, talk) -> None:
+    world, _, phone = handed_over
+    phone.resume_conversation()
+    world.clock.advance(60)
+    world.write_session(talk(64))
+    world.open("desktop").prepare_handoff()
+    assert phone.restore(SESSION_ID, claude_dir=world.root / "restored")["records"] == 64
+
+
 def test_new_turns_on_this_device_are_told(handed_over, talk) -> None:
     world, _, _ = handed_over
     desktop = world.open("desktop")
