@@ -46,6 +46,10 @@ _PRIVATE_FILES: Final = (
     "cloud_sync_config.json",
 )
 
+_MIRROR_HINT: Final = (
+    "set `mirror` in cloud_sync_config.json to keep it everywhere, or delete it if nobody needs it"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class DataHome:
@@ -120,12 +124,19 @@ def migrate_memory_json(home: DataHome, graph: GraphStore, clock: Clock, *, mirr
     """Take a memory.json found in the data home into the graph; returns notices for the user.
 
     A dated copy is kept beside it. With `mirrored` the file stays, for MemoryFile to keep current; otherwise it
-    is removed, so that no outdated graph lies there in clear. A file that is no memory file is left alone.
+    is removed, so that no outdated graph lies there in clear. A file that is no memory file is left alone, and
+    so is one that a MemoryFile of another process keeps or once kept: others rely on it.
     """
     # Nothing here needs a lock: two processes that do it at once keep the same copy and import the same graph.
     path = home.memory_file
-    if not path.is_file() or (mirrored and has_mirrored(path)):
+    if not path.is_file():
         return []
+    if has_mirrored(path):
+        return (
+            []
+            if mirrored
+            else [f"{path} shows the graph in clear and is not kept current from here; {_MIRROR_HINT}"]
+        )
     try:
         data = read_memory_file(path)
     except NotFoundError:

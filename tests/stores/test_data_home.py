@@ -98,6 +98,18 @@ def test_a_mirrored_memory_json_stays(home: DataHome, graph: GraphStore, clock: 
     assert migrate_memory_json(home, graph, clock, mirrored=True) == []
 
 
+def test_a_mirror_that_another_process_keeps_is_left_to_it(home: DataHome, graph: GraphStore, clock: Clock) -> None:
+    mirror = MemoryFile(home.memory_file, graph, clock, owner=DEVICE, report=pytest.fail)
+    mirror.start()
+    graph.create_entities([Entity("b", "t")])
+    text = home.memory_file.read_bytes()
+    (notice,) = migrate_memory_json(home, graph, clock, mirrored=False)
+    assert "`mirror`" in notice
+    assert home.memory_file.read_bytes() == text
+    assert list(home.root.glob("*.bak")) == []
+    mirror.close()
+
+
 def test_another_file_of_that_name_is_left_alone(home: DataHome, graph: GraphStore, clock: Clock) -> None:
     home.memory_file.write_text("diary")
     (notice,) = migrate_memory_json(home, graph, clock, mirrored=False)
