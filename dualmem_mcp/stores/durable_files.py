@@ -59,13 +59,16 @@ def file_lock(path: Path, *, timeout_seconds: float = 30.0) -> Iterator[int]:
     writing.
 
     Holds between threads and processes of one machine, and ends with the process at the latest. Raises
-    StoreUnreachableError when the time is over.
+    StoreUnreachableError when the time is over, or where files cannot be locked at all.
     """
     with file_faults("lock", path):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
     try:
         deadline = time.monotonic() + timeout_seconds
-        while not _try_lock(descriptor):
+        while True:
+            with file_faults("lock", path):  # some network file systems have no locks
+                if _try_lock(descriptor):
+                    break
             if time.monotonic() > deadline:
                 raise StoreUnreachableError(
                     f"another process has held {path} for {timeout_seconds:.0f} seconds",

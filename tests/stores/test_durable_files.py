@@ -1,5 +1,6 @@
 """Files that are replaced whole or not at all, and locks between processes."""
 
+import errno
 import subprocess
 import sys
 import threading
@@ -58,6 +59,15 @@ def test_threads_take_turns(tmp_path: Path) -> None:
         thread.join()
     assert max(most) == 1
     assert len(most) == 80
+
+
+def test_a_file_system_without_locks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.raises(StoreUnreachableError, match="could not lock"), file_lock(tmp_path / "lock"):
+        pass
 
 
 HOLD = """
