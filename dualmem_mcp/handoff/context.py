@@ -10,7 +10,7 @@ from dualmem_mcp.errors import NotFoundError, UsageError
 from dualmem_mcp.handoff.brief.sections import PAGE_CHARACTERS, SECTIONS, section_text
 from dualmem_mcp.handoff.quoting import clean, fence, one_line, quoted
 from dualmem_mcp.handoff.reconstruct import OpenedPackage
-from dualmem_mcp.handoff.redact import redact
+from dualmem_mcp.handoff.redact import redact, redact_turn
 from dualmem_mcp.model.conversation import Block, Session, Turn
 
 SessionParser = Callable[[Mapping[str, bytes]], Session]
@@ -52,19 +52,20 @@ def load_section(package: OpenedPackage, name: str, cursor: str, *, parse: Sessi
 
 def _thread_page(session: Session, cursor: str) -> tuple[str, str]:
     # Turns of thinking alone, which no model sees again, would be headings without a text.
-    turns = [turn for turn in session.all_turns() if not turn.is_meta and any(map(_block_text, turn.blocks))]
+    turns = [turn for turn in session.all_turns() if not turn.is_meta and any(map(_is_shown, turn.blocks))]
     start = _turn_index(turns, cursor)
     page: list[str] = []
     size = 0
     index = start
     while index < len(turns):
-        text = _turn_text(turns[index])
+        # Redacted before anything is cut: half a key is none that a detector knows.
+        text = _turn_text(redact_turn(turns[index]))
         if page and size + len(text) > PAGE_CHARACTERS:
             break
         page.append(text)
         size += len(text) + 2
         index += 1
-    return redact("\n\n".join(page)), str(index) if index < len(turns) else ""
+    return "\n\n".join(page), str(index) if index < len(turns) else ""
 
 
 def _turn_index(turns: Sequence[Turn], cursor: str) -> int:
@@ -90,6 +91,10 @@ def _turn_text(turn: Turn) -> str:
     lines = [f"[{one_line(turn.uuid)}] {speaker} {when}".rstrip()]
     lines += [part for block in turn.blocks if (part := _block_text(block))]
     return "\n".join(lines)
+
+
+def _is_shown(block: Block) -> bool:
+    return bool(clean(block.text)) if block.kind == "text" else block.kind in ("tool_use", "tool_result", "image")
 
 
 def _block_text(block: Block) -> str:
@@ -123,7 +128,8 @@ def _definitions(package: OpenedPackage) -> str:
 
 def _file_list(package: OpenedPackage) -> str:
     lines: Iterable[str] = (
-        f"- {_FILE_PREFIX}{one.order} {one.kind}: {one_line(one.name)}, {one.size:,} bytes, SHA-256 {one.sha256}"
+        f"- {_FILE_PREFIX}{one.order} {one.kind}: {redact(one_line(one.name))}, {one.size:,} bytes, "
+        f"SHA-256 {one.sha256}"
         for one in package.manifest.files
     )
     return "\n".join(lines) or "No files were carried."

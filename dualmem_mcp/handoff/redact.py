@@ -8,6 +8,7 @@ Nothing is ever sent anywhere: the detectors' verification is not used.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -351,8 +352,16 @@ def _redact_turns(turns: Sequence[Turn], names: Mapping[str, str]) -> tuple[Turn
     for turn in turns:
         blocks = tuple(_redact_block(block, names) for block in turn.blocks)
         changed = any(new is not old for new, old in zip(blocks, turn.blocks, strict=True))
-        found.append(replace(turn, blocks=blocks, detail=_redact_value(turn.detail)) if changed else turn)
+        # The structured account of a result can hold what its text does not: answers, paths, a task's subject.
+        read_only = all(names.get(block.tool_use_id) in _READING_TOOLS for block in turn.blocks)
+        detail = turn.detail if turn.detail is None or (read_only and not changed) else _redact_value(turn.detail)
+        found.append(replace(turn, blocks=blocks, detail=detail) if changed or detail != turn.detail else turn)
     return tuple(found)
+
+
+def redact_turn(turn: Turn) -> Turn:
+    """The turn with every secret in its texts, tool inputs and results replaced, what was only read included."""
+    return _redact_turns((turn,), {})[0]
 
 
 def _redact_block(block: Block, names: Mapping[str, str]) -> Block:
@@ -362,8 +371,12 @@ def _redact_block(block: Block, names: Mapping[str, str]) -> Block:
         return block
     if not is_suspicious(block.text):
         return block
-    # The input's texts are looked at as they are, too: in its JSON quotes are escaped and hide assignments.
-    text, given = redact(block.text), _redact_value(block.tool_input) if block.tool_input else block.tool_input
+    given = _redact_value(block.tool_input) if block.tool_input else block.tool_input
+    # The input's texts are looked at as they are: in its JSON quotes are escaped and hide assignments.
+    shown = (
+        block.text if given == block.tool_input else json.dumps(given, ensure_ascii=False, separators=(",", ":"))
+    )
+    text = redact(shown)
     return (
         block if text == block.text and given == block.tool_input else replace(block, text=text, tool_input=given)
     )
@@ -386,4 +399,5 @@ def _redact_agent(agent: AgentRun) -> AgentRun:
         prompt=redact(agent.prompt),
         result=redact(agent.result),
         last_message=redact(agent.last_message),
+        edited_files=tuple((redact(path), tool) for path, tool in agent.edited_files),
     )

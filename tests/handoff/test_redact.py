@@ -135,7 +135,7 @@ def test_a_secret_longer_than_the_window_goes_whole() -> None:
 
 
 def test_a_digest_holds_no_secret_of_its_session_in_any_section() -> None:
-    secrets = {name: "ghp_" + _made(36) for name in "abcdefghijk"}
+    secrets = {name: "ghp_" + _made(36) for name in "abcdefghijklm"}
     dialogue = Dialogue()
     dialogue.user(f"use {secrets['a']} for the first call")
     dialogue.model(f"The root cause is the token {secrets['b']} in `a.py`, because it expired.")
@@ -144,10 +144,17 @@ def test_a_digest_holds_no_secret_of_its_session_in_any_section() -> None:
     dialogue.tool("mcp__mail__send_note", {"title": f"key {secrets['f']}"}, f"sent {secrets['g']}")
     dialogue.tool("Write", {"file_path": f"{CWD}/a.env", "content": f"X={secrets['h']}"})
     dialogue.compact(f"Summary:\n1. Pending Tasks: rotate {secrets['i']}")
+    asked = {"questions": [{"question": "Which key?"}]}
+    dialogue.tool("AskUserQuestion", asked, "answered", detail={"answers": {"Which key?": secrets["l"]}})
     dialogue.user("go on")
     dialogue.call("Bash", {"command": f"deploy {secrets['j']}"})
     session = dialogue.session(
-        agents=(agent(0, "deploy", result=f"used {secrets['k']}"),), title=f"token {secrets['a']}"
+        agents=(
+            agent(
+                0, "deploy", result=f"used {secrets['k']}", edited_files=((f"{CWD}/{secrets['m']}.env", "Write"),)
+            ),
+        ),
+        title=f"token {secrets['a']}",
     )
     digest = build_digest(session, summary=secrets["a"], next_steps=[secrets["b"]], decisions=[secrets["c"]])
     written = repr(digest) + "\n".join("\n".join(whole_section(digest, name)) for name in SECTIONS)

@@ -66,7 +66,7 @@ def said_by_user(turn: Turn) -> str:
     if turn.origin in _MACHINE_ORIGINS or text.startswith((_CAVEAT, _CONTINUED, "<task-notification>")):
         return ""
     if "<" in text:
-        command = _COMMAND_NAME.search(text)
+        command = _COMMAND_NAME.search(text) if "</command-name>" in text else None
         if command:
             return _command_request(command[1], _COMMAND_ARGUMENTS.search(text))
         memory = _MEMORY_INPUT.fullmatch(text)

@@ -12,6 +12,7 @@ from dualmem_mcp.model.digest import Decision, Plan, TaskEntry
 
 _CREATED_ID = re.compile(r"Task #?([\w-]+) created")
 _APPROVED = re.compile(r"User has approved|has been approved|approved your plan", re.IGNORECASE)
+_ANSWERS_LIMIT = 20_000
 _ANSWERED = re.compile(r'"((?:[^"\\]|\\.)+)"\s*=\s*"((?:[^"\\]|\\.)*)"')
 
 
@@ -167,7 +168,7 @@ def _answers(call: ToolCall) -> list[tuple[str, str]]:
         return [(str(question), _answer_text(answer)) for question, answer in stated.items()]
     return [
         (question.replace('\\"', '"'), answer.replace('\\"', '"'))
-        for question, answer in _ANSWERED.findall(call.result or "")
+        for question, answer in _ANSWERED.findall((call.result or "")[:_ANSWERS_LIMIT])
     ]
 
 

@@ -19,7 +19,7 @@ from dualmem_mcp.handoff.digest.cues import sentences
         ("| file | state |\n|---|---|\n| a.py | done |", ["file — state", "a.py — done"]),
     ],
 )
-def test_sentences_end_where_they_end(text, expected) -> None:
+def test_sentences_end_where_they_end(text: str, expected: list[str]) -> None:
     assert sentences(text) == expected
 
 
