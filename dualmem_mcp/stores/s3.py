@@ -170,9 +170,10 @@ class S3ObjectStore:
                 last = key
                 yield ObjectInfo(key, entry["Size"], self._tag(entry))
             token = page.get("NextContinuationToken", "")
-            if page.get("IsTruncated", True) and not token:
+            truncated = page.get("IsTruncated")
+            if truncated is None or (truncated and not token):
                 raise self._no_s3("its listing does not say whether it is complete")
-            if not page["IsTruncated"]:
+            if not truncated:
                 return
 
     def delete(self, key: str) -> None:

@@ -460,11 +460,21 @@ def test_a_sign_in_page_is_no_s3(store: S3ObjectStore, proxy: FaultyProxy) -> No
         store.get("k", start=1)
 
 
-def test_a_listing_that_breaks_off_is_not_taken_for_whole(store: S3ObjectStore, proxy: FaultyProxy) -> None:
+@pytest.mark.parametrize(
+    "end",
+    [
+        b"<IsTruncated>true</IsTruncated>",
+        b"",
+        b"<NextContinuationToken>x</NextContinuationToken>",
+    ],
+)
+def test_a_listing_that_breaks_off_is_not_taken_for_whole(
+    store: S3ObjectStore, proxy: FaultyProxy, end: bytes
+) -> None:
     def broken_off(exchange: Exchange, body: bytes) -> None:
         status, headers, content = exchange.ask(body)
         assert b"<IsTruncated>false</IsTruncated>" in content
-        exchange.reply(status, headers, content.replace(b">false</IsTruncated>", b">true</IsTruncated>"))
+        exchange.reply(status, headers, content.replace(b"<IsTruncated>false</IsTruncated>", end))
 
     store.put("a", b"x")
     proxy.will("GET", broken_off)
