@@ -5,8 +5,10 @@ The only module that reads the environment.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -100,7 +102,7 @@ class Settings:
             return None
         try:
             # One trailing line break is the editor's, not the user's.
-            return self.passphrase_file.read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r")
+            return _expanded(self.passphrase_file).read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r")
         except (OSError, UnicodeDecodeError) as error:
             raise LockedError(
                 f"the passphrase file cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8'}",
@@ -119,7 +121,8 @@ def load_settings(home: Path | None = None, *, bucket: str | None = None) -> Set
         environment = _Environment()
     except ValidationError as error:
         raise _unfit(error, "environment", "Correct or unset the variable.") from None
-    resolved = (home or environment.home or Path(platformdirs.user_data_dir("dualmem"))).expanduser().absolute()
+    with _home_folder("the user's data folder"):
+        resolved = _expanded(home or environment.home or platformdirs.user_data_path("dualmem")).absolute()
     config = _read_config(resolved / CONFIG_FILE)
     profiles = _profiles(config)
     own_profile = (environment.device or config.device or "desktop").lower()
@@ -136,12 +139,12 @@ def load_settings(home: Path | None = None, *, bucket: str | None = None) -> Set
         device_name=config.device_name or "",
         profile=profiles.get(own_profile) or profile_named(own_profile),
         profiles=profiles,
-        memory_file=resolved / memory_file.expanduser() if memory_file is not None else None,
+        memory_file=resolved / _expanded(memory_file) if memory_file is not None else None,
         protected_files=tuple(config.protected_files),
         protected_root=Path(_location(config.protected_root, base=resolved)) if config.protected_root else None,
         state=config.state,
         keystore=environment.keystore or config.keystore,
-        claude_dir=(environment.claude_config_dir or Path.home() / ".claude").expanduser().absolute(),
+        claude_dir=_expanded(environment.claude_config_dir or Path("~/.claude")).absolute(),
         claude_session_id=environment.claude_session_id or "",
         claude_project_dir=str(environment.claude_project_dir or ""),
         passphrase=environment.passphrase,
@@ -181,7 +184,27 @@ def _location(text: str, *, base: Path) -> str:
             subject=text,
             hint=f"Correct bucket and protected_root in {CONFIG_FILE}.",
         )
-    return text if "://" in text else os.path.normpath(base / Path(text).expanduser())
+    return text if "://" in text else os.path.normpath(base / _expanded(Path(text)))
+
+
+def _expanded(path: Path) -> Path:
+    """The path with the home folder for `~`. Raises UsageError where that is not known, as in containers
+    whose user has neither an entry nor HOME."""
+    with _home_folder(str(path)):
+        return path.expanduser()
+
+
+@contextlib.contextmanager
+def _home_folder(subject: str) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError:
+        raise UsageError(
+            f"it is not known which folder {subject} is",
+            operation="read settings",
+            subject=subject,
+            hint="Set HOME, or give DUALMEM_HOME, DUALMEM_BUCKET and CLAUDE_CONFIG_DIR as absolute paths.",
+        ) from None
 
 
 def _profiles(config: _ConfigFile) -> dict[str, DeviceProfile]:

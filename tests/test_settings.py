@@ -165,6 +165,25 @@ def test_the_passphrase_comes_from_its_variable_or_file(tmp_path: Path, monkeypa
     assert "from the variable" not in repr(settings)
 
 
+@pytest.mark.parametrize("name", ["DUALMEM_HOME", "DUALMEM_BUCKET", "CLAUDE_CONFIG_DIR", "MEMORY_FILE_PATH"])
+def test_a_home_folder_that_is_not_known_is_an_error_of_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "~nobody-of-this-name/x")
+    with pytest.raises(UsageError, match="nobody-of-this-name") as caught:
+        load_settings(None if name == "DUALMEM_HOME" else tmp_path)
+    assert "absolute" in caught.value.hint
+
+
+def test_the_passphrase_file_may_be_named_from_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pass").write_text("a b c\n", encoding="utf-8")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("DUALMEM_PASSPHRASE_FILE", "~/pass")
+    assert load_settings(tmp_path / "home").read_passphrase() == "a b c"
+
+
 def test_a_missing_passphrase_file_is_locked_not_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DUALMEM_PASSPHRASE_FILE", str(tmp_path / "nothing"))
     with pytest.raises(LockedError, match="cannot be read"):
