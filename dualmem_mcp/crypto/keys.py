@@ -79,7 +79,7 @@ class ConversationKey:
 def load_device(cache: BlobCache) -> tuple[DeviceId, DeviceKeys]:
     """This device's id and keys, made at the first call and kept in the cache, which is encrypted.
 
-    Not for two processes at once on a new data home: `dualmem init` and `dualmem join` run alone.
+    Not for two processes at once on a new data home: the caller sees to that.
     """
     kept = cache.get(DEVICE_BLOB)
     if kept is None:
