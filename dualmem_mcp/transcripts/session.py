@@ -55,7 +55,7 @@ def assemble_session(
         ),
         files=files,
         pull_requests=tuple(transcript.pull_requests),
-        queued_prompts=_queued_prompts(transcript),
+        queued_prompts=_queued_prompts(transcript.enqueued, visible),
         record_count=transcript.record_count,
         skipped_records=len(transcript.skipped_lines)
         + len(transcript.oversized_lines)
@@ -134,17 +134,17 @@ def _title(transcript: Transcript, turns: Sequence[Turn]) -> str:
     return title if len(title) <= MAX_TITLE else title[: MAX_TITLE - 1] + "…"
 
 
-def _queued_prompts(transcript: Transcript) -> tuple[str, ...]:
-    """Prompts typed while the model worked that stand in no turn: some versions record only the queueing."""
-    said = [
-        " ".join(record.turn.text.split())
-        for record in transcript.records
-        if record.turn is not None and record.turn.role == "user" and not record.sidechain and record.turn.text
-    ]
+def _queued_prompts(enqueued: Sequence[str], visible: Sequence[Turn]) -> tuple[str, ...]:
+    """Prompts typed while the model worked that no turn of the thread holds.
+
+    Some versions record only the queueing, and a turn that was delivered as the user interrupted can hang off
+    the thread.
+    """
+    said = [" ".join(turn.text.split()) for turn in visible if turn.role == "user" and turn.text]
     whole = set(said)
     everything = "\n".join(said)
     waiting: dict[str, None] = {}
-    for prompt in transcript.enqueued[-MAX_QUEUED:]:
+    for prompt in enqueued[-MAX_QUEUED:]:
         text = " ".join(prompt.split())
         command = text.split(" ")[0]
         if (

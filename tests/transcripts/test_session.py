@@ -109,6 +109,18 @@ def test_prompts_that_were_queued_and_never_became_turns_are_kept(writer):
     assert read_session(writer.write()).queued_prompts == ("not yet said", "??")
 
 
+def test_a_queued_prompt_whose_turn_hangs_off_the_thread_is_kept(writer):
+    writer.beside("queue-operation", operation="enqueue", content="are they still at it?")
+    first = writer.user("write two poems")
+    writer.user("are they still at it?")
+    writer.user("[Request interrupted by user]")
+    writer.user("go on without them", parentUuid=first)
+    writer.assistant("Done.")
+    session = read_session(writer.write())
+    assert "are they still at it?" not in [turn.text for turn in session.all_turns()]
+    assert session.queued_prompts == ("are they still at it?",)
+
+
 def test_the_id_is_the_file_name_else_what_records_say_else_made_of_the_name(writer, tmp_path):
     writer.user("hello")
     writer.write()
@@ -136,4 +148,4 @@ def test_real_titles_and_folders(shared_transcripts):
     sessions = [read_session(path) for path in shared_transcripts.glob("claude/projects/*/*.jsonl")]
     assert all(session.title and session.cwd and session.version and session.model for session in sessions)
     assert all(session.started_at <= session.ended_at for session in sessions)
-    assert {len(session.queued_prompts) for session in sessions} == {0, 1, 2, 5}
+    assert {len(session.queued_prompts) for session in sessions} == {0, 1, 2, 3, 5}
