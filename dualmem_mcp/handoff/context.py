@@ -10,7 +10,8 @@ from dualmem_mcp.errors import NotFoundError, UsageError
 from dualmem_mcp.handoff.brief.sections import PAGE_CHARACTERS, SECTIONS, section_text
 from dualmem_mcp.handoff.quoting import clean, fence, one_line, quoted
 from dualmem_mcp.handoff.reconstruct import OpenedPackage
-from dualmem_mcp.handoff.redact import redact, redact_turn
+from dualmem_mcp.handoff.redact import redact
+from dualmem_mcp.handoff.redact_session import redact_turn
 from dualmem_mcp.model.conversation import Block, Session, Turn
 
 SessionParser = Callable[[Mapping[str, bytes]], Session]

@@ -21,7 +21,8 @@ from dualmem_mcp.handoff.digest.requests import answered_questions, extract_requ
 from dualmem_mcp.handoff.digest.tasks import extract_plan, extract_tasks, user_choices
 from dualmem_mcp.handoff.digest.tool_calls import ToolCall, tool_calls
 from dualmem_mcp.handoff.quoting import clean, cut, cut_middle, one_line, relative_path, squeeze
-from dualmem_mcp.handoff.redact import redact, redact_session
+from dualmem_mcp.handoff.redact import redact
+from dualmem_mcp.handoff.redact_session import redact_session
 from dualmem_mcp.model.conversation import Session, Turn
 from dualmem_mcp.model.digest import Decision, Digest, GitState, PendingTool, Quote, Request, Resumption
 
