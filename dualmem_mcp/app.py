@@ -7,13 +7,13 @@ when a call needs them, so that memory works without either.
 from __future__ import annotations
 
 import logging
+import os
 import platform
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from dualmem_mcp import __version__
@@ -23,7 +23,9 @@ from dualmem_mcp.errors import ConflictError, DualmemError, NotFoundError
 from dualmem_mcp.handoff.channel import Channel
 from dualmem_mcp.handoff.context import load_section
 from dualmem_mcp.handoff.digest import build_digest
+from dualmem_mcp.handoff.listing import list_conversations
 from dualmem_mcp.handoff.package import Content, hand_over
+from dualmem_mcp.handoff.quoting import one_line
 from dualmem_mcp.handoff.reconstruct import OpenedPackage, Refresh, find_handoff, open_package, refresh_catalogue
 from dualmem_mcp.handoff.resume import resume
 from dualmem_mcp.handoff.steps import Steps
@@ -98,7 +100,8 @@ class App:
 
     def _open_memory_file(self, opening: ExitStack) -> None:
         wanted = self.settings.memory_file
-        mirrored = wanted == self.home.memory_file
+        # By what the names lead to: on macOS /tmp and /var have two each.
+        mirrored = wanted is not None and os.path.realpath(wanted) == os.path.realpath(self.home.memory_file)
         self.notices += migrate_memory_json(self.home, self.graph, self.clock, mirrored=mirrored)
         if wanted is not None:
             mirror = MemoryFile(wanted, self.graph, self.clock, owner=self.device_id, report=_log.warning)
@@ -108,9 +111,7 @@ class App:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -168,6 +169,13 @@ class App:
         )
         self._remember(objects, vault)
         return {"vault_id": vault.vault_id, "device_id": vault.device_id}
+
+    def joined_channel(self) -> Channel | None:
+        """The open vault and its stores, or None if this device belongs to no vault."""
+        try:
+            return self.channel()
+        except NotFoundError:
+            return None
 
     def channel(self) -> Channel:
         """The open vault and its stores. Raises NotFoundError if this device belongs to no vault."""
@@ -306,18 +314,7 @@ class App:
 
         Looks into the bucket first; without it, or without a vault, shows what is known here.
         """
-        warnings: tuple[str, ...] = ()
-        if not cursor:
-            try:
-                warnings = refresh_catalogue(self.channel()).warnings
-            except NotFoundError:
-                warnings = ()  # no vault yet: there is nothing to look into
-        rows, next_cursor = self.catalogue.conversations(query=query, limit=limit, cursor=cursor)
-        return {
-            "conversations": [{**asdict(row), "updated_at": row.updated_at.isoformat()} for row in rows],
-            "next_cursor": next_cursor,
-            "warnings": list(warnings),
-        }
+        return list_conversations(self.catalogue, self.joined_channel(), query=query, limit=limit, cursor=cursor)
 
     def _source(self) -> SessionSource:
         return SessionSource(
@@ -378,10 +375,8 @@ class App:
     def status(self) -> dict[str, Any]:
         """Vault, device, and what is stored here; looks at this device only."""
         graph = self.graph.read_graph()
-        try:
-            vault = self.channel().vault
-        except NotFoundError:
-            vault = None
+        channel = self.joined_channel()
+        vault = channel.vault if channel else None
         newest = self.catalogue.newest_handoff()
         return {
             "version": __version__,
@@ -390,7 +385,7 @@ class App:
             "vault_id": vault.vault_id if vault else None,
             "device_id": self.device_id,
             "device_name": vault.device_name if vault else self.settings.device_name,
-            "devices": [device.name for device in vault.devices()] if vault else [],
+            "devices": [one_line(device.name) for device in vault.devices()] if vault else [],
             "device_key_in": self.key_kept_in,
             "entities": len(graph.entities),
             "relations": len(graph.relations),

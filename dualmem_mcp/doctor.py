@@ -79,9 +79,8 @@ def _vault(app: App) -> _Finding:
 
 
 def _bucket(app: App) -> _Finding:
-    try:
-        channel = app.channel()
-    except NotFoundError:
+    channel = app.joined_channel()
+    if channel is None:
         return _Finding(f"{app.settings.bucket}, not in use yet")
     channel.vault.refresh(channel.objects)
     return _Finding(f"{channel.objects.location} is this vault's and answers")

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from dualmem_mcp.handoff.quoting import one_line
 from dualmem_mcp.model.handoff import ConversationSummary
 from dualmem_mcp.server.javascript_json import stringify
 from dualmem_mcp.server.memory_tools import GRAPH_URI, graph_json
@@ -67,8 +68,8 @@ def _brief_entry(conversation: ConversationSummary) -> dict[str, Any]:
     return {
         "uri": brief_uri(conversation.conversation_id),
         "name": f"brief-{conversation.conversation_id}",
-        "title": conversation.title or conversation.conversation_id,
-        "description": f"Brief of the conversation handed over from {conversation.device_name}",
+        "title": one_line(conversation.title) or conversation.conversation_id,
+        "description": f"Brief of the conversation handed over from {one_line(conversation.device_name)}",
         "mimeType": "text/markdown",
     }
 
