@@ -155,7 +155,10 @@ class S3ObjectStore:
         token = ""
         last = start_after
         while True:
-            page = self._send("list objects", prefix, partial(self._page, prefix, start_after, token))
+            # What the type promises, a server may leave out.
+            page: Mapping[str, Any] = self._send(
+                "list objects", prefix, partial(self._page, prefix, start_after, token)
+            )
             for entry in page.get("Contents", []):
                 key = entry["Key"].removeprefix(self._prefix)
                 if self._prefix + key != entry["Key"] or not is_key(key) or not key.startswith(prefix):
@@ -170,10 +173,9 @@ class S3ObjectStore:
                 last = key
                 yield ObjectInfo(key, entry["Size"], self._tag(entry))
             token = page.get("NextContinuationToken", "")
-            truncated = page.get("IsTruncated")
-            if truncated is None or (truncated and not token):
+            if "IsTruncated" not in page or (page["IsTruncated"] and not token):
                 raise self._no_s3("its listing does not say whether it is complete")
-            if not truncated:
+            if not page["IsTruncated"]:
                 return
 
     def delete(self, key: str) -> None:
