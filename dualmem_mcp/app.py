@@ -78,10 +78,10 @@ class App:
         self._vault: Vault | None = None
         self._objects: ObjectStore | None = None
         self.home = open_data_home(settings.home)
-        self.notices = list(self.home.notices)
         with ExitStack() as opening:
             # Several sessions may start on a new data home at once: one makes key and device, the others use them.
-            with self.home.setting_up():
+            with self.home.setting_up() as notices:
+                self.notices = [*self.home.notices, *notices]
                 secret = open_device_secret(
                     settings.home, choice=settings.keystore, database=self.home.database_file
                 )

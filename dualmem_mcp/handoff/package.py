@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -78,13 +79,17 @@ def hand_over(
 
     progress(3, 5, "queueing")
     with steps.step("queue") as facts:
-        # The package first: once the record is queued, everything it names must be on the disk.
-        channel.packages.write(sealed.record.handoff_id, sealed.package, made_here=True)
-        for key, data in sealed.objects:
-            channel.outbox.add(key, data)
-            facts["bytes"] = facts.get("bytes", 0) + len(data)
-        channel.catalogue.save_session(session)
-        channel.catalogue.save_handoff(sealed.record)
+        try:
+            # The package first: once the record is queued, everything it names must be on the disk.
+            channel.packages.write(sealed.record.handoff_id, sealed.package, made_here=True)
+            for key, data in sealed.objects:
+                channel.outbox.add(key, data)
+                facts["bytes"] = facts.get("bytes", 0) + len(data)
+            channel.catalogue.save_session(session)
+            channel.catalogue.save_handoff(sealed.record)
+        except DualmemError:
+            _take_back(channel, sealed)
+            raise
 
     progress(4, 5, "uploading")
     with steps.step("upload") as facts:
@@ -157,6 +162,19 @@ def _mend(channel: Channel, key: str, warnings: list[str]) -> None:
         channel.outbox.remove(record.manifest_key)
     lost = f"the handoff of {record.title!r}" if record else f"the object {key}"
     warnings.append(f"{lost} was damaged while it waited to be uploaded and is left out; hand it over again")
+
+
+def _take_back(channel: Channel, sealed: _Sealed) -> None:
+    """Leave nothing of a handoff that could not be queued whole: on a full disk each try would take more of it.
+
+    Key objects stay: what is queued later may need them.
+    """
+    # The record first: a package without a record is never looked for.
+    for key in (sealed.record.manifest_key, sealed.record.package_key):
+        with contextlib.suppress(DualmemError):
+            channel.outbox.remove(key)
+    with contextlib.suppress(DualmemError):
+        channel.packages.remove(sealed.record.handoff_id)
 
 
 @dataclass(frozen=True, slots=True)

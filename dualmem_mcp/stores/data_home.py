@@ -24,6 +24,7 @@ from dualmem_mcp.ports import Clock
 from dualmem_mcp.reference_jsonl import parse_memory_file
 from dualmem_mcp.stores.durable_files import file_faults, file_lock, sync_folder
 from dualmem_mcp.stores.graph_store import GraphStore
+from dualmem_mcp.stores.keystore import KEY_FILE
 from dualmem_mcp.stores.memory_file import add_content, has_mirrored, keep_copy, read_memory_file, summary
 
 MEMORY_FILE: Final = "memory.json"
@@ -98,11 +99,29 @@ class DataHome:
         return sorted(name for name, mode in modes.items() if mode & 0o077 and not stat.S_ISLNK(mode))
 
     @contextlib.contextmanager
-    def setting_up(self) -> Iterator[None]:
-        """Held while what exists once for each data home is made: of several new processes one makes it."""
+    def setting_up(self) -> Iterator[list[str]]:
+        """Held while what exists once for each data home is made: of several new processes one makes it.
+
+        Gives notices for the user about what will be made anew although it once was there.
+        """
         # Longer than a keyring may ask the user for its password.
         with file_lock(self.root / ".setup.lock", timeout_seconds=150):
-            yield
+            yield self._missing()
+
+    def _missing(self) -> list[str]:
+        with file_faults("look at", self.database_file):
+            try:
+                there = self.database_file.lstat().st_size > 0
+            except FileNotFoundError:
+                there = False
+        if there or not (self.root / KEY_FILE).exists():
+            return []
+        missing = (
+            f"{self.database_file} is gone or empty, although its key is here: a new one is made, with no memory"
+        )
+        return [
+            f"{missing} and no vault in it; if that is a surprise, put a backup in its place, or `dualmem join`"
+        ]
 
 
 def open_data_home(root: Path) -> DataHome:

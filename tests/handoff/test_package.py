@@ -265,6 +265,23 @@ def test_a_full_disk_is_said_and_leaves_the_bucket_as_it_was(world, talk, monkey
     assert not app.prepare_handoff()["queued"]
 
 
+def test_what_could_not_be_queued_whole_leaves_nothing(world, talk, monkeypatch) -> None:
+    world.write_session(talk(8))
+    desktop = world.desktop()
+
+    def full(_: object) -> None:
+        raise DiskFullError("there is no space left", hint="Free some.")
+
+    monkeypatch.setattr(desktop.catalogue, "save_handoff", full)
+    with pytest.raises(DiskFullError):
+        desktop.prepare_handoff()
+    assert [key for key in desktop.outbox.pending() if not key.startswith("keys/")] == []
+    assert list(desktop.home.desktop_sessions.iterdir()) == []
+    assert len(list(desktop.home.sync_queue.iterdir())) == len(desktop.outbox.pending())
+    monkeypatch.undo()
+    assert desktop.prepare_handoff()["queued"] is False
+
+
 def test_the_callers_words_travel_and_are_marked_as_the_models(world, talk) -> None:
     world.write_session(talk(6))
     world.desktop().prepare_handoff(

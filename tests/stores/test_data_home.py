@@ -161,3 +161,16 @@ def test_without_a_mirror_no_file_is_in_clear(home: DataHome, graph: GraphStore,
                 data = (Path(folder) / name).read_bytes()
                 assert b"Lovelace" not in data, name
                 assert b"Babbage" not in data, name
+
+
+def test_a_database_that_is_gone_although_its_key_is_here_is_told(tmp_path: Path) -> None:
+    home = open_data_home(tmp_path)
+    with home.setting_up() as notices:
+        assert notices == []
+    (tmp_path / "device.key").write_text("key")
+    with home.setting_up() as notices:
+        assert len(notices) == 1
+        assert "is gone or empty" in notices[0]
+    home.database_file.write_bytes(b"x")
+    with home.setting_up() as notices:
+        assert notices == []
