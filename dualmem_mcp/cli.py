@@ -7,6 +7,7 @@ as one JSON document with the fields of the tool of that name. Exit codes are th
 from __future__ import annotations
 
 import functools
+import io
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -68,9 +69,10 @@ def _opened(bucket: str | None = None) -> Iterator[App]:
 def _print_json(document: Any) -> None:
     text = json.dumps(document, ensure_ascii=False, indent=2)
     try:
-        text.encode()
+        text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:
-        # Lone surrogates, which transcripts and names of folders can hold, have no UTF-8; JSON has an escape.
+        # Lone surrogates, as in names of folders, have no UTF-8, and much else is not in Windows' code pages;
+        # JSON has an escape for all of it.
         text = json.dumps(document, indent=2)
     click.echo(text)
 
@@ -358,6 +360,8 @@ def _read_text(path: Path) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with the documented code; never shows a traceback unless asked."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="replace")  # better a question mark in a brief than no brief
     run = functools.partial(cli.main, args=arguments, prog_name="dualmem", standalone_mode=False)
     exit_after(run, debug="--debug" in (sys.argv[1:] if arguments is None else arguments))
 

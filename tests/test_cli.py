@@ -312,6 +312,16 @@ def test_names_that_are_no_text_come_out_as_valid_json(shell: Shell) -> None:
     assert shell.json("init")["bucket"] == bucket
 
 
+def test_what_the_outputs_encoding_does_not_have_is_no_fault(shell: Shell) -> None:
+    """As in a file or pipe on Windows, whose code pages have no Japanese."""
+    shell.set("PYTHONIOENCODING", "cp1252")
+    shell.set("DUALMEM_BUCKET", str(shell.root / "記憶"))
+    command = [sys.executable, "-m", "dualmem_mcp.cli", "status"]
+    assert b"??" in subprocess.run(command, capture_output=True, check=True).stdout
+    as_json = subprocess.run([*command, "--json"], capture_output=True, check=True).stdout
+    assert json.loads(as_json.decode("cp1252"))["bucket"] == str(shell.root / "記憶")
+
+
 def test_the_recovery_key_is_shown_even_when_the_settings_cannot_be_saved(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
