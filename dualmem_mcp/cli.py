@@ -23,6 +23,7 @@ from dualmem_mcp.exit_status import exit_after
 
 if TYPE_CHECKING:
     from dualmem_mcp.app import App
+    from dualmem_mcp.ports import Progress
     from dualmem_mcp.settings import Settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -64,6 +65,20 @@ def _opened(bucket: str | None = None) -> Iterator[App]:
         for notice in app.notices:
             click.echo(f"note: {notice}", err=True)
         yield app
+
+
+@contextmanager
+def _shown_progress() -> Iterator[Progress]:
+    """Where a person watches: what a long command is doing, in a line on stderr that goes away at its end."""
+    if not sys.stderr.isatty():
+        from dualmem_mcp.ports import no_progress  # noqa: PLC0415
+
+        yield no_progress
+        return
+    from rich.console import Console  # noqa: PLC0415  (takes 0.1 s, which scripts need not wait for)
+
+    with Console(stderr=True).status("opening the data home") as line:
+        yield lambda done, total, message: line.update(f"{message} ({done} of {total} done)")
 
 
 def _print_json(document: Any) -> None:
@@ -176,8 +191,10 @@ def handoff(
 ) -> None:
     """Hand over a Claude Code conversation (default: the current or newest one)."""
     summary = _read_text(summary_file) if summary_file else ""
-    with _opened() as app:
-        report = app.prepare_handoff(conversation_id, target_device=device, summary=summary, transcript=transcript)
+    with _shown_progress() as progress, _opened() as app:
+        report = app.prepare_handoff(
+            conversation_id, target_device=device, summary=summary, transcript=transcript, progress=progress
+        )
     _warn(report["warnings"])
     if as_json:
         _print_json(report)
@@ -203,8 +220,8 @@ def handoff(
 @json_option
 def resume(conversation_id: str | None, device: str | None, budget: int | None, as_json: bool) -> None:
     """Show the brief of a handed-over conversation (default: the newest)."""
-    with _opened() as app:
-        brief = app.resume_conversation(conversation_id, device=device, token_budget=budget)
+    with _shown_progress() as progress, _opened() as app:
+        brief = app.resume_conversation(conversation_id, device=device, token_budget=budget, progress=progress)
     _warn(brief["warnings"])
     if as_json:
         _print_json(brief)

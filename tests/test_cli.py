@@ -208,6 +208,27 @@ def test_a_bucket_that_is_away_is_a_warning_and_exit_0(shell: Shell, session: Pa
     assert shell.json("status")["waiting_uploads"] == 0
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="has no pseudo-terminals")
+def test_a_person_sees_what_a_long_command_is_doing(shell: Shell, session: Path) -> None:
+    import pty
+
+    shell.json("init")
+    ours, theirs = pty.openpty()
+    done = subprocess.run(
+        [sys.executable, "-m", "dualmem_mcp.cli", "handoff", "--json"],
+        env={**os.environ, "TERM": "xterm"},
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        check=True,
+    )
+    os.close(theirs)
+    seen = os.read(ours, 1 << 16)
+    os.close(ours)
+    assert b"opening the data home" in seen
+    assert seen.endswith(b"\x1b[2K")  # gone again
+    assert json.loads(done.stdout)["queued"] is False
+
+
 def test_import_and_export(shell: Shell) -> None:
     source = shell.root / "memory.json"
     source.write_text(
