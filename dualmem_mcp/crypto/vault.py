@@ -156,9 +156,11 @@ class Vault:
         """The key objects, in order of upload, without which other devices cannot open what `key` seals, and
         which are not marked as uploaded. Queue them before the objects sealed with it, each time: so a crash
         between making a key and queueing it loses nothing."""
-        names = (epoch_object_key(key.epoch), key.object_key)
-        waiting = ((name, self._cache.get(name)) for name in names if not is_uploaded(self._cache, name))
-        return [(name, data) for name, data in waiting if data]
+        return self._pending(epoch_object_key(key.epoch), key.object_key)
+
+    def _pending(self, *names: str) -> list[tuple[str, bytes]]:
+        waiting = [name for name in names if not is_uploaded(self._cache, name)]
+        return [(name, data) for name in waiting if (data := self._cache.get(name))]
 
     def mark_uploaded(self, object_key: str) -> None:
         """Remember that a key object is in the bucket; for any other object this does nothing."""
@@ -173,10 +175,9 @@ class Vault:
         """
         if key_id in self._conversation_keys:
             return self._conversation_keys[key_id]
-        object_key = f"keys/c/{key_id}"
+        object_key, objects = f"keys/c/{key_id}", objects or self._objects
         if not _KEY_ID.fullmatch(key_id):
             raise tampered("names an impossible key", object_key[:60])
-        objects = objects or self._objects
         data = self._cache.get(object_key)
         fetched = data is None
         if data is None:
@@ -230,9 +231,8 @@ class Vault:
         objects.put(device_object_key(self.device_id), copy)
         self._roster.join(objects, device_id=self.device_id, name=name, keys=self.device_keys, at=self._clock.now())
         self._epochs.refresh(objects)
-        epoch_key = epoch_object_key(self.current_epoch())
-        if not is_uploaded(self._cache, epoch_key):
-            objects.put(epoch_key, self._cache.get(epoch_key) or b"")
+        for epoch_key, sealed in self._pending(epoch_object_key(self.current_epoch())):
+            objects.put(epoch_key, sealed)
             self.mark_uploaded(epoch_key)
         # vault.json last: with it in the cache the device counts as joined.
         self._cache.put(device_object_key(self.device_id), copy)
