@@ -49,6 +49,8 @@ class Tally:
         told = sum(self._counts[name] for name in ("commits", "pull_requests", "actions"))
         self._note(missing, "commits", made - told, "")
         self._note(missing, "agents", len(digest.agents) - self._counts["agents"], "left out")
+        named = sum(name == "agents" for name, _ in self._shown - self._whole)
+        self._note(missing, "agents", named, "in a few words")
         if (digest.plan.text or digest.plan.path) and ("plan", 0) not in self._whole:
             missing["plan"].append("shortened" if ("plan", 0) in self._shown else "left out")
         return {name: f"{name} {', '.join(words)}" for name, words in missing.items() if words}

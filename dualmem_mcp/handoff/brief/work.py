@@ -9,6 +9,9 @@ from dualmem_mcp.handoff.brief.view import Line, View
 from dualmem_mcp.handoff.quoting import cut, fence, one_line, relative_path
 from dualmem_mcp.model.digest import AgentEntry, Command, ErrorEntry, FileEntry, SuiteResult, TaskEntry
 
+_OTHERS_OUTCOME = 80
+"""Characters of the report of an agent beyond those that a device takes up."""
+
 
 def open_tasks(view: View) -> list[Line]:
     """Tasks that are not done."""
@@ -201,12 +204,15 @@ def changes(view: View) -> list[Line]:
 
 
 def agents(view: View, limit: int) -> list[Line]:
-    """Agents with how each ended and what it reported; at most `limit`, unfinished and late ones first."""
+    """Every agent with how it ended and what it reported, unfinished and late ones first.
+
+    `limit` of them are described; of the others, which the device does not take up, a few words are told.
+    """
     ordered = sorted(
         enumerate(view.digest.agents), key=lambda pair: (pair[1].status == "completed", -pair[1].order)
-    )[:limit]
+    )
     if not view.detail.bare:
-        return [_agent(view, index, one) for index, one in ordered]
+        return [_agent(view, index, one, told=place < limit) for place, (index, one) in enumerate(ordered)]
     lines = []
     for place, (status, group) in enumerate(
         groupby(sorted(ordered, key=lambda pair: pair[1].status), key=lambda pair: pair[1].status)
@@ -223,15 +229,16 @@ def _agent_name(agent: AgentEntry) -> str:
     return agent.description or cut(one_line(agent.prompt), 60) or agent.id
 
 
-def _agent(view: View, index: int, agent: AgentEntry) -> Line:
+def _agent(view: View, index: int, agent: AgentEntry, *, told: bool) -> Line:
     detail = view.detail
-    kind = f" ({agent.type})" if agent.type and not detail.terse else ""
-    size = f", {agent.context_tokens // 1000}k tokens" if agent.context_tokens >= 1000 and not detail.terse else ""
-    report = cut(agent.outcome, detail.outcome)
+    described = told and not detail.terse
+    kind = f" ({agent.type})" if agent.type and described else ""
+    size = f", {agent.context_tokens // 1000}k tokens" if agent.context_tokens >= 1000 and described else ""
+    report = cut(agent.outcome, detail.outcome if told else min(detail.outcome, _OTHERS_OUTCOME))
     text = f"- {view.mark(agent.uuid)} {agent.status}: {cut(_agent_name(agent), 80)}{kind}{size}" + (
         f" → {report}" if report else ""
     )
-    return Line("agents", (agent.order,), text, (("agents", index),))
+    return Line("agents", (agent.order,), text, (("agents", index),), told)
 
 
 def _code(command: str, limit: int) -> str:

@@ -207,15 +207,24 @@ def test_a_last_request_longer_than_the_budget_is_cut_and_says_so() -> None:
     assert brief.completeness["last_request"] == "shortened"
 
 
-def test_at_most_the_devices_number_of_agents_is_shown_unfinished_ones_first() -> None:
+def test_the_devices_number_of_agents_is_described_unfinished_ones_first_and_every_other_named() -> None:
     dialogue = Dialogue()
     dialogue.user("go")
-    agents = (agent(0, "first"), agent(1, "second", "interrupted"), agent(2, "third"))
+    report = "Everything that was asked for was looked into, with care, and this is what came of it in the end."
+    agents = (
+        agent(0, "first", result=report),
+        agent(1, "second", "interrupted"),
+        agent(2, "third", result=report),
+    )
     brief = build_brief(build_digest(dialogue.session(agents=agents)), token_budget=2_000, max_agents=2)
+    lines = {name: next(line for line in brief.text.splitlines() if name in line) for name in ("first", "third")}
     assert "interrupted: second" in brief.text
-    assert "completed: third" in brief.text
-    assert "first" not in brief.text
-    assert "agents 1 left out" in brief.text
+    assert "completed: third" in lines["third"]
+    assert "completed: first → Everything" in lines["first"]
+    assert len(lines["first"]) < 130 < len(lines["third"])
+    assert brief.completeness["agents_shown"] == 3
+    assert "agents 1 in a few words" in brief.text
+    assert {section.name: section.cursor for section in brief.sections}["agents"] == "0"
 
 
 def test_what_was_added_since_the_handoff_stands_near_the_top() -> None:
