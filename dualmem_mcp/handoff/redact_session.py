@@ -31,7 +31,7 @@ def redact_session(session: Session) -> Session:
         turns=_redact_turns(session.turns, names),
         earlier=_redact_turns(session.earlier, names),
         agents=tuple(_redact_agent(agent) for agent in session.agents),
-        queued_prompts=tuple(map(redact, session.queued_prompts)),
+        queued_prompts=tuple(replace(one, text=redact(one.text)) for one in session.queued_prompts),
     )
 
 

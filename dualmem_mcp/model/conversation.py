@@ -128,13 +128,26 @@ class PullRequest:
     repository: str
 
 
+QueuedState = Literal["waiting", "delivered", "withdrawn"]
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedPrompt:
+    """A prompt typed while the model worked, and what became of it: it still waits, the model got it, or the
+    user took it back into the input line."""
+
+    text: str
+    timestamp: datetime | None = None
+    state: QueuedState = "waiting"
+
+
 @dataclass(frozen=True, slots=True)
 class Session:
     """One Claude Code session.
 
     `turns` is the active thread from its root (or its last compaction) to its leaf; `earlier` the turns
     that compactions replaced, oldest first, which the model no longer sees but the user said. Queued
-    prompts that were never delivered as turns are in `queued_prompts`. `warnings` name what could not be
+    prompts that stand in no turn are in `queued_prompts`. `warnings` name what could not be
     read, with line numbers and never with content.
     """
 
@@ -154,7 +167,7 @@ class Session:
     agents: tuple[AgentRun, ...]
     files: tuple[SessionFile, ...]
     pull_requests: tuple[PullRequest, ...] = ()
-    queued_prompts: tuple[str, ...] = ()
+    queued_prompts: tuple[QueuedPrompt, ...] = ()
     record_count: int = 0
     skipped_records: int = 0
     warnings: tuple[str, ...] = ()

@@ -63,9 +63,10 @@ class Quote(Entry):
 class Request(Quote):
     """One request of the user's.
 
-    `kind` is "prompt", "queued" (typed while the model worked), "command" (a slash command), or "rejection"
-    (what the user said on refusing a tool call). `constraint` marks corrections and standing rules. `context`
-    is what the model had asked just before, given where the request is too short to be understood alone.
+    `kind` is "prompt", "command" (a slash command), "rejection" (what the user said on refusing a tool call), or
+    of those typed while the model worked: "queued" (without a uuid: not delivered yet), "mid-turn" (delivered, but
+    recorded in no turn), "withdrawn" (taken back before that). `constraint` marks corrections and standing rules.
+    `context` is what the model had asked just before, given where the request is too short to be understood alone.
     `reply` is the beginning of the model's last words on it, `outcome` the sentence of them that says most, both
     from the turn `outcome_uuid`. `repeats` counts later requests of the same text, which are not listed again.
     """

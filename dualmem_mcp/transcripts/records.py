@@ -16,6 +16,7 @@ from dualmem_mcp.errors import MalformedError, NotFoundError, StoreUnreachableEr
 from dualmem_mcp.model.conversation import PullRequest, Turn
 from dualmem_mcp.transcripts.content import blocks_of, detail_of, tagged_origin
 from dualmem_mcp.transcripts.json_values import count_of, list_of, object_of, text_of, time_of
+from dualmem_mcp.transcripts.prompt_queue import QueueOperation
 
 MAX_LINE_BYTES: Final = 32 * 2**20
 """A longer line is not read: the API itself takes no request of more than 32 MB."""
@@ -82,7 +83,7 @@ class Transcript:
     permission_mode: str = ""
     version: str = ""
     session_id: str = ""
-    enqueued: list[str] = field(default_factory=list)
+    queue_operations: list[QueueOperation] = field(default_factory=list)
     pull_requests: list[PullRequest] = field(default_factory=list)
     record_count: int = 0
     skipped_lines: list[int] = field(default_factory=list)
@@ -197,8 +198,8 @@ def _take(transcript: Transcript, number: int, data: dict[str, Any], uuids: set[
     if kind in CHAINED:
         _take_chained(transcript, number, kind, data, uuids)
     elif kind == "queue-operation":
-        if data.get("operation") == "enqueue" and (prompt := _prompt_text(data.get("content"))):
-            transcript.enqueued.append(prompt)
+        prompt, moment = _prompt_text(data.get("content")), time_of(data.get("timestamp"))
+        transcript.queue_operations.append(QueueOperation(text_of(data.get("operation")), prompt, moment))
     elif kind in UNCHAINED:
         _take_metadata(transcript, kind, data)
     else:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Final
 
 from dualmem_mcp.errors import UsageError
-from dualmem_mcp.model.conversation import Session, SessionFile, Turn
+from dualmem_mcp.model.conversation import QueuedPrompt, Session, SessionFile, Turn
 from dualmem_mcp.model.ids import ConversationId, parse_conversation_id
 from dualmem_mcp.transcripts.agents import AgentFile, agent_runs, sidechain_groups
+from dualmem_mcp.transcripts.prompt_queue import replay_queue
 from dualmem_mcp.transcripts.records import Transcript
 from dualmem_mcp.transcripts.slug import project_slug
 from dualmem_mcp.transcripts.thread import build_thread
@@ -33,6 +34,7 @@ def assemble_session(
     visible = (*thread.earlier, *thread.turns)
     shown = [turn for turn in visible if not turn.is_meta]
     times = [turn.timestamp for turn in visible if turn.timestamp]
+    queue = replay_queue(transcript.queue_operations)
     return Session(
         conversation_id=_conversation_id(path, transcript),
         project=path.parent.name,
@@ -51,11 +53,11 @@ def assemble_session(
             visible,
             [*sidechain_groups(transcript.records), *agent_files],
             progress=transcript.agent_progress,
-            notices=transcript.enqueued,
+            notices=[prompt.text for prompt in queue],
         ),
         files=files,
         pull_requests=tuple(transcript.pull_requests),
-        queued_prompts=_queued_prompts(transcript.enqueued, visible),
+        queued_prompts=_queued_prompts(queue, visible),
         record_count=transcript.record_count,
         skipped_records=len(transcript.skipped_lines)
         + len(transcript.oversized_lines)
@@ -134,7 +136,7 @@ def _title(transcript: Transcript, turns: Sequence[Turn]) -> str:
     return title if len(title) <= MAX_TITLE else title[: MAX_TITLE - 1] + "…"
 
 
-def _queued_prompts(enqueued: Sequence[str], visible: Sequence[Turn]) -> tuple[str, ...]:
+def _queued_prompts(queue: Sequence[QueuedPrompt], visible: Sequence[Turn]) -> tuple[QueuedPrompt, ...]:
     """Prompts typed while the model worked that no turn of the thread holds.
 
     Some versions record only the queueing, and a turn that was delivered as the user interrupted can hang off
@@ -143,9 +145,9 @@ def _queued_prompts(enqueued: Sequence[str], visible: Sequence[Turn]) -> tuple[s
     said = [" ".join(turn.text.split()) for turn in visible if turn.role == "user" and turn.text]
     whole = set(said)
     everything = "\n".join(said)
-    waiting: dict[str, None] = {}
-    for prompt in enqueued[-MAX_QUEUED:]:
-        text = " ".join(prompt.split())
+    kept: dict[str, QueuedPrompt] = {}
+    for prompt in queue[-MAX_QUEUED:]:
+        text = " ".join(prompt.text.split())
         command = text.split(" ")[0]
         if (
             text.startswith("<task-notification>")
@@ -155,5 +157,6 @@ def _queued_prompts(enqueued: Sequence[str], visible: Sequence[Turn]) -> tuple[s
             or (command.startswith("/") and f"<command-name>{command}</" in everything)
         ):
             continue
-        waiting.setdefault(prompt)
-    return tuple(waiting)
+        kept.pop(prompt.text, None)  # each text once, as it was queued last
+        kept[prompt.text] = prompt
+    return tuple(kept.values())

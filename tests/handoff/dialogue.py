@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from dualmem_mcp.model.conversation import AgentRun, Block, PullRequest, Session, Turn
+from dualmem_mcp.model.conversation import AgentRun, Block, PullRequest, QueuedPrompt, Session, Turn
 from dualmem_mcp.model.ids import ConversationId
 
 CWD = "/home/ada/engine"
@@ -85,7 +85,7 @@ class Dialogue:
         self,
         *,
         agents: tuple[AgentRun, ...] = (),
-        queued: tuple[str, ...] = (),
+        queued: tuple[QueuedPrompt, ...] = (),
         pull_requests: tuple[PullRequest, ...] = (),
         title: str = "a made-up session",
     ) -> Session:

@@ -141,7 +141,7 @@ def _assert_readable(folder, lines, *, as_agent):
         json.dumps(turn.detail, ensure_ascii=False).encode()
     for agent in session.agents:
         (agent.prompt + agent.result + agent.last_message + agent.description).encode()
-    (session.title + session.cwd + "".join(session.queued_prompts)).encode()
+    (session.title + session.cwd + "".join(prompt.text for prompt in session.queued_prompts)).encode()
     return session
 
 

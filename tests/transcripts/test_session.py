@@ -106,7 +106,9 @@ def test_prompts_that_were_queued_and_never_became_turns_are_kept(writer):
     writer.user("first part\njoined with another prompt")
     writer.user("<command-name>/compact</command-name>")
     writer.record(type="attachment", attachment={"type": "queued_command", "prompt": "really??"})
-    assert read_session(writer.write()).queued_prompts == ("not yet said", "??")
+    prompts = read_session(writer.write()).queued_prompts
+    # What is removed is the one that waits longest: the first "not yet said".
+    assert [(prompt.text, prompt.state) for prompt in prompts] == [("??", "waiting"), ("not yet said", "waiting")]
 
 
 def test_a_queued_prompt_whose_turn_hangs_off_the_thread_is_kept(writer):
@@ -118,7 +120,7 @@ def test_a_queued_prompt_whose_turn_hangs_off_the_thread_is_kept(writer):
     writer.assistant("Done.")
     session = read_session(writer.write())
     assert "are they still at it?" not in [turn.text for turn in session.all_turns()]
-    assert session.queued_prompts == ("are they still at it?",)
+    assert [prompt.text for prompt in session.queued_prompts] == ["are they still at it?"]
 
 
 def test_the_id_is_the_file_name_else_what_records_say_else_made_of_the_name(writer, tmp_path):

@@ -95,9 +95,9 @@ def build_brief(digest: Digest, *, token_budget: int, max_agents: int = 50, sinc
     """The brief of a digest in at most `token_budget` tokens.
 
     The last request stands in it verbatim unless it alone exceeds the budget. Then, as far as the budget
-    goes: git and unfinished calls, corrections and rules, `since` (what other devices added after the
-    handoff), the last reply, open tasks, the other requests, edited files, the last test, agents (at most
-    `max_agents`), commits; then findings, errors, outcomes, commands and the compaction summary.
+    goes: git, unfinished calls, prompts that still wait, corrections and rules, `since` (what other devices
+    added after the handoff), the last reply, open tasks, the other requests, edited files, the last test, agents
+    (at most `max_agents`), commits; then findings, errors, outcomes, commands and the compaction summary.
     """
     budget = max(token_budget, 0) * 4
     names, tag = short_names(digest), record_tag(digest)
@@ -118,10 +118,11 @@ def _required(view: View, since: Sequence[Quote], max_agents: int) -> list[list[
     """What a brief must hold, in the order of worth; within a tier the first is given up last."""
     requests = talk.requests(view)
     is_rule = [view.digest.requests[line.entries[0][1]].constraint for line in requests]
+    waiting = talk.waiting(view)
     rules = [line for line, rule in zip(requests, is_rule, strict=True) if rule]
     others = [line for line, rule in zip(requests, is_rule, strict=True) if not rule]
     return [
-        [*talk.git(view), *talk.unfinished(view)],
+        [*talk.git(view), *talk.unfinished(view), *waiting],
         rules[::-1],
         talk.since_handoff(view, since),
         [*others[:1], *talk.last_reply(view)],

@@ -49,9 +49,12 @@ def _notes(digest: Digest) -> Iterable[str]:
     yield from (quoted("- decided:", clean(one.text)) for one in digest.decisions if one.origin == "model")
 
 
+_KINDS = {"prompt": "", "mid-turn": "typed while the model worked", "withdrawn": "queued, then taken back"}
+
+
 def _requests(digest: Digest) -> Iterable[str]:
     for one in digest.requests:
-        flags = [one.kind if one.kind != "prompt" else "", "correction or rule" if one.constraint else ""]
+        flags = [_KINDS.get(one.kind, one.kind), "correction or rule" if one.constraint else ""]
         flags.append(f"said {one.repeats + 1} times" if one.repeats else "")
         note = ", ".join(flag for flag in flags if flag)
         text = _block(one, f"({note})" if note else "", one.text)

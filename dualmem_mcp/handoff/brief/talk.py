@@ -91,12 +91,27 @@ def requests(view: View) -> list[Line]:
     return [_request(view, index, one) for index, one in enumerate(view.digest.requests) if not view.is_last(one)]
 
 
+def waiting(view: View) -> list[Line]:
+    """The requests made after the last one that the model got: those that come next."""
+    found: list[Line] = []
+    for index, one in reversed(list(enumerate(view.digest.requests))):
+        if one.uuid or one.kind != "queued":
+            break
+        found.insert(0, _request(view, index, one))
+    return found
+
+
+# How a request that no turn holds is named in place of one.
+_UNANCHORED = {"mid-turn": "mid-turn", "withdrawn": "taken back"}
+
+
 def _request(view: View, index: int, request: Request) -> Line:
     detail = view.detail
     shown = shorten_request(request.text, detail.request)
     if detail.terse and shown != request.text:
         shown = one_line(shown)
-    name = view.mark(request.uuid, "!" if request.constraint else "") if request.uuid else "[queued]"
+    flag = "!" if request.constraint else ""
+    name = view.mark(request.uuid, flag) if request.uuid else f"[{_UNANCHORED.get(request.kind, 'queued')}{flag}]"
     text = quoted(f"- {name}", shown)
     if request.repeats:
         text += f"\n  (said {request.repeats + 1} times)" if "\n" in text else f" (×{request.repeats + 1})"

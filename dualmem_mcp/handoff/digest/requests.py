@@ -9,7 +9,7 @@ from dataclasses import replace
 from dualmem_mcp.handoff.digest.cues import is_constraint, sentences, without_code_blocks
 from dualmem_mcp.handoff.digest.tool_calls import ToolCall
 from dualmem_mcp.handoff.quoting import clean, cut, cut_middle, one_line, without_link_targets
-from dualmem_mcp.model.conversation import Turn
+from dualmem_mcp.model.conversation import QueuedPrompt, Turn
 from dualmem_mcp.model.digest import Decision, Request
 
 # What Claude Code itself writes into user turns. Source: Claude Code 1.0 to 2.1 transcripts.
@@ -95,12 +95,13 @@ def _command_request(name: str, arguments: re.Match[str] | None) -> str:
 
 
 def extract_requests(
-    turns: Sequence[Turn], calls: Sequence[ToolCall], queued_prompts: Sequence[str] = ()
+    turns: Sequence[Turn], calls: Sequence[ToolCall], queued_prompts: Sequence[QueuedPrompt] = ()
 ) -> tuple[Request, ...]:
     """The user's requests in order: prompts, slash commands, what was said on refusing a tool, queued prompts.
 
     A text that was said before is counted at its first place and marked there, unless it is a short reply,
-    whose meaning lies in its question. Queued prompts that were never delivered come last, without a turn.
+    whose meaning lies in its question. Queued prompts without a turn stand where their time puts them; those of
+    unknown time come last.
     """
     refusals = {call.result_uuid: call.feedback for call in calls if call.feedback}
     found: list[Request] = []
@@ -127,12 +128,25 @@ def extract_requests(
             found.append(
                 Request(text=feedback, uuid=turn.uuid, timestamp=turn.timestamp, kind="rejection", constraint=True)
             )
-    found.extend(
-        Request(text=text, kind="queued", constraint=is_constraint(text))
-        for text in map(clean, queued_prompts)
-        if text
-    )
+    for prompt in queued_prompts:
+        _insert(found, prompt)
     return _once_each(found)
+
+
+_QUEUED_KINDS = {"waiting": "queued", "delivered": "mid-turn", "withdrawn": "withdrawn"}
+
+
+def _insert(requests: list[Request], prompt: QueuedPrompt) -> None:
+    """Put a queued prompt after the last request that was made before it."""
+    text, moment = cut_middle(clean(prompt.text), _REQUEST_LIMIT), prompt.timestamp
+    if not text:
+        return
+    times = [(index, one.timestamp) for index, one in enumerate(requests) if one.timestamp]
+    place = len(requests)
+    if moment and times:
+        place = next((index + 1 for index, time in reversed(times) if time <= moment), 0)
+    rule = prompt.state != "withdrawn" and is_constraint(text)
+    requests.insert(place, Request(text=text, timestamp=moment, kind=_QUEUED_KINDS[prompt.state], constraint=rule))
 
 
 def _kind(turn: Turn, text: str) -> str:

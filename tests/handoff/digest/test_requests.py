@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from dualmem_mcp.handoff.digest.requests import (
@@ -11,12 +13,12 @@ from dualmem_mcp.handoff.digest.requests import (
     question_before,
 )
 from dualmem_mcp.handoff.digest.tool_calls import tool_calls
-from dualmem_mcp.model.conversation import Block
+from dualmem_mcp.model.conversation import Block, QueuedPrompt
 from dualmem_mcp.model.digest import Request
 from tests.handoff.dialogue import Dialogue
 
 
-def requests_of(dialogue: Dialogue, queued: tuple[str, ...] = ()) -> tuple[Request, ...]:
+def requests_of(dialogue: Dialogue, queued: tuple[QueuedPrompt, ...] = ()) -> tuple[Request, ...]:
     turns = (*dialogue.earlier, *dialogue.turns)
     return extract_requests(turns, tool_calls(turns), queued)
 
@@ -97,11 +99,40 @@ def test_queued_prompts_are_requests() -> None:
     dialogue = Dialogue()
     dialogue.user("start")
     dialogue.user("and add a test", origin="queued_command")
-    found = requests_of(dialogue, ("never delivered",))
+    found = requests_of(dialogue, (QueuedPrompt("never delivered"),))
     assert [(one.text, one.kind) for one in found] == [
         ("start", "prompt"),
         ("and add a test", "queued"),
         ("never delivered", "queued"),
+    ]
+
+
+def test_queued_prompts_without_a_turn_stand_where_their_time_puts_them() -> None:
+    dialogue = Dialogue()
+    for text in ("start", "go on", "stop"):
+        dialogue.user(text)
+    first, second, third = (turn.timestamp for turn in dialogue.turns)
+    assert first is not None
+    assert second is not None
+    assert third is not None
+    seconds = timedelta(seconds=10)
+    found = requests_of(
+        dialogue,
+        (
+            QueuedPrompt("never use tabs", first + seconds, "delivered"),
+            QueuedPrompt("never mind", second + seconds, "withdrawn"),
+            QueuedPrompt("never push", third + seconds),
+            QueuedPrompt("early", first - seconds, "delivered"),
+        ),
+    )
+    assert [(one.text, one.kind, one.constraint) for one in found] == [
+        ("early", "mid-turn", False),
+        ("start", "prompt", False),
+        ("never use tabs", "mid-turn", True),
+        ("go on", "prompt", False),
+        ("never mind", "withdrawn", False),
+        ("stop", "prompt", False),
+        ("never push", "queued", True),
     ]
 
 
