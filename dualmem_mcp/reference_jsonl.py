@@ -13,18 +13,17 @@ import codecs
 import io
 import json
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from dualmem_mcp.errors import MalformedError
 from dualmem_mcp.model.graph import Entity, Graph, Relation
+from dualmem_mcp.model.half_pairs import compact_json
 
 MAX_FILE_BYTES: Final = 1 << 30
 _SHOWN_WARNINGS: Final = 20
 _DEEPEST: Final = 64
-_HALF_PAIR: Final = re.compile("[\ud800-\udfff]")
 _ENTITY_FIELDS: Final = frozenset({"type", "name", "entityType", "observations"})
 _RELATION_FIELDS: Final = frozenset({"type", "from", "to", "relationType"})
 # What other programs call the type of an entity or relation; only where the reference's own name is missing.
@@ -84,12 +83,12 @@ def parse_memory_file(data: bytes) -> MemoryFileContent:
 def entity_line(entity: Entity) -> str:
     """The entity as the reference writes it, its unknown fields after the known ones; without line break."""
     fields = {"type": "entity", "name": entity.name, "entityType": entity.entity_type}
-    return _stringify({**fields, "observations": entity.observations, **_others(entity.extra, _ENTITY_FIELDS)})
+    return compact_json({**fields, "observations": entity.observations, **_others(entity.extra, _ENTITY_FIELDS)})
 
 
 def relation_line(relation: Relation) -> str:
     """The relation as the reference writes it, its unknown fields after the known ones; without line break."""
-    return _stringify(
+    return compact_json(
         {
             "type": "relation",
             "from": relation.source,
@@ -115,12 +114,6 @@ def _lines(graph: Graph) -> Iterator[str]:
 
 def _others(extra: Mapping[str, Any], known: frozenset[str]) -> dict[str, Any]:
     return {key: value for key, value in extra.items() if key not in known}
-
-
-def _stringify(value: Any) -> str:
-    """JSON as JavaScript's JSON.stringify writes it. Source: ECMA-262, QuoteJSONString."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return _HALF_PAIR.sub(lambda half: f"\\u{ord(half[0]):04x}", text)
 
 
 @dataclass
@@ -172,7 +165,7 @@ class _Reader:
             entity_type = ""
         elif not isinstance(entity_type, str):
             self.report(where, "an entity type that is no text; kept as JSON")
-            entity_type = _stringify(entity_type)
+            entity_type = compact_json(entity_type)
         elif type_field not in item:
             self.report(where, "an entity without a type; its type is empty now")
         extra = self._unknown(item, _ENTITY_FIELDS | {type_field}, where)
@@ -217,7 +210,7 @@ class _Reader:
             self.report(where, f"observations nested deeper than {_DEEPEST} levels; not taken")
         if not all(isinstance(text, str) for text in kept):
             self.report(where, "observations that are no texts; kept as JSON")
-        return tuple(text if isinstance(text, str) else _stringify(text) for text in kept)
+        return tuple(text if isinstance(text, str) else compact_json(text) for text in kept)
 
 
 def _first(item: Mapping[str, Any], names: Iterable[str]) -> str:

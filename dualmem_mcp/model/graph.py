@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-# In a Python string a surrogate is always half a pair: a whole pair is one character.
-_HALF_PAIR = re.compile("[\ud800-\udfff]")
+from dualmem_mcp.model.half_pairs import has_half_pair
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,21 +76,13 @@ def fold(text: str) -> str:
 
 def matches(entity: Entity, query: str) -> bool:
     """Whether the name, the type or one observation holds the query, in any case; "" is held by all."""
-    form = _code_units if _HALF_PAIR.search(query) else fold
+    form = _code_units if has_half_pair(query) else fold
     wanted = form(query)
     return (
         wanted in form(entity.name)
         or wanted in form(entity.entity_type)
         or any(wanted in form(text) for text in entity.observations)
     )
-
-
-def has_half_pair(text: str) -> bool:
-    """Whether the text holds half of a surrogate pair.
-
-    JSON can write one (`"\\ud800"`), and JavaScript makes one by cutting an emoji; it has no UTF-8 form.
-    """
-    return _HALF_PAIR.search(text) is not None
 
 
 def _code_units(text: str) -> str:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from json.encoder import encode_basestring as quote
 
-# In a Python string a surrogate is always half a pair: a whole pair is one character.
-_HALF_PAIR = re.compile("[\ud800-\udfff]")
+from dualmem_mcp.model.half_pairs import escape_half_pairs
 
 
 def stringify(value: object) -> str:
@@ -19,7 +17,7 @@ def stringify(value: object) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        return _HALF_PAIR.sub(lambda half: f"\\u{ord(half[0]):04x}", text)
+        return escape_half_pairs(text)
     return text
 
 

@@ -7,15 +7,9 @@ same text always lies there in the same form, so that equality and uniqueness ho
 from __future__ import annotations
 
 import hashlib
-import json
-import re
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
 
-from dualmem_mcp.model.graph import has_half_pair
-
-_HALF_PAIR = re.compile("[\ud800-\udfff]")
+from dualmem_mcp.model.half_pairs import has_half_pair
 
 
 def to_column(text: str) -> str | bytes:
@@ -31,12 +25,6 @@ def from_column(value: str | bytes) -> str:
 def text_digest(text: str) -> bytes:
     """16 bytes of BLAKE2b over the text's UTF-8 (WTF-8): equal for equal texts and, in practice, for no others."""
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-
-
-def to_json(value: Mapping[str, Any]) -> str:
-    """Compact JSON of an object, as UTF-8 text; only halves of surrogate pairs are escaped."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return _HALF_PAIR.sub(lambda half: f"\\u{ord(half[0]):04x}", text)
 
 
 def to_time(instant: datetime) -> str:

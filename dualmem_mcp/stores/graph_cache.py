@@ -11,7 +11,8 @@ import json
 from collections.abc import Iterable
 from typing import Any, Final
 
-from dualmem_mcp.model.graph import Entity, Graph, Relation, fold, has_half_pair, matches
+from dualmem_mcp.model.graph import Entity, Graph, Relation, fold, matches
+from dualmem_mcp.model.half_pairs import has_half_pair
 from dualmem_mcp.stores.columns import from_column, to_column
 from dualmem_mcp.stores.connection import Connection
 

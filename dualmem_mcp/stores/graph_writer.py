@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dualmem_mcp.model.graph import Entity, Relation
+from dualmem_mcp.model.half_pairs import compact_json
 from dualmem_mcp.model.oplog import OpKind, Stamp, Tag, split_tags
-from dualmem_mcp.stores.columns import from_column, text_digest, to_column, to_json
+from dualmem_mcp.stores.columns import from_column, text_digest, to_column
 from dualmem_mcp.stores.connection import Connection
 from dualmem_mcp.stores.op_log import OpWriter
 
@@ -30,7 +31,7 @@ class GraphWriter:
                 to_column(entity.name),
                 to_column(entity.entity_type),
                 Tag(stamp, 0).to_bytes(),
-                to_json(entity.extra) if entity.extra else None,
+                compact_json(entity.extra) if entity.extra else None,
             ),
         )
         if not cursor.rowcount:
@@ -55,7 +56,7 @@ class GraphWriter:
             (
                 *_triple_columns(relation),
                 Tag(stamp, 0).to_bytes(),
-                to_json(relation.extra) if relation.extra else None,
+                compact_json(relation.extra) if relation.extra else None,
             ),
         )
         if not cursor.rowcount:
@@ -224,4 +225,4 @@ def _tag_texts(tags: bytes) -> list[str]:
 def _merged(old: str | None, changes: Mapping[str, Any]) -> str | None:
     """The JSON object with the changes; None for an empty one."""
     merged = {**json.loads(old or "{}"), **changes}
-    return to_json(merged) if merged else None
+    return compact_json(merged) if merged else None

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from dualmem_mcp.model.half_pairs import compact_json
 from dualmem_mcp.model.ids import DeviceId
 from dualmem_mcp.model.oplog import OpKind, Stamp, Tag, next_ticks
-from dualmem_mcp.stores.columns import to_json
 from dualmem_mcp.stores.connection import Connection
 
 
@@ -40,7 +40,7 @@ class OpWriter:
         """Write an op with a stamp from `next_stamp`, or a new one; returns it."""
         stamp = stamp or self.next_stamp()
         self._sequence += 1
-        self._rows.append((self._device_id, self._sequence, stamp.ticks, kind.value, to_json(payload)))
+        self._rows.append((self._device_id, self._sequence, stamp.ticks, kind.value, compact_json(payload)))
         return stamp
 
     def bury(self, tags: bytes, stamp: Stamp) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dualmem_mcp.model.graph import Entity, has_half_pair, matches
+from dualmem_mcp.model.graph import Entity, matches
 
 ENTITY = Entity("Ada Lovelace", "person", ("wrote Notes", "ΟΔΥΣΣΕΥΣ", "İstanbul", "smile 😀", "a\0b"))
 
@@ -39,8 +39,3 @@ def test_is_not_held(query: str) -> None:
 def test_the_other_half_of_a_character_is_held_too() -> None:
     assert matches(ENTITY, "\ude00")
     assert not matches(ENTITY, "\ude01")
-
-
-def test_half_of_a_surrogate_pair_is_told_from_a_whole_character() -> None:
-    assert has_half_pair("cut \ud83d")
-    assert not has_half_pair("whole 😀 \uffff")

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dualmem_mcp.stores.columns import from_column, from_time, text_digest, to_column, to_json, to_time
+from dualmem_mcp.stores.columns import from_column, from_time, text_digest, to_column, to_time
 
 texts = st.text(st.characters(codec=None, categories=None))
 
@@ -19,11 +19,6 @@ def test_a_text_comes_back(text: str) -> None:
 @given(texts, texts)
 def test_digests_tell_texts_apart(one: str, other: str) -> None:
     assert (text_digest(one) == text_digest(other)) == (one == other)
-
-
-@given(texts)
-def test_json_is_text_that_utf8_can_hold(text: str) -> None:
-    to_json({"a": text}).encode()
 
 
 @given(st.datetimes(), st.datetimes(), st.integers(-12, 12))
