@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 import traceback
@@ -12,6 +11,7 @@ from typing import NoReturn
 import click
 
 from dualmem_mcp.errors import DiskFullError, DualmemError, StoreUnreachableError, UsageError
+from dualmem_mcp.stores.durable_files import DISK_FULL
 
 INTERRUPTED = 130
 READER_GONE = 141
@@ -59,7 +59,7 @@ def _system_error(error: OSError) -> DualmemError:
     """What the operating system refused and nobody expected; of all places, the output is the likeliest."""
     where = str(error.filename) if error.filename else "the output"
     reason = os.strerror(error.errno) if error.errno else type(error).__name__
-    kind = DiskFullError if error.errno in {errno.ENOSPC, getattr(errno, "EDQUOT", None)} else StoreUnreachableError
+    kind = DiskFullError if error.errno in DISK_FULL else StoreUnreachableError
     return kind(
         f"{where} cannot be {'read or ' if error.filename else ''}written: {reason}",
         subject=where,

@@ -16,7 +16,6 @@ import hashlib
 import os
 import secrets
 import stat
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -31,13 +30,12 @@ from dualmem_mcp.errors import (
     StoreUnreachableError,
 )
 from dualmem_mcp.ports import ObjectInfo
-from dualmem_mcp.stores.durable_files import file_lock, sync_folder
+from dualmem_mcp.stores.durable_files import DISK_FULL, file_lock, sync_folder
 from dualmem_mcp.stores.object_keys import check_key, check_prefix, check_range, is_key
 
 _ABANDONED_AFTER_SECONDS = 24 * 3600.0
 
 _REFUSALS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
-_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG} if sys.platform != "win32" else {errno.ENOSPC})
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV})
 
 
@@ -302,7 +300,7 @@ class DirectoryObjectStore:
         except OSError as fault:
             reason = os.strerror(fault.errno) if fault.errno else type(fault).__name__
             message = f"could not {operation} {subject}: {reason}"
-            if fault.errno in _DISK_FULL:
+            if fault.errno in DISK_FULL:
                 raise DiskFullError(
                     message, operation=operation, subject=subject, hint=f"Free some space where {self._root} lies."
                 ) from fault

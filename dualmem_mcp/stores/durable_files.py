@@ -14,7 +14,8 @@ from typing import Final
 
 from dualmem_mcp.errors import DiskFullError, StoreUnreachableError
 
-_DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
+DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
+"""Error numbers by which an operating system says that there is no room for what is written."""
 
 
 def write_durably(path: Path, parts: Iterable[bytes]) -> None:
@@ -90,7 +91,7 @@ def file_faults(operation: str, path: Path) -> Iterator[None]:
     except OSError as fault:
         reason = os.strerror(fault.errno) if fault.errno else type(fault).__name__
         message = f"could not {operation} {path}: {reason}"
-        if fault.errno in _DISK_FULL:
+        if fault.errno in DISK_FULL:
             raise DiskFullError(
                 message,
                 operation=f"{operation} file",
