@@ -361,7 +361,7 @@ class App:
 
         Raises ConflictError rather than replace a file that is there.
         """
-        if path.exists():
+        if os.path.lexists(path):  # a link that leads nowhere would be replaced, too
             raise ConflictError(
                 f"{path} exists already and was left as it is",
                 operation="export",
@@ -374,7 +374,7 @@ class App:
 
     def status(self) -> dict[str, Any]:
         """Vault, device, and what is stored here; looks at this device only."""
-        graph = self.graph.read_graph()
+        entities, relations = self.graph.counts()
         channel = self.joined_channel()
         vault = channel.vault if channel else None
         newest = self.catalogue.newest_handoff()
@@ -387,8 +387,8 @@ class App:
             "device_name": vault.device_name if vault else self.settings.device_name,
             "devices": [one_line(device.name) for device in vault.devices()] if vault else [],
             "device_key_in": self.key_kept_in,
-            "entities": len(graph.entities),
-            "relations": len(graph.relations),
+            "entities": entities,
+            "relations": relations,
             "newest_handoff": newest.created_at.isoformat() if newest else None,
             "waiting_uploads": len(self.outbox.pending()),
             "memory_file": str(self.settings.memory_file) if self.settings.memory_file else None,

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from dualmem_mcp.app import open_app
+from dualmem_mcp.errors import ConflictError
+from dualmem_mcp.model.graph import Entity, Relation
 from dualmem_mcp.settings import Settings, load_settings
 
 GRAPH = '{"type":"entity","name":"Ada","entityType":"person","observations":["x"]}'
@@ -45,3 +47,21 @@ def test_a_program_without_the_mirror_leaves_it_to_the_one_that_keeps_it(setting
             assert other.graph.read_graph().entities == ()
     assert (settings.home / "memory.json").read_text() == GRAPH
     assert not list(settings.home.glob("*.bak"))
+
+
+def test_an_export_replaces_nothing_not_even_a_link_that_leads_nowhere(settings: Settings, clock, tmp_path) -> None:
+    (tmp_path / "out.jsonl").symlink_to(tmp_path / "nowhere")
+    with open_app(settings, clock=clock) as app, pytest.raises(ConflictError):
+        app.export_file(tmp_path / "out.jsonl")
+    assert (tmp_path / "out.jsonl").is_symlink()
+
+
+def test_status_counts_what_is_stored(settings: Settings, clock) -> None:
+    with open_app(settings, clock=clock) as app:
+        app.graph.create_entities([Entity("a", "t"), Entity("b", "t"), Entity("a", "u")])
+        app.graph.create_relations([Relation("a", "b", "r")])
+        status = app.status()
+        assert (status["entities"], status["relations"]) == (2, 1)
+        app.graph.delete_entities(["a"])
+        status = app.status()
+        assert (status["entities"], status["relations"]) == (1, 0)

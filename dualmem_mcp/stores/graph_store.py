@@ -102,6 +102,14 @@ class GraphStore:
         with self._fresh_cache() as cache:
             return cache.version, cache.graph()
 
+    def counts(self) -> tuple[int, int]:
+        """How many entities and relations there are, without reading the graph."""
+        with self._database.read() as connection:
+            entities, relations = connection.execute(
+                "SELECT (SELECT count(*) FROM entities), (SELECT count(*) FROM relations)"
+            ).fetchone()
+            return entities, relations
+
     def version(self) -> int:
         """The number that `snapshot` would give now, without reading the graph; 0 before the first change."""
         with self._database.read() as connection:
