@@ -121,7 +121,7 @@ class Resumption(Entry):
 class FileEntry(Entry):
     """A file that the session touched, most recently in the turn `uuid`.
 
-    `path` is relative to the cwd where it lies below it. `operations` counts by name (read, edit, write,
+    `path` is relative to the cwd where it lies below it. `operations` counts by name (read, edit, write, restore,
     delete, move, shell); `edited` is true for every change, `created` where the session made the file.
     `agent` names the agent that changed it, empty for the main thread.
     """

@@ -53,7 +53,7 @@ def git(view: View) -> list[Line]:
         names = [posixpath.basename(path) if detail.terse else path for path in now.uncommitted]
         more = f" and {len(names) - limit} more" if len(names) > limit else ""
         parts.append(
-            f"edited since: {len(names)} files"
+            f"edited since: {len(names)} file{'' if len(names) == 1 else 's'}"
             if detail.bare
             else f"edited since: {', '.join(names[:limit])}{more}"
         )

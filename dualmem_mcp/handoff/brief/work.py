@@ -95,17 +95,20 @@ def read_files(view: View) -> list[Line]:
 
 
 def _operations(one: FileEntry) -> str:
-    changes = sum(count for name, count in one.operations.items() if name != "read")
+    changes = sum(count for name, count in one.operations.items() if name not in ("read", "restore"))
     made = "created" if one.created else "written" if one.agent and one.last_operation == "write" else "edited"
-    last = {"delete": ", then deleted", "move": ", then moved", "shell": ", by shell command"}.get(
-        one.last_operation, ""
-    )
+    last = {
+        "delete": ", then deleted",
+        "move": ", then moved",
+        "restore": ", then restored",
+        "shell": ", by shell command",
+    }.get(one.last_operation, "")
     by = f" by agent: {cut(one.agent, 40)}" if one.agent else ""
     return made + (f", {changes} changes" if changes > 1 else "") + last + by
 
 
 def _terse_operation(one: FileEntry) -> str:
-    note = "deleted" if one.last_operation == "delete" else "new" if one.created else ""
+    note = {"delete": "deleted", "restore": "restored"}.get(one.last_operation, "new" if one.created else "")
     return f" ({note})" if note else ""
 
 

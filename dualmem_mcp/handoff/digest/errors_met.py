@@ -65,7 +65,9 @@ def extract_errors(calls: Sequence[ToolCall], changes: Sequence[Change]) -> tupl
             ErrorEntry(
                 command=clean(command) or successes.subjects[index],
                 error=error,
-                fix=_fix_text([edit.path for edit in edits if "/.claude/" not in edit.path], later, call),
+                fix=_fix_text(
+                    [edit.path for edit in edits if "/.claude/" not in edit.path and not edit.undone], later, call
+                ),
                 fix_uuid=edits[-1].uuid if edits else (later.result_uuid if later else ""),
                 resolved=later is not None,
                 uuid=call.result_uuid,

@@ -33,16 +33,26 @@ _HEREDOC_OR_REDIRECT = re.compile(
 )
 _IN_PLACE = re.compile(r"(?:^|[;&|]\s*)(?:sed\s+(?:-\w+\s+)*-i|perl\s+-\w*i\w*)\b(?P<rest>[^;&|\n]*)")
 _REMOVE_OR_MOVE = re.compile(r"(?:^|[;&|]\s*|\n\s*)(?:git\s+)?(?P<verb>rm|mv)\s+(?P<rest>[^;&|\n]+)")
+# What takes files back to the last commit; another source or the index alone is something else.
+_RESTORE = re.compile(
+    r"(?:^|[;&|]\s*|\n\s*)git\s+(?:checkout\s+(?:HEAD\s+)?--(?=\s)|restore\b(?![^;&|\n]*\s(?:--source|-s|--staged|-S)\b))"
+    r"(?P<rest>[^;&|\n]*)"
+)
+_RESET = re.compile(r"(?:^|[;&|]\s*|\n\s*)git\s+(?:reset\s+(?:-q\s+)?--hard\b|checkout\s+(?:-f\s+)?\.(?=\s|$))")
 _PLAIN_PATH = re.compile(r"[\w./~@+-]*[\w-]\.[A-Za-z]\w{0,9}|[\w./~@+-]*/[\w.@+-]+")
 _ELSEWHERE = ("/dev/", "/tmp/", "/private/tmp/", "/var/", "/proc/")  # noqa: S108 - names compared, nothing is written there
 
 
 class Change(NamedTuple):
-    """One change of a file: where in the sequence of turns, in which turn, which path (relative to the cwd)."""
+    """One change of a file: where in the sequence of turns, in which turn, which path (relative to the cwd).
+
+    `undone` tells that it took back what had been changed.
+    """
 
     position: int
     uuid: str
     path: str
+    undone: bool = False
 
 
 @dataclass(slots=True)
@@ -71,23 +81,31 @@ def file_changes(calls: Sequence[ToolCall]) -> Iterator[tuple[ToolCall, str, str
 
 
 def shell_changes(command: str) -> list[tuple[str, str]]:
-    """Operations and paths of a shell command that plainly writes, edits, removes or moves files.
+    """Operations and paths of a shell command that plainly writes, edits, removes, moves or restores files.
 
     Only what stands in the command in so many words; scratch and device paths are left out.
     """
     command = command[:20_000]
-    if not any(word in command for word in (">", "sed", "perl", "rm", "mv", "tee")):
+    if not any(word in command for word in (">", "sed", "perl", "rm", "mv", "tee", "checkout", "restore")):
         return []
     found = [("shell", match["path"]) for match in _HEREDOC_OR_REDIRECT.finditer(command)]
     for match in _IN_PLACE.finditer(command):
         found.extend(("shell", path) for path in _words(match["rest"])[1:])
     for match in _REMOVE_OR_MOVE.finditer(command):
         found.extend(("delete" if match["verb"] == "rm" else "move", path) for path in _words(match["rest"]))
+    for match in _RESTORE.finditer(command):
+        found.extend(("restore", path) for path in _words(match["rest"]))
     return [
         (operation, path)
         for operation, path in found
         if _PLAIN_PATH.fullmatch(path) and not path.startswith(_ELSEWHERE)
     ]
+
+
+def restores_all(command: str) -> bool:
+    """Whether a shell command takes the whole folder back to the last commit."""
+    command = command[:20_000]
+    return bool(_RESET.search(command)) or any("." in _words(one["rest"]) for one in _RESTORE.finditer(command))
 
 
 def _words(rest: str) -> list[str]:
@@ -105,7 +123,10 @@ def extract_files(calls: Sequence[ToolCall], agents: Sequence[AgentRun], cwd: st
     """
     tallies: dict[str, _Tally] = {}
     for call, operation, given in file_changes(calls):
-        tally = tallies.setdefault(relative_path(given, cwd), _Tally())
+        path = relative_path(given, cwd)
+        if operation == "restore" and not (path in tallies and tallies[path].edited):
+            continue
+        tally = tallies.setdefault(path, _Tally())
         tally.operations[operation] += 1
         if operation == "read" and tally.edited:
             continue
@@ -153,12 +174,15 @@ def is_creation(call: ToolCall) -> bool:
 
 
 def change_log(calls: Sequence[ToolCall], cwd: str) -> tuple[Change, ...]:
-    """Every change of a file in order, without what was only read."""
-    return tuple(
-        Change(call.position, call.uuid, relative_path(given, cwd))
-        for call, operation, given in file_changes(calls)
-        if operation != "read"
-    )
+    """Every change of a file in order, without what was only read; restored files if they had been changed."""
+    found: list[Change] = []
+    changed: set[str] = set()
+    for call, operation, given in file_changes(calls):
+        path = relative_path(given, cwd)
+        if operation != "read" and (operation != "restore" or path in changed):
+            changed.add(path)
+            found.append(Change(call.position, call.uuid, path, undone=operation == "restore"))
+    return tuple(found)
 
 
 def changed_between(changes: Sequence[Change], after: int, before: int | None = None) -> list[Change]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dualmem_mcp.handoff.digest.commands import is_looking
-from dualmem_mcp.handoff.digest.files import Change, changed_between
+from dualmem_mcp.handoff.digest.files import Change, changed_between, restores_all
 from dualmem_mcp.handoff.digest.requests import said_by_user
 from dualmem_mcp.handoff.digest.tool_calls import ToolCall
 from dualmem_mcp.handoff.quoting import clean, cut, one_line
@@ -249,13 +249,17 @@ def git_state(
 ) -> GitState:
     """The branch at the end, the last commit, files edited since, and what `git status` said if nothing followed.
 
-    Files are only called uncommitted where the session shows a commit at all. A status counts as long as the
-    user has not asked twice since then, for what the user does meanwhile does not show.
+    Files are only called uncommitted where the session shows a commit at all, and not if they were restored. A
+    status counts as long as the user has not asked twice since then, for what the user does meanwhile does not
+    show.
     """
     seen = next((turn for turn in reversed(turns) if turn.git_branch), None)
     last = commits[-1] if commits else None
     commit_position = max((call.position for call in calls if last and call.result_uuid == last.uuid), default=-1)
-    uncommitted = changed_between(changes, commit_position) if last else []
+    reset_position = max(
+        (call.position for call in calls if call.done and restores_all(call.argument("command"))), default=-1
+    )
+    uncommitted = changed_between(changes, max(commit_position, reset_position)) if last else []
     status = ""
     looks = (call for call in reversed(calls) if call.done and _STATUS.search(call.argument("command")))
     look = next(looks, None)
@@ -267,6 +271,8 @@ def git_state(
         branch=one_line(seen.git_branch if seen else branch),
         last_commit=f"{last.hash} {last.subject}" if last else "",
         status=status,
-        uncommitted=tuple(change.path for change in uncommitted if not change.path.startswith("/")),
+        uncommitted=tuple(
+            change.path for change in uncommitted if not change.undone and not change.path.startswith("/")
+        ),
         uuid=seen.uuid if seen else "",
     )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from dualmem_mcp.handoff.digest.files import change_log, changed_between, extract_files, shell_changes
+from dualmem_mcp.handoff.brief import build_brief
+from dualmem_mcp.handoff.digest import build_digest
+from dualmem_mcp.handoff.digest.files import change_log, changed_between, extract_files, restores_all, shell_changes
 from dualmem_mcp.handoff.digest.tool_calls import tool_calls
 from dualmem_mcp.model.digest import FileEntry
 from tests.handoff.dialogue import CWD, Dialogue, agent
@@ -82,3 +84,55 @@ def test_changes_between_two_positions_name_each_file_once() -> None:
     changes = change_log(tool_calls(dialogue.turns), CWD)
     assert [one.path for one in changed_between(changes, 0)] == ["b.py", "a.py"]
     assert [one.path for one in changed_between(changes, -1, 3)] == ["a.py", "b.py"]
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("git checkout -- a.py src/b.py", [("restore", "a.py"), ("restore", "src/b.py")]),
+        ("cd x && git checkout HEAD -- a.py", [("restore", "a.py")]),
+        ("git restore a.py; make", [("restore", "a.py")]),
+        # Another source is a change, the index is not the file, and these are branches.
+        ("git checkout main -- a.py", []),
+        ("git restore --source=main a.py", []),
+        ("git restore -s main a.py", []),
+        ("git restore --staged a.py", []),
+        ("git checkout --theirs a.py", []),
+        ("git checkout feature/a.b", []),
+    ],
+)
+def test_restoring_is_told_from_other_checkouts(command: str, expected: list[tuple[str, str]]) -> None:
+    assert shell_changes(command) == expected
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("git reset --hard", True),
+        ("git reset -q --hard origin/main", True),
+        ("git checkout -- . && git merge x", True),
+        ("git checkout .", True),
+        ("git restore .", True),
+        ("git reset --soft HEAD~1", False),
+        ("git checkout .github/a.yml", False),
+        ("git restore --staged .", False),
+    ],
+)
+def test_restoring_all_is_known(command: str, expected: bool) -> None:
+    assert restores_all(command) is expected
+
+
+def test_a_restored_file_is_said_to_be_so_until_it_is_edited_again() -> None:
+    dialogue = Dialogue()
+    dialogue.edit("a.py")
+    dialogue.edit("b.py")
+    dialogue.bash("git checkout -- a.py b.py never_touched.py")
+    dialogue.edit("b.py")
+    found = files_of(dialogue)
+    assert {path: one.last_operation for path, one in found.items()} == {"a.py": "restore", "b.py": "edit"}
+    assert found["a.py"].operations == {"edit": 1, "restore": 1}
+    changes = changed_between(change_log(tool_calls(dialogue.turns), CWD), -1)
+    assert [(change.path, change.undone) for change in changes] == [("a.py", True), ("b.py", False)]
+    text = build_brief(build_digest(dialogue.session()), token_budget=2_000).text
+    assert "a.py — edited, then restored" in text
+    assert "b.py — edited, 2 changes\n" in text

@@ -101,6 +101,20 @@ def test_without_a_commit_nothing_is_called_uncommitted() -> None:
     assert state_of(dialogue).uncommitted == ()
 
 
+def test_restored_files_are_not_called_uncommitted() -> None:
+    dialogue = Dialogue()
+    dialogue.bash("git commit -m start", "[main 1a2b3c4] start")
+    for path in ("a.py", "b.py", "c.py"):
+        dialogue.edit(path)
+    dialogue.bash("git restore b.py")
+    assert state_of(dialogue).uncommitted == ("a.py", "c.py")
+    dialogue.bash("git reset --hard", "error: no", error=True)
+    assert state_of(dialogue).uncommitted == ("a.py", "c.py")
+    dialogue.bash("git reset --hard && make clean")
+    dialogue.edit("c.py")
+    assert state_of(dialogue).uncommitted == ("c.py",)
+
+
 def test_a_status_counts_until_something_follows_it() -> None:
     dialogue = Dialogue()
     dialogue.bash("git status", "nothing to commit, working tree clean")
