@@ -95,6 +95,7 @@ class App:
             self.outbox = FileOutbox(self.database, self.home.sync_queue)
             self.packages = FilePackageCache(self.home.desktop_sessions, self.home.mobile_reconstruction)
             self.outbox.remove_abandoned()
+            self.packages.remove_abandoned()
             self._open_memory_file(opening)
             self._closing = opening.pop_all()
 

@@ -8,12 +8,16 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
 from dualmem_mcp.errors import DiskFullError, StoreUnreachableError
 
+TEMPORARY: Final = ".tmp"
+"""How the names of files end that `write_durably` has not put in place yet."""
+
+_ABANDONED_AFTER_SECONDS: Final = 24 * 3600.0
 DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
 """Error numbers by which an operating system says that there is no room for what is written."""
 
@@ -24,7 +28,7 @@ def write_durably(path: Path, parts: Iterable[bytes]) -> None:
     A reader sees the old file or the new one. Raises DiskFullError or StoreUnreachableError; the old file is
     then as it was.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{TEMPORARY}")
     with file_faults("write", path):
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
         try:
@@ -37,6 +41,22 @@ def write_durably(path: Path, parts: Iterable[bytes]) -> None:
             temporary.unlink(missing_ok=True)
             raise
         sync_folder(path.parent)
+
+
+def remove_abandoned(folder: Path, is_abandoned: Callable[[str], bool]) -> int:
+    """Remove the files whose names are of the abandoned and which are a day old; returns how many.
+
+    For what a process left that died while writing: none takes as long as a day.
+    """
+    oldest = time.time() - _ABANDONED_AFTER_SECONDS
+    removed = 0
+    with file_faults("clean", folder), os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):  # put in place, or removed, by another process meanwhile
+                if is_abandoned(entry.name) and entry.stat(follow_symlinks=False).st_mtime < oldest:
+                    Path(entry.path).unlink()
+                    removed += 1
+    return removed
 
 
 def sync_folder(folder: Path) -> None:

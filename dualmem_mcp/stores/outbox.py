@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import secrets
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
 from dualmem_mcp.errors import ConflictError, DualmemError, NotFoundError, TamperedError
 from dualmem_mcp.stores.database import Database
-from dualmem_mcp.stores.durable_files import file_faults, sync_folder, write_durably
-
-_ABANDONED_AFTER_SECONDS: Final = 24 * 3600.0
+from dualmem_mcp.stores.durable_files import TEMPORARY, file_faults, remove_abandoned, sync_folder, write_durably
 
 
 class FileOutbox:
@@ -82,18 +77,9 @@ class FileOutbox:
         """Remove files that a crash left without a row, a day old at least; returns how many."""
         with self._database.read() as connection:
             known = {row[0] for row in connection.execute("SELECT file_name FROM outbox")}
-        oldest = time.time() - _ABANDONED_AFTER_SECONDS
-        removed = 0
-        with file_faults("clean", self._folder), os.scandir(self._folder) as entries:
-            for entry in entries:
-                if (
-                    entry.name not in known
-                    and entry.name.endswith((".sealed", ".tmp"))
-                    and entry.stat(follow_symlinks=False).st_mtime < oldest
-                ):
-                    Path(entry.path).unlink(missing_ok=True)
-                    removed += 1
-        return removed
+        return remove_abandoned(
+            self._folder, lambda name: name not in known and name.endswith((".sealed", TEMPORARY))
+        )
 
     def _row(self, key: str) -> tuple[str, bytes] | None:
         with self._database.read() as connection:

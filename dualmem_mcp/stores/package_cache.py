@@ -9,7 +9,7 @@ from typing import Final
 
 from dualmem_mcp.errors import StoreUnreachableError, UsageError
 from dualmem_mcp.model.ids import HandoffId
-from dualmem_mcp.stores.durable_files import file_faults, write_durably
+from dualmem_mcp.stores.durable_files import TEMPORARY, file_faults, remove_abandoned, write_durably
 
 _HANDOFF_ID: Final = re.compile(r"[0-9a-f]{32}")
 
@@ -48,6 +48,13 @@ class FilePackageCache:
             path = folder / _file_name(handoff_id)
             with file_faults("remove", path), contextlib.suppress(FileNotFoundError):
                 path.unlink()
+
+    def remove_abandoned(self) -> int:
+        """Remove packages that a crash left half-written, a day old at least; returns how many."""
+        return sum(
+            remove_abandoned(folder, lambda name: name.endswith(TEMPORARY))
+            for folder in (self._made_here, self._fetched)
+        )
 
 
 def _file_name(handoff_id: HandoffId) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dualmem_mcp.errors import DiskFullError, StoreUnreachableError
-from dualmem_mcp.stores.durable_files import file_lock, write_durably
+from dualmem_mcp.stores.durable_files import file_lock, remove_abandoned, write_durably
 
 
 def test_replaces_the_file_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -92,3 +92,14 @@ def test_a_process_holds_it_until_it_dies(tmp_path: Path) -> None:
         holder.wait()
     with file_lock(path, timeout_seconds=5):
         pass
+
+
+def test_what_vanishes_while_the_abandoned_are_looked_for_is_no_fault(tmp_path: Path) -> None:
+    for name in ("a.tmp", "b.tmp"):
+        (tmp_path / name).write_bytes(b"")
+
+    def vanishing(name: str) -> bool:
+        (tmp_path / name).unlink()  # as another process puts it in its place
+        return True
+
+    assert remove_abandoned(tmp_path, vanishing) == 0

@@ -1,5 +1,7 @@
 """Sealed packages kept on this device."""
 
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -37,3 +39,15 @@ def test_other_ids_never_become_paths(cache: FilePackageCache, hostile: str) -> 
         cache.read(HandoffId(hostile))
     with pytest.raises(UsageError):
         cache.write(HandoffId(hostile), b"x", made_here=True)
+
+
+def test_half_written_packages_are_removed_after_a_day(cache: FilePackageCache, tmp_path: Path) -> None:
+    cache.write(ID, b"whole", made_here=True)
+    for name in ("made/.old.pkg.1.tmp", "fetched/.old.pkg.1.tmp", "made/.fresh.pkg.1.tmp"):
+        (tmp_path / name).write_bytes(b"half")
+    old = time.time() - 2 * 86_400
+    for path in tmp_path.glob("*/*"):
+        if "fresh" not in path.name:
+            os.utime(path, (old, old))
+    assert cache.remove_abandoned() == 2
+    assert sorted(path.name for path in tmp_path.glob("*/*")) == [".fresh.pkg.1.tmp", f"{ID}.pkg"]
