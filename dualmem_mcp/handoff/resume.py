@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
@@ -19,7 +20,7 @@ from dualmem_mcp.handoff.reconstruct import (
 )
 from dualmem_mcp.handoff.redact import redact
 from dualmem_mcp.handoff.steps import Steps
-from dualmem_mcp.model.conversation import Turn
+from dualmem_mcp.model.conversation import Turn, estimate_tokens
 from dualmem_mcp.model.device import DeviceProfile
 from dualmem_mcp.model.digest import Digest, Quote
 from dualmem_mcp.model.handoff import HandoffRecord
@@ -160,6 +161,7 @@ def _other_sections(digest: Digest, package: OpenedPackage) -> list[dict[str, An
         "thread": digest.visible_tokens,
         "agent_definitions": sum(file.size for file in files if file.kind == "agent_definition") // 4,
         "carried_files": sum(file.size for file in files) // 4,
+        "state": estimate_tokens(json.dumps(package.state, ensure_ascii=False)) if package.state else 0,
     }
     return [{"name": name, "tokens": tokens, "cursor": "0"} for name, tokens in sizes.items() if tokens]
 

@@ -308,6 +308,7 @@ def test_state_and_protected_files_travel_without_loss(world, talk) -> None:
     phone = world.phone(protected_files=("sacred/*.md",))
     brief = phone.resume_conversation()
     assert not [warning for warning in brief["warnings"] if "protected" in warning]
+    assert "state" in [section["name"] for section in brief["sections"]]
     assert json.loads(phone.load_context(SESSION_ID, "state")["text"]) == state
     package = phone._newest_package(SESSION_ID)
     carried = [(file.name, data) for file, data in package.carried_files(["protected"])]
