@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from dualmem_mcp.errors import MalformedError, NotFoundError, StoreUnreachableError
+from dualmem_mcp.errors import DualmemError, MalformedError, NotFoundError, StoreUnreachableError
 from dualmem_mcp.model.graph import Entity, Graph, Relation
 from dualmem_mcp.ports import Clock
 from dualmem_mcp.reference_jsonl import (
@@ -190,8 +190,8 @@ class MemoryFile:
         try:
             notices = self._synchronise()
             self._behind = False
-        except (StoreUnreachableError, MalformedError) as error:
-            # The change itself is safe in the database; the next one, or closing, tries again.
+        except DualmemError as error:
+            # Whatever it is: the change itself is safe in the database; the next one, or closing, tries again.
             self._behind = True
             notices = [f"{self.path} is not up to date: {error}. {error.hint}".rstrip()]
         for notice in notices:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dualmem_mcp.errors import MalformedError, NotFoundError
+from dualmem_mcp.errors import MalformedError, NotFoundError, TamperedError
 from dualmem_mcp.model.graph import Entity, EntityObservations, Graph, Relation
 from dualmem_mcp.model.ids import DeviceId
 from dualmem_mcp.ports import Clock, SystemClock
@@ -302,6 +302,22 @@ def test_a_large_file_is_written_after_a_failure(
     graph.create_entities([Entity("c", "t")])
     wait_until(path.exists)
     assert b'"c"' in path.read_bytes()
+
+
+def test_a_change_that_was_stored_never_fails_for_the_mirror(
+    mirror: MemoryFile, graph: GraphStore, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror.start()
+
+    def damaged() -> tuple[int, Graph]:
+        raise TamperedError("a page of it does not authenticate")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(graph, "snapshot", damaged)
+        assert graph.create_entities([ADA]) == [ADA]
+    assert "does not authenticate" in told[0]
+    graph.create_entities([Entity("b", "t")])
+    assert len(mirror.path.read_bytes().splitlines()) == 2
 
 
 def test_a_start_on_a_file_that_cannot_be_read(path: Path, graph: GraphStore, clock: Clock) -> None:
