@@ -252,14 +252,14 @@ def test_notes_of_the_model_are_marked_as_such() -> None:
 
 
 def test_the_natural_budget_is_below_five_percent_of_what_the_model_saw() -> None:
-    assert natural_budget(Digest(visible_tokens=200_000, active_tokens=30_000)) == 9_800
-    assert natural_budget(Digest(visible_tokens=20_409)) == 1_000
-    assert natural_budget(Digest(visible_tokens=500)) == 1_000
+    assert natural_budget(Digest(visible_tokens=200_000, active_tokens=30_000)) == 8_400
+    assert natural_budget(Digest(visible_tokens=20_000)) == 840
+    assert natural_budget(Digest(visible_tokens=19_999)) == natural_budget(Digest(visible_tokens=500)) == 1_000
 
 
 def test_a_device_gets_what_it_takes_unless_the_conversation_is_worth_less() -> None:
     assert device_budget(Digest(visible_tokens=19_999), 4_000) == 4_000
-    assert device_budget(Digest(visible_tokens=30_000), 4_000) == 1_470
+    assert device_budget(Digest(visible_tokens=30_000), 4_000) == 1_260
     assert device_budget(Digest(visible_tokens=300_000), 4_000) == 4_000
 
 
