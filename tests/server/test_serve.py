@@ -103,7 +103,8 @@ def test_a_signal_ends_the_server_though_its_input_stays_open(
     mirror = tmp_path / "memory.jsonl"
     server = start_server(MEMORY_FILE_PATH=str(mirror))
     server.initialize()
-    server.call("create_entities", {"entities": [{"name": "kept", "entityType": "t", "observations": ["o"]}]})
+    kept = {"name": "kept", "entityType": "t", "observations": ["o"]}
+    assert server.call("create_entities", {"entities": [kept]})["structuredContent"] == {"entities": [kept]}
     server.process.send_signal(number)
     assert server.wait() == -number
     assert "Traceback" not in server.stderr
