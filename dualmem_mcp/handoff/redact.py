@@ -34,9 +34,14 @@ _TRIGGER = re.compile(
 _WINDOW = 400
 """Characters looked at on each side of a trigger, within its line; what reaches beyond is taken whole."""
 
-# What the costliest detectors need to match at all: a long run of characters; a telling name and a quote.
+# What detectors need to match at all: a long run of characters, the keyword detector a telling name and a quote.
+_KEY_RUN = re.compile(r"[A-Za-z0-9_+/=-]{20}")
 _LONG_RUN = re.compile(r"[A-Za-z0-9_-]{24}")
-_LONG_FORMS = frozenset({"IBM Cloud key", "SoftLayer key", "Cloudant key"})
+_NEEDED_RUN = {
+    "Artifactory token": 0, "bearer token": 0, "JSON web token": 0, "npm token": 0, "password in a URL": 0,
+    "password or key": 0, "Slack token": 0, "IBM Cloud key": 24, "SoftLayer key": 24, "Cloudant key": 24,
+}  # fmt: skip
+_USUAL_RUN = 20
 _NAME = re.compile(r"(?i:_?key|pass|pwd|secret|contrase)")
 _QUOTE = re.compile(r"[\"'`]")
 _RUN = re.compile(r"[A-Za-z0-9_+/=~-]*(?:\.[A-Za-z0-9_+/=~-]{8,})*")
@@ -233,16 +238,11 @@ def _hits_in_line(text: str, start: int, end: int) -> Iterator[_Hit]:
     detectors = _detectors()
     line = text[start:end]
     named = _QUOTE.search(line) is not None and _NAME.search(line) is not None
-    has_run = _LONG_RUN.search(line) is not None
-    for label, form in detectors.forms:
-        if label in _LONG_FORMS and not has_run:
-            continue
-        for match in form.finditer(line):
-            begin, finish = _span(match)
-            secret = line[begin:finish]
-            if not _is_known_noise(label, secret):
-                yield _Hit(start + begin, start + finish, label)
+    run = _longest_run(line)
+    yield from _hits_of_known_forms(line, start, run)
     for label, form in _FURTHER:
+        if _NEEDED_RUN.get(label, _USUAL_RUN) > run:
+            continue
         for match in form.finditer(line):
             name = "secret" if "secret" in form.groupindex else 0
             if name == 0 or _is_likely(match["secret"], detectors):
@@ -258,6 +258,24 @@ def _hits_in_line(text: str, start: int, end: int) -> Iterator[_Hit]:
             and detectors.entropy.calculate_shannon_entropy(secret) > detectors.entropy.entropy_limit
         ):
             yield _Hit(start + match.start(2), start + match.end(2), "random string")
+
+
+def _hits_of_known_forms(line: str, start: int, run: int) -> Iterator[_Hit]:
+    for label, form in _detectors().forms:
+        if _NEEDED_RUN.get(label, _USUAL_RUN) > run:
+            continue
+        for match in form.finditer(line):
+            begin, finish = _span(match)
+            secret = line[begin:finish]
+            if not _is_known_noise(label, secret):
+                yield _Hit(start + begin, start + finish, label)
+
+
+def _longest_run(line: str) -> int:
+    """How long a run of a key's characters the line holds, as far as it matters: 24, 20 or 0."""
+    if not _KEY_RUN.search(line):
+        return 0
+    return 24 if _LONG_RUN.search(line) else _USUAL_RUN
 
 
 def _span(match: re.Match[str]) -> tuple[int, int]:
