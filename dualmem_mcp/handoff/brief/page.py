@@ -19,8 +19,8 @@ __all__ = ["Brief", "BriefSection", "build_brief", "device_budget", "natural_bud
 
 LARGE_SESSION_TOKENS = 20_000
 NATURAL_SHARE = 0.042
-"""Share of the visible tokens that a brief takes by itself: 95 % less, also where less is counted as visible. Without
-what the client put in (skills, reminders) and the names of tools' arguments a session has up to 16 % fewer tokens."""
+"""Share of the visible tokens that a brief takes by itself: 95 % less, also where less is counted as visible.
+Without what the client put in (skills, reminders) and the names of tools' arguments it is up to 16 % less."""
 LEAST_NATURAL_BUDGET = 1_000
 """Tokens without which a brief cannot say where things stand; for conversations too short to be reduced."""
 
