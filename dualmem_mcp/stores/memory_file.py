@@ -22,7 +22,14 @@ from dualmem_mcp.reference_jsonl import (
     parse_memory_file,
     relation_line,
 )
-from dualmem_mcp.stores.durable_files import file_faults, file_lock, sync_folder, write_durably
+from dualmem_mcp.stores.durable_files import (
+    TEMPORARY,
+    file_faults,
+    file_lock,
+    remove_abandoned,
+    sync_folder,
+    write_durably,
+)
 from dualmem_mcp.stores.graph_import import ImportCounts
 from dualmem_mcp.stores.graph_store import GraphStore
 
@@ -154,6 +161,10 @@ class MemoryFile:
         or no regular file.
         """
         notices = self._synchronise()
+        # What a process left that died while writing lies here in clear.
+        remove_abandoned(
+            self.path.parent, lambda name: name.startswith(f".{self.path.name}.") and name.endswith(TEMPORARY)
+        )
         self._graph.on_change(self._changed)
         return notices
 

@@ -430,3 +430,16 @@ def test_two_data_homes_on_one_file_share_what_they_add(tmp_path: Path, path: Pa
         graphs[0].create_entities([Entity("c", "t")])
         assert {entity.name for entity in graphs[0].read_graph().entities} == {"Ada", "b", "c"}
         assert path.read_bytes().count(b"\n") == 2
+
+
+def test_what_a_killed_writer_left_in_clear_is_removed(mirror: MemoryFile, path: Path, graph: GraphStore) -> None:
+    write(path, ADA_LINE)
+    left = path.with_name(f".{path.name}.0123456789abcdef.tmp")
+    fresh = path.with_name(f".{path.name}.fedcba9876543210.tmp")
+    for file in (left, fresh):
+        file.write_text(ADA_LINE, encoding="utf-8")
+    os.utime(left, (time.time() - 200_000,) * 2)
+    mirror.start()
+    assert not left.exists()
+    assert fresh.exists(), "it may be another process's, being written now"
+    assert [entity.name for entity in graph.read_graph().entities] == ["Ada"]
