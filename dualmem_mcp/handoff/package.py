@@ -9,6 +9,7 @@ import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from dualmem_mcp.crypto.envelope import ObjectKind, Section
@@ -26,7 +27,7 @@ from dualmem_mcp.model.cost import request_cost_usd
 from dualmem_mcp.model.device import DeviceProfile
 from dualmem_mcp.model.digest import Digest
 from dualmem_mcp.model.handoff import HandoffRecord
-from dualmem_mcp.model.ids import HandoffId
+from dualmem_mcp.model.ids import ConversationId, HandoffId
 from dualmem_mcp.model.project import ProjectFile, ProjectFileKind
 from dualmem_mcp.ports import Progress, no_progress
 
@@ -189,7 +190,7 @@ class _Sealed:
 def _seal(content: Content, channel: Channel, *, digest_tokens: int, warnings: list[str]) -> _Sealed:
     session, vault = content.session, channel.vault
     handoff_id = HandoffId(secrets.token_hex(16))
-    created_at = channel.clock.now()
+    created_at = _later_than_known(channel.clock.now(), session.conversation_id, channel)
     opened_base = _usable_base(content, channel, warnings)
     base = opened_base.manifest if opened_base else None
     key = package_key(handoff_id)
@@ -255,6 +256,15 @@ def _seal(content: Content, channel: Channel, *, digest_tokens: int, warnings: l
         objects=[*key_objects, (key, package), (record_key, sealed_record)],
         plain_bytes=sum(len(section.data) for section in sections),
     )
+
+
+def _later_than_known(now: datetime, conversation_id: ConversationId, channel: Channel) -> datetime:
+    """The time of a new handoff: after that of every handoff known here, whatever this device's clock says.
+
+    The newest is what others take up, and a clock that is behind, or was set back, must not hide this one.
+    """
+    newest = channel.catalogue.handoffs(conversation_id)[:1]
+    return max(now, *(record.created_at + timedelta(milliseconds=1) for record in newest)) if newest else now
 
 
 def _usable_base(content: Content, channel: Channel, warnings: list[str]) -> OpenedPackage | None:

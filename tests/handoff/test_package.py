@@ -100,6 +100,18 @@ def test_a_second_handoff_sends_only_what_is_new(world, talk) -> None:
     assert Path(restored["session_path"]).read_bytes() == original.read_bytes()
 
 
+def test_a_clock_that_is_set_back_hides_no_handoff(world, talk) -> None:
+    world.write_session(talk(8))
+    desktop = world.desktop()
+    desktop.prepare_handoff()
+    world.clock.advance(-40 * 86_400)
+    world.write_session(talk(12))
+    second = desktop.prepare_handoff()
+    phone = world.phone()
+    assert phone.resume_conversation()["handoff_id"] == second["handoff_id"]
+    assert phone.restore(SESSION_ID, claude_dir=world.root / "restored")["records"] == 12
+
+
 def test_a_base_that_is_gone_from_the_bucket_is_not_built_upon(world, talk) -> None:
     world.write_session(talk(40))
     app = world.desktop()
