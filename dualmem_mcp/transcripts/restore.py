@@ -13,6 +13,7 @@ import secrets
 import shutil
 import uuid
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,6 +25,7 @@ from dualmem_mcp.transcripts.safe_names import check_component, split_session_na
 from dualmem_mcp.transcripts.session import session_cwd
 from dualmem_mcp.transcripts.slug import project_slug
 
+_WRITES_AT_ONCE: Final = 16
 MAX_CONFLICTS: Final = 100
 
 
@@ -181,8 +183,9 @@ def _place(folder: Path, content: Mapping[str, bytes], *, last: str) -> None:
                 step.mkdir(mode=0o700, exist_ok=True)
         staging.mkdir(mode=0o700)
         names = [*(name for name in content if name != last), last]
-        for number, name in enumerate(names):
-            _write(staging / str(number), content[name])
+        # At once, since each waits for the disk: a session can have thousands of tool results beside it.
+        with ThreadPoolExecutor(_WRITES_AT_ONCE) as pool:
+            list(pool.map(lambda item: _write(staging / str(item[0]), content[item[1]]), enumerate(names)))
         for number, name in enumerate(names):
             target = folder / name
             if not target.exists():
