@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from dualmem_mcp.crypto.envelope import ObjectKind, SealedReader
+from dualmem_mcp.crypto.envelope import ObjectKind, SealedReader, bytes_reader
 from dualmem_mcp.errors import DualmemError, NotFoundError, StoreUnreachableError, TamperedError
 from dualmem_mcp.handoff.agent_states import agents_from_json
 from dualmem_mcp.handoff.channel import Channel, manifest_prefix
@@ -202,7 +202,8 @@ def open_package(channel: Channel, record: HandoffRecord) -> OpenedPackage:
 def keep_package(channel: Channel, record: HandoffRecord, package: OpenedPackage) -> bool:
     """Keep the package and those it builds on, whole, for use offline; False if they are too large.
 
-    What is kept is checked when it is opened, not now.
+    All of it is authenticated first: raises TamperedError for a change in a part that the brief did not need,
+    so that it is told now and not at the restore.
     """
     missing = [
         (holder, key)
@@ -215,7 +216,11 @@ def keep_package(channel: Channel, record: HandoffRecord, package: OpenedPackage
     if sum(sizes.values()) > KEEP_LIMIT_BYTES:
         return False
     for holder, key in missing:
-        channel.packages.write(holder, channel.objects.get(key, length=sizes[key]), made_here=False)
+        data = channel.objects.get(key, length=sizes[key])
+        whole = channel.open(ObjectKind.PACKAGE, key, bytes_reader(data))
+        for name in whole.names:
+            whole.read_section(name)
+        channel.packages.write(holder, data, made_here=False)
     return True
 
 

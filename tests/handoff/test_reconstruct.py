@@ -195,6 +195,17 @@ def everything(phone) -> None:
         package.read_section(section)
 
 
+def test_the_first_resume_tells_of_a_change_anywhere_in_the_package(handed_over) -> None:
+    world, report, phone = handed_over
+    package = world.bucket / "packages" / report["handoff_id"]
+    whole = package.read_bytes()
+    for position in (len(whole) // 2, len(whole) - 1):
+        package.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+        with pytest.raises(TamperedError):
+            phone.resume_conversation(SESSION_ID)
+        assert not list(phone.home.mobile_reconstruction.iterdir())
+
+
 def test_a_kept_copy_that_was_damaged_gives_way_to_the_buckets(handed_over) -> None:
     _, _, phone = handed_over
     brief = phone.resume_conversation()["brief"]
