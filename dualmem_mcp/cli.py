@@ -270,7 +270,7 @@ def restore(conversation_id: str, claude_dir: Path | None, cwd: str | None, as_j
 @click.option("--cursor", default="", help="Where to go on, as the last page said.")
 @json_option
 def conversations(query: str, limit: int, cursor: str, as_json: bool) -> None:
-    """List the conversations that this device knows of, newest first."""
+    """List the conversations that were handed over, here or on other devices, newest first."""
     with _opened() as app:
         listed = app.list_conversations(query=query, limit=limit, cursor=cursor)
     _warn(listed.pop("warnings", []))

@@ -33,6 +33,6 @@ def parse_conversation_id(text: str) -> ConversationId:
             f"{shown!r} is not a conversation id",
             operation="parse conversation id",
             subject=shown,
-            hint="Use an id as `dualmem conversations` lists it.",
+            hint="Use an id as `dualmem conversations` lists it, or the name of a session file without .jsonl.",
         )
     return ConversationId(text)

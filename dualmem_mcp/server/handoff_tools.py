@@ -233,7 +233,7 @@ HANDOFF_TOOLS: tuple[Tool, ...] = (
     Tool(
         "list_conversations",
         "List Conversations",
-        "List the conversations of this device and those handed over from others, newest first.",
+        "List the conversations that were handed over, here or on other devices, newest first.",
         _input(
             {
                 "query": {"type": "string", "description": "Part of title, folder or id"},

@@ -69,7 +69,7 @@ class ClaudeCode:
                     f"there is no session {conversation_id} under {self.root / 'projects'}",
                     operation="find session",
                     subject=conversation_id,
-                    hint="List them with `dualmem conversations`, or set CLAUDE_CONFIG_DIR to their folder.",
+                    hint="Its file is named ID.jsonl; set CLAUDE_CONFIG_DIR if Claude Code's folder is elsewhere.",
                 )
             return found.path
         current = self._current(current_id, project_dir) if current_id else None

@@ -108,7 +108,7 @@ def read_transcript(path: Path) -> Transcript:
             f"there is no session file {path.name}",
             operation="read session",
             subject=str(path),
-            hint="Give a session file, or an id that `dualmem conversations` lists.",
+            hint="Give a session file of Claude Code, such as ~/.claude/projects/PROJECT/ID.jsonl.",
         ) from None
     except IsADirectoryError:
         raise MalformedError(
