@@ -46,7 +46,8 @@ class LazyApp:
     async def warm_up(self) -> None:
         """Open it now, so that the first call need not wait; a failure is left for that call to report."""
         try:
-            await self.get()
+            app = await self.get()
+            await anyio.to_thread.run_sync(app.warm_up)
         except DualmemError as error:
             _log.warning("not opened yet: %s", error)
 
