@@ -19,7 +19,7 @@ from typing import Any, Self
 from dualmem_mcp import __version__
 from dualmem_mcp.crypto.keys import derive_database_key, load_device
 from dualmem_mcp.crypto.vault import Vault, create_vault, join_vault, open_vault
-from dualmem_mcp.errors import ConflictError, DualmemError, NotFoundError
+from dualmem_mcp.errors import DualmemError, NotFoundError
 from dualmem_mcp.handoff.channel import Channel
 from dualmem_mcp.handoff.context import load_section
 from dualmem_mcp.handoff.digest import build_digest
@@ -34,16 +34,14 @@ from dualmem_mcp.model.conversation import Turn
 from dualmem_mcp.model.handoff import HandoffRecord
 from dualmem_mcp.model.ids import parse_conversation_id
 from dualmem_mcp.ports import Clock, ObjectStore, Progress, SystemClock, no_progress
-from dualmem_mcp.reference_jsonl import serialise_graph
 from dualmem_mcp.settings import Settings, save_config
 from dualmem_mcp.stores.blob_cache import DatabaseBlobCache
 from dualmem_mcp.stores.conversation_store import ConversationStore
 from dualmem_mcp.stores.data_home import migrate_memory_json, open_data_home
 from dualmem_mcp.stores.database import Database
-from dualmem_mcp.stores.durable_files import write_durably
 from dualmem_mcp.stores.graph_store import GraphStore
 from dualmem_mcp.stores.keystore import open_device_secret
-from dualmem_mcp.stores.memory_file import MemoryFile, import_file
+from dualmem_mcp.stores.memory_file import MemoryFile, export_file, import_file
 from dualmem_mcp.stores.objects import open_object_store
 from dualmem_mcp.stores.outbox import FileOutbox
 from dualmem_mcp.stores.package_cache import FilePackageCache
@@ -367,15 +365,7 @@ class App:
 
         Raises ConflictError rather than replace a file that is there.
         """
-        if os.path.lexists(path):  # a link that leads nowhere would be replaced, too
-            raise ConflictError(
-                f"{path} exists already and was left as it is",
-                operation="export",
-                subject=str(path),
-                hint="Name a file that is not there.",
-            )
-        graph = self.graph.read_graph()
-        write_durably(path.absolute(), serialise_graph(graph))
+        graph = export_file(self.graph, path)
         return {"path": str(path.absolute()), "entities": len(graph.entities), "relations": len(graph.relations)}
 
     def status(self) -> dict[str, Any]:

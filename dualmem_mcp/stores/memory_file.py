@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from dualmem_mcp.errors import DualmemError, MalformedError, NotFoundError, StoreUnreachableError
+from dualmem_mcp.errors import ConflictError, DualmemError, MalformedError, NotFoundError, StoreUnreachableError
 from dualmem_mcp.model.graph import Entity, Graph, Relation
 from dualmem_mcp.ports import Clock
 from dualmem_mcp.reference_jsonl import (
@@ -21,6 +21,7 @@ from dualmem_mcp.reference_jsonl import (
     entity_line,
     parse_memory_file,
     relation_line,
+    serialise_graph,
 )
 from dualmem_mcp.stores.durable_files import (
     TEMPORARY,
@@ -70,6 +71,23 @@ def add_content(graph: GraphStore, content: MemoryFileContent) -> ImportReport:
 def has_mirrored(path: Path) -> bool:
     """Whether a MemoryFile has written that file before."""
     return _lock_path(Path(os.path.realpath(path))).exists()
+
+
+def export_file(graph: GraphStore, path: Path) -> Graph:
+    """Write the graph in clear as a new file in the reference's form, mode 0600; returns what was written.
+
+    Raises ConflictError rather than replace a file that is there, StoreUnreachableError, DiskFullError.
+    """
+    if os.path.lexists(path):  # a link that leads nowhere would be replaced, too
+        raise ConflictError(
+            f"{path} exists already and was left as it is",
+            operation="export",
+            subject=str(path),
+            hint="Name a file that is not there.",
+        )
+    written = graph.read_graph()
+    write_durably(path.absolute(), serialise_graph(written))
+    return written
 
 
 def keep_copy(path: Path, data: bytes, clock: Clock) -> Path:
