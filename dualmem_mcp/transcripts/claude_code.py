@@ -18,6 +18,7 @@ from dualmem_mcp.model.ids import ConversationId, parse_conversation_id
 from dualmem_mcp.transcripts.agents import AgentFile, agent_file
 from dualmem_mcp.transcripts.json_values import object_of, text_of, time_of
 from dualmem_mcp.transcripts.records import read_transcript
+from dualmem_mcp.transcripts.safe_names import folded, is_portable
 from dualmem_mcp.transcripts.session import assemble_session, transcript_warnings
 from dualmem_mcp.transcripts.slug import MAX_SLUG, project_slug
 
@@ -249,15 +250,28 @@ def read_session(path: Path, *, root: Path | None = None) -> Session:
             hint="Name the file with --transcript if you mean one outside Claude Code's folder.",
         )
     transcript = read_transcript(path)
-    files = session_files(path)
+    files, warnings = _portable(session_files(path))
     agent_files: list[AgentFile] = []
-    warnings: list[str] = []
     for file in files[1:]:
         if re.fullmatch(r"agent-.+\.jsonl", Path(file.path).name):
             agent, remarks = _read_agent(Path(file.path))
             agent_files.extend(agent)
             warnings.extend(f"{file.name}: {remark}" for remark in remarks)
     return assemble_session(path, transcript, files=files, agent_files=agent_files, warnings=warnings)
+
+
+def _portable(files: tuple[SessionFile, ...]) -> tuple[tuple[SessionFile, ...], list[str]]:
+    """Without the files that could not be written back on every system, since restoring takes all or nothing."""
+    kept: dict[str, SessionFile] = {}
+    warnings = []
+    for file in files:
+        # The session file goes first and always, and its folder whatever it is called: both travel under the id.
+        relative = file.name.removeprefix(f"{Path(files[0].name).stem}/")
+        if kept and (not is_portable(relative) or folded(file.name) in kept):
+            warnings.append(f"{file.name!r} is left out: not every system can have a file of that name")
+        else:
+            kept[folded(file.name)] = file
+    return tuple(kept.values()), warnings
 
 
 def _read_agent(path: Path) -> tuple[list[AgentFile], list[str]]:

@@ -32,6 +32,22 @@ def check_component(name: str) -> str:
     return name
 
 
+def is_portable(name: str) -> bool:
+    """Whether the file of a session, named relative to the project folder, can be written on every system."""
+    parts = name.split("/")
+    try:
+        for part in parts:
+            check_component(part)
+    except TamperedError:
+        return False
+    return len(parts) <= MAX_COMPONENTS
+
+
+def folded(name: str) -> str:
+    """What a file system that knows no case makes of a name: names with the same are one file there."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
 def split_session_names(names: Iterable[str]) -> tuple[str, tuple[str, ...]]:
     """The session file's name, and the other names, which all lie in its folder or are agent files beside it.
 
@@ -40,15 +56,14 @@ def split_session_names(names: Iterable[str]) -> tuple[str, tuple[str, ...]]:
     """
     main: list[str] = []
     others: list[str] = []
-    folded: set[str] = set()
+    seen: set[str] = set()
     for name in names:
         parts = name.split("/")
         for part in parts:
             check_component(part)
-        key = unicodedata.normalize("NFC", name).casefold()
-        if len(parts) > MAX_COMPONENTS or key in folded:
+        if len(parts) > MAX_COMPONENTS or folded(name) in seen:
             raise _tampered(name)
-        folded.add(key)
+        seen.add(folded(name))
         beside = len(parts) == 1 and name.endswith(".jsonl")
         (main if beside and not name.startswith("agent-") else others).append(name)
     if len(main) != 1:

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dualmem_mcp.errors import NotFoundError, StoreUnreachableError
+from dualmem_mcp.errors import MalformedError, NotFoundError, StoreUnreachableError, TamperedError
 from dualmem_mcp.model.conversation import Session, Turn
 from dualmem_mcp.model.project import ProjectSnapshot
 from dualmem_mcp.transcripts.claude_code import ClaudeCode, read_session
 from dualmem_mcp.transcripts.project_files import collect_project_files, named_plans
+from dualmem_mcp.transcripts.safe_names import split_session_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,8 @@ class SessionSource:
                 subject=str(path),
                 hint="Leave the id out, or name the file that belongs to it.",
             )
-        thread = tuple((file.name, _read(Path(file.path))) for file in session.files)
+        names = _carried_names(session, path)
+        thread = tuple((name, _read(Path(file.path))) for name, file in zip(names, session.files, strict=True))
         cwd = _folder(session.cwd)
         snapshot = collect_project_files(
             cwd=cwd,
@@ -86,6 +88,32 @@ class SessionSource:
     def protected_root_for(self, cwd: str) -> Path | None:
         """The folder of the protected files of a session with that working directory, if it is on this device."""
         return self.protected_root or _folder(cwd)
+
+
+def _carried_names(session: Session, path: Path) -> list[str]:
+    """The names under which a session's files travel: always those of its id, whatever a given file is called.
+
+    Raises MalformedError for a session that could be handed over, but never restored.
+    """
+    stem, conversation_id = path.stem, session.conversation_id
+    names = [
+        f"{conversation_id}.jsonl"
+        if index == 0
+        else f"{conversation_id}/{file.name.removeprefix(f'{stem}/')}"
+        if file.name.startswith(f"{stem}/")
+        else file.name
+        for index, file in enumerate(session.files)
+    ]
+    try:
+        split_session_names(names)
+    except TamperedError:
+        raise MalformedError(
+            f"{path.name} is not named as a session is: it could not be restored",
+            operation="read session",
+            subject=str(path),
+            hint="Hand over the session that an agent's transcript belongs to; copy any other to ID.jsonl first.",
+        ) from None
+    return names
 
 
 def _folder(cwd: str) -> Path | None:

@@ -10,6 +10,7 @@ import pytest
 
 from dualmem_mcp.errors import NotFoundError, UsageError
 from dualmem_mcp.transcripts.claude_code import ClaudeCode, read_session, session_files
+from dualmem_mcp.transcripts.restore import write_session
 
 ONE = "aaaaaaaa-0000-4000-8000-000000000001"
 TWO = "aaaaaaaa-0000-4000-8000-000000000002"
@@ -162,6 +163,21 @@ def test_files_of_a_session_are_found_and_links_are_not_followed(claude, tmp_pat
         "agent-mine.jsonl",
     ]
     assert [file.size_bytes for file in files] == [Path(file.path).stat().st_size for file in files]
+
+
+@pytest.mark.parametrize("name", ["a: b.txt", "con.txt", "tab\t.txt", "BIG.TXT", "dot."])
+def test_a_file_that_could_not_be_restored_is_left_out_and_told(claude, tmp_path, name):
+    """One such name in a package would make all of it impossible to restore."""
+    path = put(claude, "-home-a", ONE, at=1)
+    folder = path.with_suffix("") / "tool-results"
+    folder.mkdir(parents=True)
+    for each in ("big.txt", name):
+        (folder / each).write_text("result")
+    session = read_session(path)
+    assert len(session.files) == 2
+    assert [warning for warning in session.warnings if "is left out" in warning]
+    files = {file.name: Path(file.path).read_bytes() for file in session.files}
+    assert write_session(files, claude_dir=tmp_path / "new", conversation_id=ONE, cwd="/home/a").path.is_file()
 
 
 def test_a_session_that_goes_while_it_is_read_is_said_to_be_gone(claude):

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from dualmem_mcp.errors import NotFoundError
+from dualmem_mcp.errors import MalformedError, NotFoundError
 from dualmem_mcp.sample import write_sample_session
 from dualmem_mcp.transcripts.claude_code import read_session
+from dualmem_mcp.transcripts.safe_names import split_session_names
 from dualmem_mcp.transcripts.source import SessionSource
 
 
@@ -35,6 +36,26 @@ def test_all_files_of_the_session_travel_byte_for_byte(session: Path) -> None:
     assert any("/subagents/" in name for name in names)
     for name, data in local.thread:
         assert (session.parent / name).read_bytes() == data
+
+
+@pytest.mark.parametrize("name", ["copy", "session.jsonl.bak", "a: b.jsonl", "two\nlines.jsonl", "old.txt"])
+def test_a_file_of_any_name_travels_under_its_sessions_id(session: Path, tmp_path: Path, name: str) -> None:
+    copy = session.with_name(name)
+    session.with_suffix("").rename(copy.with_suffix("") if copy.suffix else tmp_path / "elsewhere")
+    session.rename(copy)
+    local = source(session).read(transcript=copy)
+    split_session_names(name for name, _ in local.thread)
+    assert local.thread[0] == (f"{local.session.conversation_id}.jsonl", copy.read_bytes())
+    assert len(local.thread) > 1 or not copy.suffix
+    assert local.session.warnings == ()
+
+
+@pytest.mark.parametrize("name", ["agent-a1b2.jsonl", "con.jsonl"])
+def test_a_file_that_could_not_be_restored_is_refused(session: Path, name: str) -> None:
+    copy = session.rename(session.with_name(name))
+    with pytest.raises(MalformedError, match="could not be restored") as caught:
+        source(session).read(transcript=copy)
+    assert caught.value.hint
 
 
 def test_project_files_are_those_of_the_sessions_folder(session: Path, project: Path) -> None:
