@@ -61,7 +61,7 @@ def refresh_catalogue(channel: Channel, conversation_id: ConversationId | None =
                 found += 1
             else:
                 faults.append(outcome)
-    return Refresh(found, tuple(f"a handoff was passed over: {fault.message}" for fault in faults), tuple(faults))
+    return Refresh(found, tuple(f"a handoff was passed over, so this may not show the newest: {fault.message}" for fault in faults), tuple(faults))
 
 
 def _fetch_record(channel: Channel, key: str) -> HandoffRecord | DualmemError:

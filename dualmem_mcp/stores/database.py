@@ -68,7 +68,7 @@ _MEANINGS: Final[dict[int | None, _Meaning]] = {
     _CORRUPT: (
         TamperedError,
         "memory.db is damaged: a page of it does not authenticate",
-        "Run `dualmem doctor`, and put a backup in its place; the file was left as it is.",
+        "Put a backup in its place; the file was left as it is. `dualmem doctor` counts damaged pages while it opens.",
     ),
     _FULL: (
         DiskFullError,
