@@ -26,6 +26,7 @@ MAX_RECORD_BYTES = 64 << 10
 """More of a handoff record is not read: the largest has a title, a folder and some numbers."""
 
 _FETCHES_AT_ONCE = 16
+_PASSED_OVER = "a handoff was passed over, so this may not show the newest"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ def refresh_catalogue(channel: Channel, conversation_id: ConversationId | None =
                 found += 1
             else:
                 faults.append(outcome)
-    return Refresh(found, tuple(f"a handoff was passed over, so this may not show the newest: {fault.message}" for fault in faults), tuple(faults))
+    return Refresh(found, tuple(f"{_PASSED_OVER}: {fault.message}" for fault in faults), tuple(faults))
 
 
 def _fetch_record(channel: Channel, key: str) -> HandoffRecord | DualmemError:

@@ -68,7 +68,7 @@ _MEANINGS: Final[dict[int | None, _Meaning]] = {
     _CORRUPT: (
         TamperedError,
         "memory.db is damaged: a page of it does not authenticate",
-        "Put a backup in its place; the file was left as it is. `dualmem doctor` counts damaged pages while it opens.",
+        "Put a backup in its place; the file was left as it is. While it opens, `dualmem doctor` counts the pages.",
     ),
     _FULL: (
         DiskFullError,
