@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def _make_samples(claude_dir: Path) -> Path:
-    for turns, cwd in ((None, "/home/you/projects/tollgate"), (1_400, "/home/you/a"), (7_000, "/home/you/b")):
+    for turns, cwd in ((None, "/home/you/projects/tollgate"), (1_900, "/home/you/a"), (8_000, "/home/you/b")):
         if turns is None:
             write_sample_session(claude_dir, cwd=cwd)
         else:
@@ -94,20 +94,20 @@ def _measure(session: Path, claude_dir: Path, place: Path, runs: int) -> Measure
         desktop = {**common, "DUALMEM_HOME": str(home / "desktop")}
         phone = {**common, "DUALMEM_HOME": str(home / "phone"), "DUALMEM_DEVICE": "ios"}
         _run(desktop, "init")
-        row.report, seconds, peak = _run(desktop, "handoff", "--transcript", str(session))
+        row.report, seconds = _run(desktop, "handoff", "--transcript", str(session))
         row.handoff_s.append(seconds)
-        row.peak_mb = max(row.peak_mb, peak)
-        row.again, seconds, _ = _run(desktop, "handoff", "--transcript", str(session))
+        row.again, seconds = _run(desktop, "handoff", "--transcript", str(session))
         row.again_s.append(seconds)
         _run(phone, "join", str(home / "bucket"))
-        brief, seconds, _ = _run(phone, "resume")
+        brief, seconds = _run(phone, "resume")
         row.resume_s.append(seconds)
         if run == 0:
-            restored, _, _ = _run(
-                phone, "restore", brief["conversation_id"], "--claude-dir", str(home / "restored")
-            )
+            restored, _ = _run(phone, "restore", brief["conversation_id"], "--claude-dir", str(home / "restored"))
             row.restored_exactly = _same_files(session, Path(restored["session_path"]))
             row.plaintext_found = _plaintext(session, [home / "bucket", home / "desktop", home / "phone"])
+            measured = {**common, "DUALMEM_HOME": str(home / "third"), "DUALMEM_BUCKET": str(home / "third-bucket")}
+            _run(measured, "init")
+            row.peak_mb = _peak_mb(measured, "handoff", "--transcript", str(session))
             times = anyio.run(_through_server, desktop, phone, brief["conversation_id"], max(runs, 5))
             row.server_handoff_s, row.server_resume_s = times
         shutil.rmtree(home)
@@ -137,18 +137,29 @@ async def _through_server(
     return handoffs, resumes
 
 
-def _run(environment: dict[str, str], *arguments: str) -> tuple[dict[str, Any], float, float]:
-    """The command's JSON, its seconds, and its peak memory in MB."""
+def _run(environment: dict[str, str], *arguments: str) -> tuple[dict[str, Any], float]:
+    """The command's JSON, and its seconds."""
     start = time.perf_counter()
-    with tempfile.TemporaryFile() as out:
-        process = subprocess.Popen([*DUALMEM, *arguments, "--json"], env=environment, stdout=out)
-        _, code, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(code)
-        seconds = time.perf_counter() - start
-        if process.returncode:
-            raise SystemExit(f"dualmem {' '.join(arguments)} ended with {process.returncode}")
-        out.seek(0)
-        return json.loads(out.read()), seconds, usage.ru_maxrss / 1024
+    done = subprocess.run([*DUALMEM, *arguments, "--json"], env=environment, stdout=subprocess.PIPE, check=False)
+    seconds = time.perf_counter() - start
+    if done.returncode:
+        raise SystemExit(f"dualmem {' '.join(arguments)} ended with {done.returncode}")
+    return json.loads(done.stdout), seconds
+
+
+# A process inherits the peak of the one that started it, so the command is started by one that is small.
+_SMALL_PARENT = (
+    "import resource, subprocess, sys\n"
+    "subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True)\n"
+    "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+)
+
+
+def _peak_mb(environment: dict[str, str], *arguments: str) -> float:
+    """Peak memory of the command in MB."""
+    command = [sys.executable, "-S", "-c", _SMALL_PARENT, *DUALMEM, *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return int(done.stdout) / 1024
 
 
 def _session_bytes(session: Path) -> int:
