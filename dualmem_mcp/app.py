@@ -18,7 +18,8 @@ from typing import Any, Self
 
 from dualmem_mcp import __version__
 from dualmem_mcp.crypto.keys import derive_database_key, load_device
-from dualmem_mcp.crypto.vault import Vault, create_vault, join_vault, open_vault
+from dualmem_mcp.crypto.membership import create_vault, join_vault, open_vault
+from dualmem_mcp.crypto.vault import Vault
 from dualmem_mcp.errors import DualmemError, NotFoundError
 from dualmem_mcp.handoff.channel import Channel
 from dualmem_mcp.handoff.context import load_section

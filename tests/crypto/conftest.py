@@ -10,7 +10,8 @@ import pytest
 
 from dualmem_mcp.crypto.kdf import KdfLimits, Pbkdf2
 from dualmem_mcp.crypto.keys import load_device
-from dualmem_mcp.crypto.vault import Vault, create_vault, join_vault
+from dualmem_mcp.crypto.membership import create_vault, join_vault
+from dualmem_mcp.crypto.vault import Vault
 from dualmem_mcp.errors import ConflictError, NotFoundError, StoreUnreachableError
 from dualmem_mcp.ports import ObjectInfo
 

@@ -150,4 +150,6 @@ def test_other_names_beside_epochs_are_let_be(bench):
     vault, _ = bench.create()
     for name in ("keys/0", "keys/0-notes.txt", "keys/0000000000000000ff"):
         bench.objects.objects[name] = b"somebody's"
+    epoch = vault.current_epoch()
     vault.refresh()
+    assert vault.current_epoch() == epoch

@@ -13,7 +13,8 @@ import pytest
 from dualmem_mcp import errors
 from dualmem_mcp.crypto.envelope import ObjectKind, SealedReader, bytes_reader
 from dualmem_mcp.crypto.keys import DeviceKeys
-from dualmem_mcp.crypto.vault import Vault, join_vault, open_vault
+from dualmem_mcp.crypto.membership import join_vault, open_vault
+from dualmem_mcp.crypto.vault import Vault
 from tests.conftest import SteppingClock
 from tests.crypto.conftest import MemoryBlobCache, MemoryObjectStore
 

@@ -14,7 +14,8 @@ from dualmem_mcp.crypto.envelope import ObjectKind, SealedReader, Section, bytes
 from dualmem_mcp.crypto.header import Header
 from dualmem_mcp.crypto.key_objects import epoch_object_key, seal_conversation_key
 from dualmem_mcp.crypto.keys import ConversationKey, DeviceKeys, load_device
-from dualmem_mcp.crypto.vault import Vault, create_vault, join_vault, open_vault
+from dualmem_mcp.crypto.membership import create_vault, join_vault, open_vault
+from dualmem_mcp.crypto.vault import Vault
 from dualmem_mcp.errors import (
     ConflictError,
     LockedError,
