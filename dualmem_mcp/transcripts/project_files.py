@@ -92,7 +92,13 @@ def collect_project_files(
             found.add("instructions", prefix + name, (base or claude_dir) / name)
     for path, name in _below(cwd, ".claude/rules", "**/*.md"):
         found.add("instructions", name, path)
-    if project and project not in {".", ".."} and "/" not in project and "\\" not in project:
+    if (
+        project
+        and project not in {".", ".."}
+        and "/" not in project
+        and "\\" not in project
+        and "\0" not in project
+    ):
         for path, name in _below(claude_dir / "projects" / project, "memory", "**/*"):
             found.add("memory", name, path)
     for name in dict.fromkeys(plans):
