@@ -71,11 +71,7 @@ def resume(
             digest,
             token_budget=token_budget or device_budget(digest, profile.context_tokens),
             max_agents=profile.max_agents,
-            since=[
-                Quote(uuid=turn.uuid, text=redact(turn.text), timestamp=turn.timestamp)
-                for turn in newer
-                if turn.text
-            ],
+            since=[_quote(turn) for turn in newer if turn.text],
         )
 
     with steps.step("keep"):

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Self
+from typing import Self
 
 from dualmem_mcp.errors import MalformedError
 from dualmem_mcp.model.ids import DeviceId
@@ -116,16 +115,3 @@ class OpKind(StrEnum):
     RELATION_CREATE = "relation.create"
     RELATION_SET = "relation.set"
     RELATION_DELETE = "relation.delete"
-
-
-@dataclass(frozen=True, slots=True)
-class Op:
-    """One change. `sequence` counts the ops of its device from 1 without gaps; `payload` is a JSON object.
-
-    `kind` is an OpKind, or a text that this version does not know.
-    """
-
-    stamp: Stamp
-    sequence: int
-    kind: str
-    payload: Mapping[str, Any]

@@ -118,12 +118,17 @@ def read_transcript(path: Path) -> Transcript:
             hint="Give the .jsonl file of the session.",
         ) from None
     except OSError as error:
-        raise StoreUnreachableError(
-            f"{path.name} cannot be read: {error.strerror or type(error).__name__}",
-            operation="read session",
-            subject=str(path),
-            hint="Check the rights of the file and the disk it lies on.",
-        ) from error
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: Path, error: OSError) -> StoreUnreachableError:
+    """What to raise for a file of a session that the system does not let be read."""
+    return StoreUnreachableError(
+        f"{path.name} cannot be read: {error.strerror or type(error).__name__}",
+        operation="read session",
+        subject=str(path),
+        hint="Check the rights of the file and the disk it lies on.",
+    )
 
 
 def _refuse_special(path: Path) -> None:

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dualmem_mcp.errors import MalformedError, NotFoundError, StoreUnreachableError, TamperedError
+from dualmem_mcp.errors import MalformedError, NotFoundError, TamperedError
 from dualmem_mcp.model.conversation import Session, Turn
 from dualmem_mcp.model.project import ProjectSnapshot
 from dualmem_mcp.transcripts.claude_code import ClaudeCode, read_session
 from dualmem_mcp.transcripts.project_files import collect_project_files, named_plans
+from dualmem_mcp.transcripts.records import unreadable
 from dualmem_mcp.transcripts.safe_names import split_session_names
 
 
@@ -128,9 +129,4 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise StoreUnreachableError(
-            f"{path.name} cannot be read: {error.strerror or type(error).__name__}",
-            operation="read session",
-            subject=str(path),
-            hint="Check the rights of the file and the disk it lies on.",
-        ) from error
+        raise unreadable(path, error) from error
