@@ -69,7 +69,9 @@ def test_what_is_no_message_is_skipped_with_a_word_in_the_log(
 
 @pytest.mark.parametrize("number", ["9" * 100, "9" * 10_000, "1e999", "-0.0", "1e-999"])
 def test_no_number_ends_the_reading(number: str) -> None:
-    parse(b'{"jsonrpc":"2.0","id":1,"method":"m","params":{"x":' + number.encode() + b"}}")
+    parsed = parse(b'{"jsonrpc":"2.0","id":1,"method":"m","params":{"x":' + number.encode() + b"}}")
+    assert parsed is None or parsed.id == 1
+    assert parse(b'{"jsonrpc":"2.0","id":2,"method":"m"}').id == 2
 
 
 async def test_a_message_that_cannot_be_written_raises_where_it_came_from(pipes: Pipes) -> None:
