@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
@@ -272,6 +272,10 @@ class SearchIndex(Protocol):
         """For each id the cosine of its nearest passage, nan where there are no vectors: float32 (n,)."""
         ...
 
+    def vectors(self, ids: Sequence[int]) -> Mapping[int, NDArray[np.float32]]:
+        """The vectors (k, dimensions) of those of the items that have some."""
+        ...
+
     def features(self, ids: NDArray[np.int64], where: Filter) -> Features:
         """Features of those of the items that the filter lets pass."""
         ...
@@ -286,6 +290,43 @@ class SearchIndex(Protocol):
 
     def counts(self) -> IndexCounts:
         """How much there is."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How often an item was given as an answer, and when last."""
+
+    count: int
+    last_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class CachedItem:
+    """An item of the working set: with one vector, float32 (dimensions,), and the priority that it stays by."""
+
+    item: SearchItem
+    vector: NDArray[np.float32] | None
+    priority: float
+
+
+class AccessLog(Protocol):
+    """Which items were used, and the working set; both outlive the indexes."""
+
+    def add(self, keys: Sequence[str], at: datetime) -> None:
+        """Count one more access, at that time, for each of the items of these keys."""
+        ...
+
+    def accesses(self, keys: Sequence[str]) -> Mapping[str, Access]:
+        """Those of the items that were ever used."""
+        ...
+
+    def working_set(self, model_id: str) -> Sequence[CachedItem]:
+        """The working set last saved with vectors of that model; of another model's, the items without vectors."""
+        ...
+
+    def save_working_set(self, model_id: str, entries: Sequence[CachedItem]) -> None:
+        """Keep these entries in place of the earlier ones."""
         ...
 
 

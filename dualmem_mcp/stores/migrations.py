@@ -135,9 +135,27 @@ CREATE TABLE outbox (
 ) STRICT;
 """
 
+ACCESSES = """
+CREATE TABLE accesses (                -- of items that search gave as answers
+    key ANY PRIMARY KEY,               -- SearchItem.key
+    count INTEGER NOT NULL,
+    last_at TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX accesses_by_time ON accesses (last_at);
+
+CREATE TABLE working_set (             -- what a device with a small cache keeps at hand
+    position INTEGER PRIMARY KEY,      -- by priority, the highest first
+    item TEXT NOT NULL,                -- SearchItem as JSON
+    model_id TEXT NOT NULL,
+    vector BLOB,                       -- float16, little-endian
+    priority REAL NOT NULL
+) STRICT;
+"""
+
 SCRIPTS: Final[tuple[tuple[str, str], ...]] = (
     ("0001_graph_and_ops", GRAPH_AND_OPS),
     ("0002_conversations", CONVERSATIONS),
+    ("0004_accesses", ACCESSES),
 )
 
 
