@@ -20,12 +20,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import platformdirs
+from stdio_server import running
 
 PACKAGE = "@modelcontextprotocol/server-memory"
 VERSION = "2026.8.31"
@@ -101,64 +100,6 @@ def memory_file(count: int) -> bytes:
         for number in range(count)
     ]
     return "\n".join(lines).encode()
-
-
-class Server:
-    """An MCP server that is spoken to line by line."""
-
-    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
-        kept = {name: os.environ[name] for name in ("PATH", "HOME", "SystemRoot") if name in os.environ}
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=kept | environment,
-        )
-        self.last_id = 0
-        client = {"name": "benchmark", "version": "1"}
-        self.request("initialize", {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client})
-        self._send({"method": "notifications/initialized"})
-
-    def call(self, tool: str, arguments: dict[str, Any]) -> None:
-        """Call a tool and wait for its whole answer. Raises RuntimeError for an error of the tool."""
-        answer = self.request("tools/call", {"name": tool, "arguments": arguments})
-        if b'"isError":true' in answer:
-            raise RuntimeError(f"{tool} failed: {answer[:200]!r}")
-
-    def request(self, method: str, params: dict[str, Any]) -> bytes:
-        """The line that answers a request, not parsed, which would measure this program; notifications before
-        it are passed over."""
-        self.last_id += 1
-        self._send({"id": self.last_id, "method": method, "params": params})
-        assert self.process.stdout is not None
-        while line := self.process.stdout.readline():
-            if b'"method":' not in line[:60]:
-                return line
-        raise RuntimeError("the server has ended")
-
-    def _send(self, message: dict[str, Any]) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n")
-        self.process.stdin.flush()
-
-    def stop(self) -> None:
-        """End the server as clients do: by closing its input."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.close()
-        self.process.wait(timeout=60)
-        self.process.stdout.close()
-
-
-@contextmanager
-def running(command: list[str], environment: dict[str, str]) -> Iterator[Server]:
-    """A server while it is needed."""
-    server = Server(command, environment)
-    try:
-        yield server
-    finally:
-        server.stop()
 
 
 def calls_of(run: int, count: int) -> dict[str, tuple[str, dict[str, Any]]]:
