@@ -19,6 +19,7 @@ from dualmem_mcp.handoff.reconstruct import (
     refresh_catalogue,
 )
 from dualmem_mcp.handoff.redact import redact
+from dualmem_mcp.handoff.related import LEAST_ROOM, FindRelated, find_nothing, related_query, related_section
 from dualmem_mcp.handoff.steps import Steps
 from dualmem_mcp.model.conversation import Turn, estimate_tokens
 from dualmem_mcp.model.device import DeviceProfile
@@ -42,11 +43,13 @@ def resume(
     token_budget: int | None,
     newer_turns: NewerTurns,
     protected_check: ProtectedCheck,
+    find_related: FindRelated = find_nothing,
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
     """The contract's *brief* fields for the newest handoff of the conversation, or of all.
 
-    `token_budget` wins over the device's; None gives what suits the device and the conversation's length.
+    `token_budget` wins over the device's; None gives what suits the device and the conversation's length. What
+    it leaves free goes to related material of other conversations.
 
     Works from what this device keeps when the bucket cannot be reached. Raises NotFoundError,
     StoreUnreachableError if the package is not kept here, TamperedError, LockedError.
@@ -67,12 +70,18 @@ def resume(
     with steps.step("reconstruct"):
         newer = newer_turns(record, package)
         warnings += protected_check(package)
+        budget = token_budget or device_budget(digest, profile.context_tokens)
         brief = build_brief(
             digest,
-            token_budget=token_budget or device_budget(digest, profile.context_tokens),
+            token_budget=budget,
             max_agents=profile.max_agents,
             since=[_quote(turn) for turn in newer if turn.text],
         )
+    with steps.step("relate"):
+        room = budget - brief.tokens
+        passages = find_related(related_query(digest), digest) if room >= LEAST_ROOM else ()
+        related_text, related = related_section(passages, room)
+        text = brief.text + related_text
 
     with steps.step("keep"):
         try:
@@ -90,15 +99,16 @@ def resume(
         "conversation_id": record.conversation_id,
         "handoff_id": record.handoff_id,
         "title": record.title,
-        "brief": brief.text,
-        "brief_tokens": brief.tokens,
+        "brief": text,
+        "brief_tokens": estimate_tokens(text),
         **_parts(digest, brief, package),
         "since_handoff": {
             "handed_over_at": record.created_at.isoformat(),
             "from_device": record.device_name,
             "new_turns_on_this_device": len(newer),
         },
-        "timings_ms": {name: steps.duration_of(name) for name in ("fetch", "open", "reconstruct")},
+        "related": related,
+        "timings_ms": {name: steps.duration_of(name) for name in ("fetch", "open", "reconstruct", "relate")},
         "completeness": _plain(brief.completeness),
         "warnings": warnings,
     }
