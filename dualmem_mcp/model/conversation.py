@@ -60,6 +60,8 @@ class Turn:
     is_api_error: bool = False
     origin: str = ""
     detail: Any = None
+    message_id: str = ""
+    """The API's id of the message; the content of one message can stand in several turns."""
 
     @property
     def text(self) -> str:

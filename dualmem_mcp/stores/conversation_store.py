@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from dualmem_mcp.errors import UsageError
-from dualmem_mcp.model.conversation import Session, Turn
+from dualmem_mcp.model.conversation import Session
 from dualmem_mcp.model.handoff import ConversationSummary, HandoffRecord
 from dualmem_mcp.model.ids import ConversationId, DeviceId, HandoffId, parse_conversation_id
 from dualmem_mcp.ports import Clock
 from dualmem_mcp.stores.columns import from_column, from_time, to_column, to_time
 from dualmem_mcp.stores.connection import Connection
 from dualmem_mcp.stores.database import Database
+from dualmem_mcp.stores.turn_rows import add_turns
 
 MAX_LIMIT: Final = 200
 _HANDOFF_COLUMNS: Final = (
@@ -36,7 +37,7 @@ class ConversationStore:
         """As the port says. A turn that is here already is left as it is: sessions only grow."""
         ended = session.ended_at or session.started_at or self._clock.now()
         with self._database.write() as connection:
-            _put_conversation(
+            put_conversation(
                 connection,
                 session.conversation_id,
                 title=session.title,
@@ -45,14 +46,16 @@ class ConversationStore:
                 message_count=session.message_count,
                 device_name=self._device_name,
             )
-            return _add_turns(connection, session.conversation_id, session.all_turns())
+            return add_turns(
+                connection, session.conversation_id, session.all_turns(), device_name=self._device_name
+            )
 
     def save_handoff(self, record: HandoffRecord) -> None:
         with self._database.write() as connection:
             known = connection.execute("SELECT 1 FROM handoffs WHERE handoff_id = ?", (record.handoff_id,))
             if known.fetchone():
                 return
-            _put_conversation(
+            put_conversation(
                 connection,
                 record.conversation_id,
                 title=record.title,
@@ -115,7 +118,7 @@ class ConversationStore:
                 "SELECT id, title, cwd, updated_at, message_count, device_name,"
                 " (SELECT handoff_id FROM handoffs WHERE conversation_id = conversations.id"
                 "  ORDER BY created_at DESC, handoff_id DESC LIMIT 1)"
-                " FROM conversations WHERE (updated_at, id) < (?, ?) ORDER BY updated_at DESC, id DESC",
+                " FROM conversations WHERE listed AND (updated_at, id) < (?, ?) ORDER BY updated_at DESC, id DESC",
                 before,
             ):
                 summary = _summary(row)
@@ -137,7 +140,7 @@ class ConversationStore:
             return [_record(row) for row in rows]
 
 
-def _put_conversation(
+def put_conversation(
     connection: Connection,
     conversation_id: ConversationId,
     *,
@@ -146,10 +149,15 @@ def _put_conversation(
     updated_at: str,
     message_count: int,
     device_name: str,
+    listed: bool = True,
 ) -> None:
-    """Make the conversation's row, or bring it up to this event if it is the newest."""
+    """Make the conversation's row, or bring it up to this event if it is the newest.
+
+    Without `listed` a new one is known to search alone; one that is listed stays so.
+    """
     connection.execute(
-        "INSERT INTO conversations VALUES (?, ?, ?, ?, ?, ?)"
+        "INSERT INTO conversations (id, title, cwd, updated_at, message_count, device_name, listed)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)"
         " ON CONFLICT (id) DO UPDATE SET title = excluded.title, cwd = excluded.cwd,"
         " updated_at = excluded.updated_at, message_count = excluded.message_count,"
         " device_name = excluded.device_name WHERE excluded.updated_at >= conversations.updated_at",
@@ -160,39 +168,11 @@ def _put_conversation(
             updated_at,
             message_count,
             to_column(device_name),
+            int(listed),
         ),
     )
-
-
-def _add_turns(connection: Connection, conversation_id: ConversationId, turns: Iterable[Turn]) -> int:
-    known = {
-        from_column(row[0])
-        for row in connection.execute("SELECT uuid FROM turns WHERE conversation_id = ?", (conversation_id,))
-    }
-    rows: list[tuple[Any, ...]] = []
-    for turn in turns:
-        if turn.uuid in known:
-            continue
-        known.add(turn.uuid)
-        rows.append(
-            (
-                conversation_id,
-                to_column(turn.uuid),
-                None if turn.parent_uuid is None else to_column(turn.parent_uuid),
-                turn.role,
-                to_time(turn.timestamp) if turn.timestamp else None,
-                to_column(turn.text),
-                turn.visible_tokens,
-                int(turn.is_meta),
-                int(turn.is_compact_summary),
-            )
-        )
-    connection.executemany(
-        "INSERT INTO turns (conversation_id, uuid, parent_uuid, role, timestamp, text, visible_tokens, is_meta,"
-        " is_compact_summary) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        rows,
-    )
-    return len(rows)
+    if listed:
+        connection.execute("UPDATE conversations SET listed = 1 WHERE id = ? AND listed = 0", (conversation_id,))
 
 
 def _summary(row: tuple[Any, ...]) -> ConversationSummary:

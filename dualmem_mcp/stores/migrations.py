@@ -135,6 +135,48 @@ CREATE TABLE outbox (
 ) STRICT;
 """
 
+SEARCH_SOURCES = """
+-- 0 for what search alone knows of: lists show what was handed over
+ALTER TABLE conversations ADD COLUMN listed INTEGER NOT NULL DEFAULT 1;
+-- a name; empty where only the role is known
+ALTER TABLE turns ADD COLUMN author ANY NOT NULL DEFAULT '';
+-- empty for the conversation's own
+ALTER TABLE turns ADD COLUMN device_name ANY NOT NULL DEFAULT '';
+ALTER TABLE turns ADD COLUMN origin TEXT NOT NULL DEFAULT '';
+-- the API's; the content of one message can be written as several turns
+ALTER TABLE turns ADD COLUMN message_id TEXT;
+CREATE INDEX turns_by_message ON turns (conversation_id, message_id) WHERE message_id IS NOT NULL;
+
+CREATE TABLE session_files (
+    path ANY PRIMARY KEY,
+    conversation_id TEXT NOT NULL,
+    offset INTEGER NOT NULL,           -- bytes read; turns up to here are in `turns`
+    mark TEXT NOT NULL,                -- JSON object, the other fields of ReadMark
+    findings_due INTEGER NOT NULL      -- 1: what the session decided has to be looked at again
+) STRICT;
+
+CREATE TABLE findings (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,  -- a new one with each change; never used twice
+    conversation_id TEXT NOT NULL,     -- empty for those of a project
+    kind TEXT NOT NULL,
+    finding_id ANY NOT NULL,
+    turn_uuid ANY NOT NULL,
+    text ANY NOT NULL,                 -- empty: removed
+    author ANY NOT NULL,
+    timestamp TEXT,
+    device_name ANY NOT NULL,
+    UNIQUE (conversation_id, kind, finding_id)
+) STRICT;
+
+CREATE TABLE index_progress (
+    generation TEXT PRIMARY KEY,       -- of the index that has everything up to these
+    collection TEXT NOT NULL,
+    turns INTEGER NOT NULL,
+    findings INTEGER NOT NULL,
+    ops INTEGER NOT NULL
+) STRICT;
+"""
+
 ACCESSES = """
 CREATE TABLE accesses (                -- of items that search gave as answers
     key ANY PRIMARY KEY,               -- SearchItem.key
@@ -155,6 +197,7 @@ CREATE TABLE working_set (             -- what a device with a small cache keeps
 SCRIPTS: Final[tuple[tuple[str, str], ...]] = (
     ("0001_graph_and_ops", GRAPH_AND_OPS),
     ("0002_conversations", CONVERSATIONS),
+    ("0003_search_sources", SEARCH_SOURCES),
     ("0004_accesses", ACCESSES),
 )
 

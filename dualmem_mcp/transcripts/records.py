@@ -143,15 +143,16 @@ def _refuse_special(path: Path) -> None:
         )
 
 
-def parse_transcript(file: BinaryIO, name: str) -> Transcript:
+def parse_transcript(file: BinaryIO, name: str, *, lines_before: int = 0) -> Transcript:
     """What a session file that is open already says; `name` is for messages.
 
+    `lines_before` counts the lines of the session that stand before these, where they are only a part of it.
     Raises MalformedError if it is empty or holds no record, OSError if it cannot be read.
     """
     transcript = Transcript()
     uuids: set[str] = set()
     lines = 0
-    for number, line in _lines(file, transcript):
+    for number, line in _lines(file, transcript, lines_before):
         lines = number
         _read_line(transcript, number, line, uuids)
     if transcript.record_count == 0:
@@ -165,9 +166,8 @@ def parse_transcript(file: BinaryIO, name: str) -> Transcript:
     return transcript
 
 
-def _lines(file: BinaryIO, transcript: Transcript) -> Iterator[tuple[int, bytes]]:
-    """Lines with their numbers; one that is too long is passed over without being held in memory."""
-    number = 0
+def _lines(file: BinaryIO, transcript: Transcript, number: int) -> Iterator[tuple[int, bytes]]:
+    """Lines with their numbers after `number`; one that is too long is passed over without being held in memory."""
     while line := file.readline(MAX_LINE_BYTES):
         number += 1
         if len(line) < MAX_LINE_BYTES or line.endswith(b"\n"):
@@ -315,6 +315,7 @@ def _turn(record: Record, data: Mapping[str, Any], message: Mapping[str, Any]) -
         is_api_error=data.get("isApiErrorMessage") is True,
         origin=origin,
         detail=detail_of(data.get("toolUseResult")),
+        message_id=record.message_id,
     )
 
 

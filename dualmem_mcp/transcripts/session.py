@@ -36,7 +36,7 @@ def assemble_session(
     times = [turn.timestamp for turn in visible if turn.timestamp]
     queue = replay_queue(transcript.queue_operations)
     return Session(
-        conversation_id=_conversation_id(path, transcript),
+        conversation_id=conversation_id_of(path, transcript.session_id),
         project=path.parent.name,
         title=_title(transcript, visible),
         cwd=session_cwd([turn.cwd for turn in shown], path.parent.name),
@@ -104,9 +104,9 @@ def _lines(numbers: Sequence[int]) -> str:
     return f"line{'s' if len(numbers) > 1 else ''} {shown}{more}"
 
 
-def _conversation_id(path: Path, transcript: Transcript) -> ConversationId:
+def conversation_id_of(path: Path, session_id: str) -> ConversationId:
     """The file's name without its ending, which is what the client resumes by; else the id its records state."""
-    for candidate in (path.stem, transcript.session_id):
+    for candidate in (path.stem, session_id):
         try:
             return parse_conversation_id(candidate)
         except UsageError:
