@@ -77,7 +77,6 @@ def resume(
             max_agents=profile.max_agents,
             since=[_quote(turn) for turn in newer if turn.text],
         )
-    with steps.step("relate"):
         room = budget - brief.tokens
         passages = find_related(related_query(digest), digest) if room >= LEAST_ROOM else ()
         related_text, related = related_section(passages, room)
@@ -108,7 +107,7 @@ def resume(
             "new_turns_on_this_device": len(newer),
         },
         "related": related,
-        "timings_ms": {name: steps.duration_of(name) for name in ("fetch", "open", "reconstruct", "relate")},
+        "timings_ms": {name: steps.duration_of(name) for name in ("fetch", "open", "reconstruct")},
         "completeness": _plain(brief.completeness),
         "warnings": warnings,
     }

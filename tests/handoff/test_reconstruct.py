@@ -26,6 +26,7 @@ BRIEF_FIELDS = {
     "tasks",
     "agents",
     "since_handoff",
+    "related",
     "timings_ms",
     "completeness",
     "warnings",
