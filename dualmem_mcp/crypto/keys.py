@@ -23,6 +23,11 @@ def derive_database_key(device_secret: bytes) -> bytes:
     return extract_and_expand(device_secret, salt=None, info=b"dualmem/1/device/database")
 
 
+def derive_index_key(device_secret: bytes) -> bytes:
+    """The raw key (32 bytes) of the search indexes, from the same secret: neither key tells of the other."""
+    return extract_and_expand(device_secret, salt=None, info=b"dualmem/1/device/index")
+
+
 @dataclass(frozen=True, slots=True)
 class DeviceKeys:
     """A device's private keys: X25519, to which the master key is wrapped, and Ed25519, which signs."""

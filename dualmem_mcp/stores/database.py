@@ -1,7 +1,7 @@
-"""memory.db: one connection policy for every thread and process that uses it.
+"""Encrypted database files: one connection policy for every thread and process that uses them.
 
-Raw 256-bit key, write-ahead log, `BEGIN IMMEDIATE` for writes, and `synchronous = FULL`: a write that was
-acknowledged has been handed to the disk with fsync, and survives a machine that stops. That costs 0.3 ms a
+Raw 256-bit key, write-ahead log, `BEGIN IMMEDIATE` for writes. memory.db has `synchronous = FULL`: a write that
+was acknowledged has been handed to the disk with fsync, and survives a machine that stops. That costs 0.3 ms a
 write on an SSD, where NORMAL would lose the last writes; memory is written seldom and meant to stay.
 """
 
@@ -11,91 +11,79 @@ import contextlib
 import hashlib
 import os
 import random
-import shutil
 import stat
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
 from sqlcipher3 import dbapi2
 
-from dualmem_mcp.errors import (
-    DiskFullError,
-    DualmemError,
-    LockedError,
-    StoreRefusedError,
-    StoreUnreachableError,
-    TamperedError,
-    UsageError,
-)
+from dualmem_mcp.errors import LockedError, StoreRefusedError, StoreUnreachableError, TamperedError
 from dualmem_mcp.stores.connection import Connection
+from dualmem_mcp.stores.database_faults import (
+    BUSY,
+    BUSY_TIMEOUT_SECONDS,
+    FATAL,
+    Remedies,
+    primary_code,
+    translated,
+)
 from dualmem_mcp.stores.migrations import migrate
 
 KEY_BYTES: Final = 32
 # Source: https://sqlite.org/wal.html#walresetbug; versions 3.7.0 to 3.51.2 can corrupt a database that two
 # connections use.
 OLDEST_SQLITE: Final = (3, 51, 3)
-BUSY_TIMEOUT_SECONDS: Final = 30.0
-_IDLE_CONNECTIONS: Final = 4
-_FREE_BYTES_WHEN_FULL: Final = 1 << 20
 
-# Primary result codes. Source: https://sqlite.org/rescode.html
-_PERM, _BUSY, _LOCKED, _NOMEM, _READONLY, _IOERR, _CORRUPT = 3, 5, 6, 7, 8, 10, 11
-_FULL, _CANTOPEN, _PROTOCOL, _TOOBIG, _NOTADB = 13, 14, 15, 18, 26
-# After these a connection is not used again: SQLCipher remembers the fault for good.
-_FATAL: Final = frozenset({_IOERR, _CORRUPT, _NOTADB, _NOMEM})
+_SetUp = Callable[[Connection, Callable[[], AbstractContextManager[None]], str], None]
 
-_Meaning = tuple[type[DualmemError], str, str]
-_UNWRITTEN: Final[_Meaning] = (
-    StoreUnreachableError,
-    "memory.db cannot be read or written",
-    "Check the rights on {folder}, and that its disk is present and healthy.",
+
+@dataclass(frozen=True, slots=True)
+class DatabaseKind:
+    """In what the database files of a data home differ.
+
+    `salt_label` keeps their salts apart. `set_up(connection, transaction, path)` brings the schema up to date.
+    `pragmas` are of each connection, after those that all have in common; `extend` loads what the schema needs of
+    extensions. `idle_connections` stay open, each with its page cache.
+    """
+
+    salt_label: bytes
+    set_up: _SetUp
+    pragmas: tuple[str, ...]
+    remedies: Remedies
+    idle_connections: int = 4
+    extend: Callable[[Connection], None] | None = None
+
+
+MEMORY: Final = DatabaseKind(
+    salt_label=b"dualmem memory.db salt\0",
+    set_up=migrate,
+    pragmas=("synchronous = FULL", "journal_size_limit = 67108864"),
+    remedies=Remedies(
+        does_not_open="Check that the key belongs to this data home. If it does, the file's beginning is damaged: "
+        "use a backup.",
+        damaged="Put a backup in its place; the file was left as it is. While it opens, `dualmem doctor` counts "
+        "the pages.",
+        cut="Put a backup in its place, or move both files away to start anew. They were left as they are.",
+    ),
 )
-_BUSY_TOO_LONG: Final[_Meaning] = (
-    StoreUnreachableError,
-    f"memory.db has been busy for {BUSY_TIMEOUT_SECONDS:.0f} seconds; nothing was changed",
-    "Another program is writing to it: try again when it has finished.",
-)
-_MEANINGS: Final[dict[int | None, _Meaning]] = {
-    _NOTADB: (
-        LockedError,
-        "memory.db does not open with this device's key",
-        "Check that the key belongs to this data home. If it does, the file's beginning is damaged: use a backup.",
-    ),
-    _CORRUPT: (
-        TamperedError,
-        "memory.db is damaged: a page of it does not authenticate",
-        "Put a backup in its place; the file was left as it is. While it opens, `dualmem doctor` counts the pages.",
-    ),
-    _FULL: (
-        DiskFullError,
-        "there is no space left to write memory.db; nothing was changed",
-        "Free some space where {folder} lies, then try again.",
-    ),
-    _TOOBIG: (UsageError, "a value is too large to be stored", "A text can have up to 1,000,000,000 bytes."),
-    _BUSY: _BUSY_TOO_LONG,
-    _LOCKED: _BUSY_TOO_LONG,
-    _PROTOCOL: _BUSY_TOO_LONG,
-    _PERM: _UNWRITTEN,
-    _READONLY: _UNWRITTEN,
-    _CANTOPEN: _UNWRITTEN,
-    _IOERR: _UNWRITTEN,
-}
 
 
 class Database:
-    """The encrypted database of one data home, for use from any thread, beside any other processes.
+    """An encrypted database file of a data home, for use from any thread, beside any other processes.
 
     Readers see one state of the database and never wait for writers; writers take turns, and wait up to
     30 seconds for those of other processes. A thread opens no write inside its own write.
     """
 
-    def __init__(self, path: Path, key: bytes) -> None:
+    def __init__(self, path: Path, key: bytes, kind: DatabaseKind = MEMORY) -> None:
         """Use `Database.open`."""
         self.path = path
+        self.kind = kind
         self._key = key
         self._writing = threading.Lock()
         self._writer = 0
@@ -104,7 +92,7 @@ class Database:
         self._closed = False
 
     @classmethod
-    def open(cls, path: Path, key: bytes) -> Self:
+    def open(cls, path: Path, key: bytes, kind: DatabaseKind = MEMORY) -> Self:
         """The database in that file, made if there is none, with its schema brought up to date.
 
         Raises LockedError if the key does not open it, TamperedError if it is damaged, StoreRefusedError
@@ -120,12 +108,12 @@ class Database:
                 subject=str(path),
                 hint="Install sqlcipher3 0.6.4 or newer.",
             )
-        _prepare_file(path)
-        database = cls(path, key)
+        _prepare_file(path, kind.remedies)
+        database = cls(path, key, kind)
         with database._faults("open database"):
             connection = database._connect()
             try:
-                migrate(connection, lambda: database._transaction(connection, _begin_immediate), str(path))
+                kind.set_up(connection, lambda: database._transaction(connection, _begin_immediate), str(path))
             except BaseException:
                 connection.close()
                 raise
@@ -201,10 +189,12 @@ class Database:
                 )
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
             _use_write_ahead_log(connection)
-            connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
             connection.execute("PRAGMA temp_store = MEMORY")  # a temporary file would not be encrypted
-            connection.execute("PRAGMA journal_size_limit = 67108864")
+            for pragma in self.kind.pragmas:
+                connection.execute(f"PRAGMA {pragma}")
+            if self.kind.extend is not None:
+                self.kind.extend(connection)
         except BaseException:
             connection.close()
             raise
@@ -216,7 +206,7 @@ class Database:
         # An existing file's salt is its first 16 bytes.
         if _size_or_zero(self.path):
             return self._key.hex()
-        salt = hashlib.sha256(b"dualmem memory.db salt\0" + self._key).digest()[:16]
+        salt = hashlib.sha256(self.kind.salt_label + self._key).digest()[:16]
         return self._key.hex() + salt.hex()
 
     @contextlib.contextmanager
@@ -231,7 +221,7 @@ class Database:
         try:
             yield connection
         except dbapi2.Error as error:
-            if _primary_code(error) in _FATAL:
+            if primary_code(error) in FATAL:
                 connection.close()
             else:
                 self._give_back(connection)
@@ -244,7 +234,7 @@ class Database:
 
     def _give_back(self, connection: Connection) -> None:
         with self._idle_lock:
-            if not self._closed and len(self._idle) < _IDLE_CONNECTIONS:
+            if not self._closed and len(self._idle) < self.kind.idle_connections:
                 self._idle.append(connection)
                 return
         connection.close()
@@ -266,29 +256,10 @@ class Database:
         try:
             yield
         except dbapi2.Error as error:
-            raise self._translated(error, operation) from None
-
-    def _translated(self, error: Exception, operation: str) -> DualmemError:
-        code = _primary_code(error)
-        if isinstance(error, dbapi2.InterfaceError):  # what the driver makes of a text over the limit
-            code = _TOOBIG
-        if code in {_IOERR, _CANTOPEN} and _is_full(self.path.parent):
-            code = _FULL
-        kind, message, hint = _MEANINGS.get(code, (DualmemError, f"the database failed: {error}", ""))
-        return kind(message, operation=operation, subject=str(self.path), hint=hint.format(folder=self.path.parent))
+            raise translated(error, operation, self.path, self.kind.remedies) from None
 
 
-def _is_full(folder: Path) -> bool:
-    """Whether there is hardly room for another byte or, where the platform tells, for another file."""
-    if shutil.disk_usage(folder).free < _FREE_BYTES_WHEN_FULL:
-        return True
-    if sys.platform == "win32":
-        return False
-    files = os.statvfs(folder)
-    return files.f_files > 0 and files.f_favail == 0
-
-
-def _prepare_file(path: Path) -> None:
+def _prepare_file(path: Path, remedies: Remedies) -> None:
     """Make the file if there is none, so that its mode is 0600 from the first byte on."""
     try:
         with contextlib.suppress(FileExistsError):
@@ -302,7 +273,7 @@ def _prepare_file(path: Path) -> None:
         log_size = _size_or_zero(path.with_name(path.name + "-wal"))
     except OSError as error:
         raise StoreUnreachableError(
-            f"memory.db cannot be opened: {error.strerror}",
+            f"{path.name} cannot be opened: {error.strerror}",
             operation="open database",
             subject=str(path),
             hint=f"Check that {path.parent} exists and that you may write there.",
@@ -310,14 +281,14 @@ def _prepare_file(path: Path) -> None:
     if size == 0 and log_size:
         # SQLite would throw the log away with all that is in it.
         raise TamperedError(
-            "memory.db is empty, but its write-ahead log is not: the file has been cut",
+            f"{path.name} is empty, but its write-ahead log is not: the file has been cut",
             operation="open database",
             subject=str(path),
-            hint="Put a backup in its place, or move both files away to start anew. They were left as they are.",
+            hint=remedies.cut,
         )
     if head == b"SQLite format 3\0":
         raise LockedError(
-            "memory.db is a database without encryption, which this program did not make",
+            f"{path.name} is a database without encryption, which this program did not make",
             operation="open database",
             subject=str(path),
             hint="Move it away, or choose another data home. The file was left as it is.",
@@ -357,13 +328,8 @@ def _retry_while_busy(attempt: Callable[[], object]) -> None:
         try:
             attempt()
         except dbapi2.OperationalError as error:
-            if _primary_code(error) != _BUSY or time.monotonic() > deadline:
+            if primary_code(error) != BUSY or time.monotonic() > deadline:
                 raise
             time.sleep(random.uniform(0.0002, 0.003))  # noqa: S311 - spreads the waiting ones, protects nothing
         else:
             return
-
-
-def _primary_code(error: Exception) -> int | None:
-    code = getattr(error, "sqlite_errorcode", None)
-    return None if code is None else code & 0xFF

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from dualmem_mcp.crypto.keys import ConversationKey, DeviceKeys, derive_database_key, load_device
+from dualmem_mcp.crypto.keys import (
+    ConversationKey,
+    DeviceKeys,
+    derive_database_key,
+    derive_index_key,
+    load_device,
+)
 from dualmem_mcp.errors import TamperedError
 from dualmem_mcp.model.ids import ConversationId
 from tests.crypto.conftest import MemoryBlobCache
@@ -53,3 +59,4 @@ def test_the_database_key_is_not_the_secret():
     secret = bytes(range(32))
     assert derive_database_key(secret) == hkdf(secret, b"", b"dualmem/1/device/database")
     assert derive_database_key(secret) != secret
+    assert derive_index_key(secret) == hkdf(secret, b"", b"dualmem/1/device/index")
