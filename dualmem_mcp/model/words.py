@@ -26,6 +26,9 @@ _STOP_WORDS: Final = """
 STOP_WORDS: Final = frozenset(_STOP_WORDS.split())
 """English words that tell nothing of what a text is about."""
 
+ROLES: Final = frozenset({"", "user", "assistant", "system"})
+"""Authors that are no persons' names."""
+
 # Scripts that put no spaces between words: kana, Han with its extensions, Hangul (its words carry their particles),
 # Thai, Lao, Burmese, Khmer. Source: Unicode 16, Blocks.txt.
 _UNSPACED: Final = "぀-ヿㇰ-ㇿ㐀-䶿一-鿿豈-﫿가-힣ｦ-ﾝ\U00020000-\U0003fffd\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
@@ -65,6 +68,11 @@ def index_text(text: str) -> str:
     Runs of scripts without spaces are there as single characters too, so that one character can be searched.
     """
     return " ".join(_split(text, single=True))
+
+
+def index_text_of(author: str, text: str) -> str:
+    """`index_text` with the author's name before it, if it is one: who looks for what a person said names them."""
+    return index_text(text if author in ROLES else f"{author} {text}")
 
 
 def terms(text: str) -> list[str]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dualmem_mcp.model.words import STOP_WORDS, index_text, is_question, term_count, terms, words
+from dualmem_mcp.model.words import STOP_WORDS, index_text, index_text_of, is_question, term_count, terms, words
 
 MIXED = st.text(
     st.one_of(
@@ -62,6 +62,11 @@ def test_a_full_text_index_finds_each_word(text: str) -> None:
 
 def test_one_character_finds_a_run_that_holds_it() -> None:
     assert "猫" in index_text("我喜欢猫").split()
+
+
+def test_a_person_is_indexed_with_what_they_say_and_a_role_is_not() -> None:
+    assert index_text_of("Ana", "Hello") == "ana hello"
+    assert index_text_of("assistant", "Hello") == "hello"
 
 
 def test_terms_are_different_and_tell_something() -> None:
