@@ -153,6 +153,12 @@ class Database:
         with self._faults("check database"), self._borrowed() as connection:
             return [row[0] for row in connection.execute("PRAGMA cipher_integrity_check")]
 
+    def try_to_open(self) -> None:
+        """See whether the file opens now: connections that are open may go on answering from their caches when
+        it has been written over. Raises as `open` does."""
+        with self._faults("open database"):
+            self._connect().close()
+
     def close(self) -> None:
         """Close the idle connections; using the database afterwards is an error of the program."""
         with self._idle_lock:

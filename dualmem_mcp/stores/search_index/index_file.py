@@ -1,0 +1,165 @@
+"""The file of an index: opened when it is needed, made anew when it is damaged, deleted or of another key.
+
+Other processes use the same file. Whoever finds it damaged removes it under a lock, unless another process did so
+first; SQLite leaves the log of the new file alone when connections to the removed one are closed.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeVar
+
+from dualmem_mcp.errors import DualmemError, LockedError, StoreUnreachableError, TamperedError
+from dualmem_mcp.stores.connection import Connection
+from dualmem_mcp.stores.database import Database
+from dualmem_mcp.stores.durable_files import file_faults, file_lock
+from dualmem_mcp.stores.search_index.layout import INDEX
+
+FILE_NAME: Final = "index.db"
+_LOCK_NAME: Final = ".index.lock"
+_ATTEMPTS: Final = 5
+
+T = TypeVar("T")
+
+
+class _ReplacedError(Exception):
+    """Another file is there now than the one that was opened."""
+
+
+@dataclass(slots=True)
+class _Opened:
+    """An open database, which file it is, and how that looked when it was last known to be whole."""
+
+    database: Database
+    identity: tuple[int, int]
+    looks: tuple[int, int]
+
+
+class IndexFile:
+    """Transactions on the index in a folder; safe from several threads and beside other processes."""
+
+    def __init__(self, folder: Path, key: bytes) -> None:
+        self.path = folder / FILE_NAME
+        self._key = key
+        self._lock = threading.Lock()
+        self._opened: _Opened | None = None
+
+    def read(self, work: Callable[[Connection], T]) -> T:
+        """What `work` makes of one state of the index; called again if the file had to be made anew."""
+        return self._run(Database.read, work)
+
+    def write(self, work: Callable[[Connection], T]) -> T:
+        """The same in a transaction that alone may write."""
+        return self._run(Database.write, work)
+
+    def size_bytes(self) -> int:
+        """Size on disk, with the write-ahead log."""
+        return sum(path.stat().st_size for path in (self.path, _beside(self.path, "-wal")) if path.exists())
+
+    def release(self) -> None:
+        """Close all connections; the next use opens one again."""
+        with self._lock:
+            opened, self._opened = self._opened, None
+        if opened is not None:
+            opened.database.close()
+
+    def _run(
+        self, transaction: Callable[[Database], AbstractContextManager[Connection]], work: Callable[[Connection], T]
+    ) -> T:
+        for _ in range(_ATTEMPTS):
+            opened = self._open()
+            try:
+                with transaction(opened.database) as connection:
+                    self._check(opened)
+                    return work(connection)
+            except _ReplacedError:
+                self._let_go(opened)
+            except (LockedError, TamperedError):
+                self._remove(opened)
+            except StoreUnreachableError:
+                if _identity(self.path) == opened.identity and opened is self._opened:
+                    raise
+                self._let_go(opened)
+            except DualmemError as error:
+                # sqlite-vec reports damage of the pages below it as an error of its own.
+                if type(error) is not DualmemError or not opened.database.damaged_pages():
+                    raise
+                self._remove(opened)
+        raise StoreUnreachableError(
+            f"{self.path} is damaged again each time it is made anew",
+            operation="open index",
+            subject=str(self.path),
+            hint="Check that its disk is healthy, and that no other program writes to it.",
+        )
+
+    def _open(self) -> _Opened:
+        with self._lock:
+            if self._opened is None:
+                with file_faults("make", self.path.parent):
+                    self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                with file_lock(self.path.with_name(_LOCK_NAME)):
+                    try:
+                        database = Database.open(self.path, self._key, INDEX)
+                    except (LockedError, TamperedError):
+                        _delete(self.path)
+                        database = Database.open(self.path, self._key, INDEX)
+                    with file_faults("look at", self.path):
+                        status = self.path.stat()
+                self._opened = _Opened(
+                    database, (status.st_dev, status.st_ino), (status.st_size, status.st_mtime_ns)
+                )
+            return self._opened
+
+    def _check(self, opened: _Opened) -> None:
+        """See that the file is still the one that was opened.
+
+        A file that was written over from outside still answers from the caches; a new connection does not. The
+        file must not be opened but by SQLite: closing it would end the locks that SQLite holds on it.
+        Source: https://sqlite.org/howtocorrupt.html, 2.2.
+        """
+        try:
+            status = self.path.stat()
+        except OSError:
+            raise _ReplacedError from None
+        if (status.st_dev, status.st_ino) != opened.identity:
+            raise _ReplacedError
+        looks = (status.st_size, status.st_mtime_ns)
+        if looks != opened.looks:
+            if looks[0] < opened.looks[0]:
+                raise TamperedError("the index has been cut", operation="open index", subject=str(self.path))
+            opened.database.try_to_open()
+            opened.looks = looks
+
+    def _let_go(self, opened: _Opened) -> None:
+        with self._lock:
+            if self._opened is opened:
+                self._opened = None
+        opened.database.close()
+
+    def _remove(self, opened: _Opened) -> None:
+        self._let_go(opened)
+        with file_lock(self.path.with_name(_LOCK_NAME)):
+            if _identity(self.path) == opened.identity:
+                _delete(self.path)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _delete(path: Path) -> None:
+    with file_faults("replace", path):
+        for file in (path, _beside(path, "-wal"), _beside(path, "-shm")):
+            file.unlink(missing_ok=True)
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)

@@ -1,0 +1,144 @@
+"""Tables and ids of an index file; `docs/search-index.md` describes them."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, Final
+
+from dualmem_mcp.errors import TamperedError
+from dualmem_mcp.model.search import ItemKind
+from dualmem_mcp.stores.connection import Connection
+from dualmem_mcp.stores.database import DatabaseKind
+from dualmem_mcp.stores.database_faults import Remedies
+
+FORMAT: Final = 1
+
+# An item's id: the number of its conversation (0: none) and its place in it, so that a conversation is one range of
+# ids and neighbours differ by one. What is no turn has places of its own, so that it comes between no two turns.
+ORDINAL_BITS: Final = 24
+FIRST_ASIDE: Final = 1 << 23
+# A passage's id: its item's, and the passage's number in it.
+PASSAGE_BITS: Final = 8
+MAX_PASSAGES: Final = 1 << PASSAGE_BITS
+
+KINDS: Final[tuple[ItemKind, ...]] = ("turn", "summary", "agent", "entity", "decision", "note")
+
+ALL_CHANGED: Final = -1
+"""An id in `changes` that stands for every item."""
+
+KEPT_CHANGES: Final = 10_000
+
+# Porter's stemmer over words of letters and digits, without their accents. Contentless: the text is in `texts`.
+TOKENIZER: Final = "porter unicode61 remove_diacritics 2"
+
+_TABLES: Final = (
+    "CREATE TABLE state (name TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID",
+    "CREATE TABLE names (id INTEGER PRIMARY KEY, name ANY NOT NULL UNIQUE) STRICT",
+    """CREATE TABLE conversations (
+        number INTEGER PRIMARY KEY,
+        conversation_id ANY NOT NULL UNIQUE,
+        turns INTEGER NOT NULL DEFAULT 0,     -- places given out so far, never twice
+        asides INTEGER NOT NULL DEFAULT 0
+    ) STRICT""",
+    # What filters and ranking need, apart from the texts: a whole index of it is read at once.
+    """CREATE TABLE items (
+        id INTEGER PRIMARY KEY,
+        kind INTEGER NOT NULL,
+        author INTEGER NOT NULL,
+        time INTEGER,                         -- microseconds since 1970
+        terms INTEGER NOT NULL,
+        words INTEGER NOT NULL,
+        question INTEGER NOT NULL,
+        passages INTEGER                      -- NULL: has no vectors yet
+    ) STRICT""",
+    "CREATE INDEX items_without_vectors ON items (time) WHERE passages IS NULL",
+    """CREATE TABLE texts (
+        id INTEGER PRIMARY KEY,
+        key_digest INTEGER NOT NULL,
+        key ANY,                              -- NULL: kind, conversation and turn, joined by /
+        turn_id ANY NOT NULL,
+        device INTEGER NOT NULL,
+        revision INTEGER NOT NULL,            -- the change that brought the text
+        text ANY NOT NULL
+    ) STRICT""",
+    "CREATE INDEX texts_by_key ON texts (key_digest)",
+    "CREATE TABLE changes (number INTEGER PRIMARY KEY, id INTEGER NOT NULL) STRICT",
+    "CREATE TABLE vectors (id INTEGER PRIMARY KEY, vector BLOB NOT NULL) STRICT",
+    f"""CREATE VIRTUAL TABLE words USING fts5
+        (text, content='', contentless_delete=1, tokenize='{TOKENIZER}')""",
+    "CREATE VIRTUAL TABLE word_places USING fts5vocab(words, instance)",
+    "CREATE VIRTUAL TABLE word_counts USING fts5vocab(words, row)",
+    f"""CREATE VIEW whole_items AS
+        SELECT t.id, t.key, i.kind, c.conversation_id, t.turn_id, a.name AS author, i.time, d.name AS device,
+               t.text, t.revision, t.key_digest
+        FROM texts t
+        JOIN items i ON i.id = t.id
+        JOIN conversations c ON c.number = t.id >> {ORDINAL_BITS}
+        JOIN names a ON a.id = i.author
+        JOIN names d ON d.id = t.device""",
+    "INSERT INTO names VALUES (0, '')",
+    "INSERT INTO conversations (number, conversation_id) VALUES (0, '')",
+)
+
+
+def create_bits(connection: Connection, dimensions: int) -> None:
+    """Make the coarse index anew for vectors of that length. Its chunks are small so that a small index is."""
+    connection.execute("DROP TABLE IF EXISTS bits")
+    connection.execute(
+        f"CREATE VIRTUAL TABLE bits USING vec0(id INTEGER PRIMARY KEY, bits bit[{bit_words(dimensions) * 64}], "
+        "chunk_size=256)"
+    )
+
+
+def bit_words(dimensions: int) -> int:
+    """How many 64-bit words hold one bit a dimension."""
+    return -(-dimensions // 64)
+
+
+def set_up(connection: Connection, transaction: Callable[[], AbstractContextManager[None]], path: str) -> None:
+    """Make the tables of a new index. Raises TamperedError for an index of another version of this program."""
+    if _format(connection) == 0:
+        with transaction():
+            if _format(connection) == 0:
+                for statement in _TABLES:
+                    connection.execute(statement)
+                connection.execute("INSERT INTO state VALUES ('generation', ?)", (secrets.token_hex(16),))
+                connection.execute(f"PRAGMA user_version = {FORMAT}")
+    if _format(connection) != FORMAT:
+        raise TamperedError("the index is of another version", operation="open index", subject=path)
+
+
+def _format(connection: Connection) -> int:
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    return version
+
+
+def _load_sqlite_vec(connection: Any) -> None:
+    import sqlite_vec  # noqa: PLC0415
+
+    connection.enable_load_extension(True)
+    try:
+        sqlite_vec.load(connection)
+    finally:
+        connection.enable_load_extension(False)
+
+
+INDEX: Final = DatabaseKind(
+    salt_label=b"dualmem index salt\0",
+    set_up=set_up,
+    pragmas=(
+        # A machine that stops may lose the last writes, never the file; they are made again from memory.db.
+        "synchronous = NORMAL",
+        "journal_size_limit = 16777216",
+        "cache_size = -8192",
+    ),
+    remedies=Remedies(
+        does_not_open="It can be deleted: it is made again.",
+        damaged="It can be deleted: it is made again.",
+        cut="Both files can be deleted: they are made again.",
+    ),
+    idle_connections=2,
+    extend=_load_sqlite_vec,
+)

@@ -1,0 +1,90 @@
+"""The passages nearest to a vector: by their bits, then exactly."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from dualmem_mcp.stores.connection import Connection
+from dualmem_mcp.stores.search_index.layout import MAX_PASSAGES, PASSAGE_BITS
+from dualmem_mcp.stores.search_index.selection import best
+from dualmem_mcp.stores.search_index.snapshot import Snapshot
+from dualmem_mcp.stores.search_index.vectors import EXACT, bits_of, cosines
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SCORED_EXACTLY: Final = 200
+"""How many passages the coarse search hands on."""
+
+WHOLE_SCOPE: Final = 1_000
+"""A scope with no more passages is scored exactly as a whole: that is as fast, and misses nothing."""
+
+
+def nearest_items(
+    connection: Connection,
+    snapshot: Snapshot,
+    query: NDArray[np.float32],
+    passing: NDArray[np.bool_] | None,
+    limit: int,
+) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Positions and cosines of the items with the nearest passages, nearest first."""
+    everything = np.arange(len(snapshot.owners))
+    inside = everything if passing is None else everything[passing[snapshot.owners]]
+    if len(inside) > WHOLE_SCOPE:
+        inside = _nearest_by_bits(snapshot, query, inside if passing is not None else None, limit)
+    found = cosines(connection, snapshot.passage_ids[inside], query)
+    there = ~np.isnan(found)
+    owners, scores = best_passages(snapshot.owners[inside[there]], found[there])
+    chosen = best(scores, limit)
+    return owners[chosen], scores[chosen]
+
+
+def item_cosines(
+    connection: Connection, snapshot: Snapshot, query: NDArray[np.float32], ids: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """For each id the cosine of its nearest passage, nan where there is none."""
+    wanted, where = np.unique(ids, return_inverse=True)
+    starts = np.searchsorted(snapshot.passage_ids, wanted << PASSAGE_BITS)
+    ends = np.searchsorted(snapshot.passage_ids, (wanted << PASSAGE_BITS) + MAX_PASSAGES)
+    counts = ends - starts
+    item_of = np.repeat(np.arange(len(wanted)), counts)
+    passages = np.arange(counts.sum()) + np.repeat(starts - np.cumsum(counts) + counts, counts)
+    result = np.full(len(wanted), np.nan, np.float32)
+    np.fmax.at(result, item_of, cosines(connection, snapshot.passage_ids[passages], query))
+    return result[where].reshape(-1)
+
+
+def best_passages(
+    owners: NDArray[np.intp], scores: NDArray[np.float32]
+) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Each owner once, ascending, with the highest of its scores."""
+    different, where = np.unique(owners, return_inverse=True)
+    highest = np.full(len(different), -np.inf, np.float32)
+    np.maximum.at(highest, where.reshape(-1), scores)
+    return different, highest
+
+
+def _nearest_by_bits(
+    snapshot: Snapshot, query: NDArray[np.float32], inside: NDArray[np.intp] | None, limit: int
+) -> NDArray[np.intp]:
+    """Positions of the passages with the fewest bits that differ, enough for so many items."""
+    distances = _hamming(snapshot, bits_of(query.astype(EXACT)[None])[0], inside)
+    # Half a bit less for none, so that `best` gives the smallest distances.
+    closeness = -distances.astype(np.float32)
+    count = max(SCORED_EXACTLY, 2 * limit)
+    while True:
+        chosen = best(closeness, count)
+        passages = chosen if inside is None else inside[chosen]
+        if count >= len(closeness) or len(np.unique(snapshot.owners[passages])) >= limit:
+            return passages
+        count *= 2
+
+
+def _hamming(snapshot: Snapshot, query: NDArray[np.uint64], inside: NDArray[np.intp] | None) -> NDArray[np.uint16]:
+    count = len(snapshot.owners) if inside is None else len(inside)
+    distances = np.zeros(count, np.uint16)
+    for word, wanted in zip(snapshot.bits, query, strict=True):
+        distances += np.bitwise_count((word if inside is None else word[inside]) ^ wanted)
+    return distances

@@ -1,0 +1,264 @@
+"""Changes of an index, each inside a transaction of the caller."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from dualmem_mcp.model.search import SearchItem, item_key
+from dualmem_mcp.model.words import index_text, term_count
+from dualmem_mcp.stores.columns import from_column, to_column
+from dualmem_mcp.stores.connection import Connection
+from dualmem_mcp.stores.search_index.layout import (
+    ALL_CHANGED,
+    FIRST_ASIDE,
+    KEPT_CHANGES,
+    KINDS,
+    MAX_PASSAGES,
+    ORDINAL_BITS,
+    PASSAGE_BITS,
+    create_bits,
+)
+from dualmem_mcp.stores.search_index.snapshot import model
+from dualmem_mcp.stores.search_index.vectors import EXACT, bits_of, unit
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_CLOSING: Final = " \t\r\n\"'”’»)]}*_"
+_QUESTION_MARKS: Final = ("?", "？", "؟", "⁇", "⁈")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """An item with what the index holds of it beside its fields; made before the write lock is taken."""
+
+    item: SearchItem
+    key: str | bytes | None
+    digest: int
+    searched: str
+    words: int
+    terms: int
+    question: bool
+
+
+def prepared(item: SearchItem) -> Prepared:
+    """The item, read."""
+    searched = searchable(index_text(item.text))
+    return Prepared(
+        item,
+        None if item.key == _usual_key(item.kind, item.conversation_id, item.turn_id) else to_column(item.key),
+        key_digest(item.key),
+        searched,
+        searched.count(" ") + 1 if searched else 0,
+        term_count(item.text),
+        item.text.rstrip(_CLOSING).endswith(_QUESTION_MARKS),
+    )
+
+
+def searchable(text: str) -> str:
+    """The text as FTS5 takes it: what UTF-8 cannot express is replaced."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def key_digest(key: str) -> int:
+    """63 bits of BLAKE2b: an index over them takes a tenth of one over the keys."""
+    digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest) >> 1
+
+
+def find(connection: Connection, key: str) -> tuple[int, str] | None:
+    """Id and text of the item with that key."""
+    for item_id, stored, kind, conversation, turn, text in connection.execute(
+        "SELECT id, key, kind, conversation_id, turn_id, text FROM whole_items WHERE key_digest = ?",
+        (key_digest(key),),
+    ):
+        if key == stored_key(stored, KINDS[kind], from_column(conversation), from_column(turn)):
+            return item_id, from_column(text)
+    return None
+
+
+def stored_key(stored: str | bytes | None, kind: str, conversation_id: str, turn_id: str) -> str:
+    """The key of a row of `texts`."""
+    return _usual_key(kind, conversation_id, turn_id) if stored is None else from_column(stored)
+
+
+def _usual_key(kind: str, conversation_id: str, turn_id: str) -> str:
+    return item_key(kind, conversation_id, turn_id)  # type: ignore[arg-type]  # a kind, read from KINDS
+
+
+def put(connection: Connection, items: Iterable[Prepared]) -> int:
+    """Add or change items; returns how many were not there like this."""
+    names = _Names(connection)
+    count = 0
+    for new in items:
+        item = new.item
+        known = find(connection, item.key)
+        if known is not None and known[1] == item.text:
+            continue
+        count += 1
+        item_id = _place(connection, item, known and known[0])
+        if known is not None:
+            _erase(connection, known[0])
+        connection.execute(
+            "INSERT INTO items VALUES (?, ?, ?, ?, ?, ?, ?, NULL)",
+            (
+                item_id,
+                KINDS.index(item.kind),
+                names.number(item.author),
+                None if item.timestamp is None else microseconds(item.timestamp),
+                new.terms,
+                new.words,
+                new.question,
+            ),
+        )
+        connection.execute(
+            "INSERT INTO texts VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                item_id,
+                new.digest,
+                new.key,
+                to_column(item.turn_id),
+                names.number(item.device),
+                _record(connection, item_id),
+                to_column(item.text),
+            ),
+        )
+        connection.execute("INSERT INTO words (rowid, text) VALUES (?, ?)", (item_id, new.searched))
+    _trim_changes(connection)
+    return count
+
+
+def remove(connection: Connection, keys: Iterable[str]) -> int:
+    """Forget items; returns how many were there."""
+    count = 0
+    for key in keys:
+        known = find(connection, key)
+        if known is not None:
+            _erase(connection, known[0])
+            count += 1
+    _trim_changes(connection)
+    return count
+
+
+def use_model(connection: Connection, model_id: str, dimensions: int) -> None:
+    """Drop the vectors of any other model."""
+    if model(connection) == (model_id, dimensions):
+        return
+    connection.execute("DELETE FROM vectors")
+    create_bits(connection, dimensions)
+    connection.execute("UPDATE items SET passages = NULL WHERE passages IS NOT NULL")
+    connection.executemany(
+        "INSERT OR REPLACE INTO state VALUES (?, ?)",
+        [("model_id", to_column(model_id)), ("dimensions", dimensions)],
+    )
+    _record(connection, ALL_CHANGED)
+
+
+def put_vectors(
+    connection: Connection,
+    model_id: str,
+    vectors: Sequence[tuple[int, NDArray[np.float32]]],
+    revisions: dict[int, int],
+) -> None:
+    """Store the vectors of items, but of none whose text is not of the revision given for it."""
+    used, dimensions = model(connection)
+    if used != model_id:
+        return
+    for item_id, passages in vectors:
+        if passages.ndim != 2 or (len(passages) and passages.shape[1] != dimensions):
+            raise ValueError(f"vectors of shape {passages.shape}, not (k, {dimensions})")
+        if len(passages) > MAX_PASSAGES:
+            raise ValueError(f"{len(passages)} passages of one item, more than {MAX_PASSAGES}")
+        row = connection.execute("SELECT revision FROM texts WHERE id = ?", (item_id,)).fetchone()
+        if row is None or revisions.get(item_id, row[0]) != row[0]:
+            continue
+        _erase_vectors(connection, item_id)
+        stored = unit(passages).astype(EXACT).reshape(-1, dimensions)
+        first = item_id << PASSAGE_BITS
+        connection.executemany(
+            "INSERT INTO vectors VALUES (?, ?)", [(first + n, row.tobytes()) for n, row in enumerate(stored)]
+        )
+        connection.executemany(
+            "INSERT INTO bits (id, bits) VALUES (?, vec_bit(?))",
+            [(first + n, row.tobytes()) for n, row in enumerate(bits_of(stored))],
+        )
+        connection.execute("UPDATE items SET passages = ? WHERE id = ?", (len(stored), item_id))
+        _record(connection, item_id)
+    _trim_changes(connection)
+
+
+def microseconds(instant: datetime) -> int:
+    """Microseconds since 1970."""
+    return (instant - _EPOCH) // timedelta(microseconds=1)
+
+
+def instant(time: int) -> datetime:
+    """The instant of so many microseconds since 1970, in UTC."""
+    return _EPOCH + timedelta(microseconds=time)
+
+
+class _Names:
+    """Numbers for the names of authors and devices."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._known: dict[str, int] = {"": 0}
+
+    def number(self, name: str) -> int:
+        if name not in self._known:
+            column = to_column(name)
+            self._connection.execute("INSERT INTO names (name) VALUES (?) ON CONFLICT DO NOTHING", (column,))
+            row = self._connection.execute("SELECT id FROM names WHERE name = ?", (column,)).fetchone()
+            self._known[name] = row[0]
+        return self._known[name]
+
+
+def _place(connection: Connection, item: SearchItem, known: int | None) -> int:
+    """The id for an item: its old one, as long as it is in the same conversation."""
+    column = to_column(item.conversation_id)
+    connection.execute("INSERT INTO conversations (conversation_id) VALUES (?) ON CONFLICT DO NOTHING", (column,))
+    number, turns, asides = connection.execute(
+        "SELECT number, turns, asides FROM conversations WHERE conversation_id = ?", (column,)
+    ).fetchone()
+    is_turn = item.kind == "turn"
+    first: int = number << ORDINAL_BITS
+    if known is not None and known >> ORDINAL_BITS == number and (known < first + FIRST_ASIDE) == is_turn:
+        return known
+    column_name, given = ("turns", turns) if is_turn else ("asides", asides)
+    if given >= FIRST_ASIDE:
+        raise ValueError(f"a conversation with more than {FIRST_ASIDE} turns")
+    connection.execute(f"UPDATE conversations SET {column_name} = ? WHERE number = ?", (given + 1, number))  # noqa: S608
+    return first + (0 if is_turn else FIRST_ASIDE) + int(given)
+
+
+def _erase(connection: Connection, item_id: int) -> None:
+    _erase_vectors(connection, item_id)
+    connection.execute("DELETE FROM words WHERE rowid = ?", (item_id,))
+    connection.execute("DELETE FROM texts WHERE id = ?", (item_id,))
+    connection.execute("DELETE FROM items WHERE id = ?", (item_id,))
+    _record(connection, item_id)
+
+
+def _erase_vectors(connection: Connection, item_id: int) -> None:
+    passages = connection.execute("SELECT passages FROM items WHERE id = ?", (item_id,)).fetchone()[0]
+    first = item_id << PASSAGE_BITS
+    for passage_id in range(first, first + (passages or 0)):
+        connection.execute("DELETE FROM bits WHERE id = ?", (passage_id,))
+        connection.execute("DELETE FROM vectors WHERE id = ?", (passage_id,))
+
+
+def _record(connection: Connection, item_id: int) -> int:
+    """Tell the snapshots of all processes that an item is no longer as it was; returns the change's number."""
+    number: int = connection.execute("INSERT INTO changes (id) VALUES (?)", (item_id,)).lastrowid
+    return number
+
+
+def _trim_changes(connection: Connection) -> None:
+    connection.execute("DELETE FROM changes WHERE number <= (SELECT max(number) FROM changes) - ?", (KEPT_CHANGES,))
