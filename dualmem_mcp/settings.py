@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from dualmem_mcp.errors import LockedError, UsageError
 from dualmem_mcp.model.device import PROFILES, DeviceProfile, profile_named
+from dualmem_mcp.model.index_scope import IndexScope
 
 CONFIG_FILE = "cloud_sync_config.json"
 
@@ -51,6 +52,13 @@ class _ProfileLimits(BaseModel):
     context_tokens: int | None = Field(default=None, ge=200)
 
 
+class _IndexRules(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    projects: Literal["current", "all"] | list[str] = "current"
+    exclude: list[str] = Field(default_factory=list)
+
+
 class _ConfigFile(BaseModel):
     """`cloud_sync_config.json`. Unknown fields are left alone: an older version may read a newer file."""
 
@@ -65,6 +73,7 @@ class _ConfigFile(BaseModel):
     profiles: dict[str, _ProfileLimits] = Field(default_factory=dict)
     state: dict[str, Any] = Field(default_factory=dict)
     keystore: KeystoreChoice = "auto"
+    index: _IndexRules = Field(default_factory=_IndexRules)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +96,7 @@ class Settings:
     claude_project_dir: str
     passphrase: SecretStr | None
     passphrase_file: Path | None
+    index: IndexScope
 
     def profile_for(self, name: str | None) -> DeviceProfile:
         """The named profile with the user's own limits, or this device's. Raises UsageError."""
@@ -149,6 +159,7 @@ def load_settings(home: Path | None = None, *, bucket: str | None = None) -> Set
         claude_project_dir=str(environment.claude_project_dir or ""),
         passphrase=environment.passphrase,
         passphrase_file=environment.passphrase_file,
+        index=_index_scope(config.index),
     )
 
 
@@ -172,6 +183,16 @@ def save_config(home: Path, values: dict[str, Any]) -> None:
         # A path whose bytes are no text in this locale; JSON has an escape for what Python makes of them.
         data = json.dumps(document, indent=2).encode("ascii") + b"\n"
     write_durably(Path(os.path.realpath(path)), [data])  # a symbolic link stays one
+
+
+def _index_scope(rules: _IndexRules) -> IndexScope:
+    def absolute(pattern: str) -> str:
+        path = _expanded(Path(pattern))
+        # A pattern that starts at no folder is for any: `*/private`, `scratch-*`.
+        return str(path) if path.is_absolute() or pattern.startswith("*") else f"*/{pattern}"
+
+    projects = rules.projects if isinstance(rules.projects, str) else tuple(map(absolute, rules.projects))
+    return IndexScope(projects, tuple(map(absolute, rules.exclude)))
 
 
 def _location(text: str, *, base: Path) -> str:

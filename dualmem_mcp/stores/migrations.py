@@ -150,8 +150,7 @@ CREATE INDEX turns_by_message ON turns (conversation_id, message_id) WHERE messa
 CREATE TABLE session_files (
     path ANY PRIMARY KEY,
     conversation_id TEXT NOT NULL,
-    offset INTEGER NOT NULL,           -- bytes read; turns up to here are in `turns`
-    mark TEXT NOT NULL,                -- JSON object, the other fields of ReadMark
+    mark TEXT NOT NULL,                -- JSON object: how far it was read, docs/indexing.md
     findings_due INTEGER NOT NULL      -- 1: what the session decided has to be looked at again
 ) STRICT;
 

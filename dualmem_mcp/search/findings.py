@@ -1,0 +1,89 @@
+"""What is worth finding beside the turns of a session: decisions, agents, and what agents know of a project."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from dualmem_mcp.handoff.digest.requests import answered_questions, extract_requests
+from dualmem_mcp.handoff.digest.tasks import user_choices
+from dualmem_mcp.handoff.digest.tool_calls import tool_calls
+from dualmem_mcp.handoff.quoting import clean, cut_middle, one_line
+from dualmem_mcp.model.conversation import AgentRun, Session
+from dualmem_mcp.model.digest import Decision
+from dualmem_mcp.model.project import ProjectFile
+from dualmem_mcp.model.source import Finding
+
+FROM_SESSION: Final = "session/"
+FROM_HANDOFF: Final = "handoff/"
+"""How the ids of findings begin, by where they were read."""
+
+_PROMPT_LIMIT: Final = 2_000
+_AUTHORS: Final = {"user": "user", "model": "assistant", "extracted": "assistant"}
+
+
+def session_findings(session: Session) -> list[Finding]:
+    """The decisions that the user took when asked, and what each agent was launched for and reported."""
+    turns = tuple(session.all_turns())
+    calls = tool_calls(turns)
+    decisions = [*user_choices(calls), *answered_questions(extract_requests(turns, calls))]
+    agents = [found for agent in session.agents if (found := _agent(session, agent))]
+    return [*decision_findings(session.conversation_id, decisions, FROM_SESSION), *agents]
+
+
+def decision_findings(conversation_id: str, decisions: Iterable[Decision], source: str) -> list[Finding]:
+    """Decisions as findings; `source` is how their ids begin."""
+    numbers: dict[str, int] = {}
+    found = []
+    for one in decisions:
+        text = clean(one.text)
+        if not text:
+            continue
+        number = numbers[one.uuid] = numbers.get(one.uuid, 0) + 1
+        found.append(
+            Finding(
+                "decision",
+                f"{source}{one.uuid}/{number}",
+                f"{one_line(one.question)}\n{text}" if one.question else text,
+                conversation_id=conversation_id,
+                turn_uuid=one.uuid,
+                author=_AUTHORS.get(one.origin, ""),
+                timestamp=one.timestamp,
+            )
+        )
+    return found
+
+
+def project_findings(project: str, files: Sequence[ProjectFile]) -> list[Finding]:
+    """What the agents of a project know: the files of its memory, and the definitions of its agents."""
+    found = []
+    for file in files:
+        text = clean(file.data.decode("utf-8", "replace"))
+        if text and file.kind in {"memory", "agent_definition"}:
+            # Those of the user are the same in all projects.
+            finding_id = file.name if file.name.startswith("user/") else project_source(project) + file.name
+            found.append(Finding("agent", finding_id, f"{file.name}\n{text}"))
+    return found
+
+
+def project_source(project: str) -> str:
+    """How the ids of a project's findings begin."""
+    return f"project/{project}/"
+
+
+def _agent(session: Session, agent: AgentRun) -> Finding | None:
+    report = clean(agent.result) or clean(agent.last_message)
+    asked = one_line(agent.description)
+    prompt = cut_middle(clean(agent.prompt), _PROMPT_LIMIT)
+    if not (report or asked or prompt):
+        return None
+    head = f"{asked} ({one_line(agent.agent_type)})" if asked else one_line(agent.agent_type)
+    return Finding(
+        "agent",
+        f"{FROM_SESSION}{agent.tool_use_id or agent.id}",
+        "\n".join(part for part in (head, prompt, report) if part),
+        conversation_id=session.conversation_id,
+        turn_uuid=agent.launched_by,
+        author=one_line(agent.agent_type),
+        timestamp=agent.ended_at or agent.started_at,
+    )

@@ -1,0 +1,173 @@
+"""Indexing as a whole: sources into the truth, the truth into the indexes, vectors for what has none."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from dualmem_mcp.errors import ConflictError
+from dualmem_mcp.model.search import Collection
+from dualmem_mcp.ports import Embedder, Progress, SearchIndex, no_progress
+from dualmem_mcp.search.filling import ShouldStop, fill_indexes, never
+from dualmem_mcp.search.passages import passages
+from dualmem_mcp.search.reading import read_carried, read_sessions
+from dualmem_mcp.search.sources import CarriedSessions, SearchTruth, SessionFiles, SourceLog
+
+BATCH_ITEMS: Final = 32
+"""Items embedded between two looks at whether to stop: some tenths of a second of work."""
+
+_LOOK_AGAIN_SECONDS: Final = 0.2
+
+
+@dataclass(slots=True)
+class IndexReport:
+    """What one run did. `busy` means that another process was at it, and nothing was done here.
+
+    `conversations` had turns that were new to the index, `skipped` session files had nothing new; `embedded`
+    counts items that got their vectors, `waiting` those that have none yet.
+    """
+
+    conversations: int = 0
+    turns_indexed: int = 0
+    items_indexed: int = 0
+    skipped: int = 0
+    embedded: int = 0
+    waiting: int = 0
+    duration_ms: float = 0.0
+    busy: bool = False
+    warnings: list[str] = field(default_factory=list)
+
+    def fields(self) -> dict[str, Any]:
+        """The contract's fields of `index`, and what else there is to say."""
+        return {
+            "conversations": self.conversations,
+            "turns_indexed": self.turns_indexed,
+            "skipped": self.skipped,
+            "duration_ms": round(self.duration_ms, 1),
+            "embedded": self.embedded,
+            "waiting": self.waiting,
+            "warnings": list(self.warnings),
+        }
+
+
+class Indexer:
+    """Keeps the indexes of one data home up to date.
+
+    `lock` gives whether this process may index now, and holds that until it is left: only one does at a time.
+    Safe to be interrupted at any moment, by `should_stop` or by a kill; the next run goes on from there.
+    """
+
+    def __init__(
+        self,
+        *,
+        log: SourceLog,
+        truth: SearchTruth,
+        indexes: Mapping[Collection, SearchIndex],
+        lock: Callable[[], AbstractContextManager[bool]],
+    ) -> None:
+        self._log = log
+        self._truth = truth
+        self._indexes = indexes
+        self._lock = lock
+
+    def run(
+        self,
+        *,
+        files: SessionFiles | None = None,
+        carried: CarriedSessions | None = None,
+        embedder: Embedder | None = None,
+        should_stop: ShouldStop = never,
+        progress: Progress = no_progress,
+    ) -> IndexReport:
+        """Read what is new in the sources given, put it into the indexes, and embed it if there is a model.
+
+        If another process is at it, nothing is done and the report says `busy`. Raises the errors of the
+        truth, the indexes and the embedder.
+        """
+        started = time.perf_counter()
+        report = IndexReport()
+        with self._lock() as held:
+            if held:
+                self._read(files, carried, report, should_stop, progress)
+                self._fill(report, should_stop, progress)
+                if embedder is not None:
+                    embed_items(self._indexes, embedder, report, should_stop=should_stop, progress=progress)
+            else:
+                report.busy = True
+        counts = [index.counts() for index in self._indexes.values()]
+        report.waiting = sum(count.items - count.embedded for count in counts)
+        report.duration_ms = (time.perf_counter() - started) * 1000
+        return report
+
+    def run_alone(self, *, wait_seconds: float, **given: Any) -> IndexReport:
+        """As `run`, after waiting for another process that is at it. Raises ConflictError if it takes longer."""
+        deadline = time.monotonic() + wait_seconds
+        while (report := self.run(**given)).busy:
+            if time.monotonic() > deadline:
+                raise ConflictError(
+                    "another process of this data home is indexing",
+                    operation="index",
+                    hint="It indexes the same memory: let it finish, or try again later.",
+                )
+            time.sleep(_LOOK_AGAIN_SECONDS)
+        return report
+
+    def _read(
+        self,
+        files: SessionFiles | None,
+        carried: CarriedSessions | None,
+        report: IndexReport,
+        should_stop: ShouldStop,
+        progress: Progress,
+    ) -> None:
+        if files is not None:
+            read = read_sessions(files, self._log, should_stop=should_stop, progress=progress)
+            report.skipped += read.unchanged
+            report.warnings += read.warnings
+            if read.bad_lines:
+                report.warnings.append(f"{read.bad_lines:,} lines of session files are no records; passed over")
+        if carried is not None:
+            report.warnings += read_carried(carried, self._log, should_stop=should_stop).warnings
+
+    def _fill(self, report: IndexReport, should_stop: ShouldStop, progress: Progress) -> None:
+        filled = fill_indexes(self._truth, self._indexes, should_stop=should_stop, progress=progress)
+        report.conversations = len(filled.conversations)
+        report.turns_indexed = filled.turns
+        report.items_indexed = filled.turns + filled.others
+
+
+def embed_items(
+    indexes: Mapping[Collection, SearchIndex],
+    embedder: Embedder,
+    report: IndexReport,
+    *,
+    should_stop: ShouldStop = never,
+    progress: Progress = no_progress,
+) -> None:
+    """Give vectors to all items that have none, newest first, in batches; `report.embedded` counts them."""
+    started = time.perf_counter()
+    for index in indexes.values():
+        index.use_model(embedder.model_id, embedder.dimensions)
+    waiting = sum(count.items - count.embedded for count in (index.counts() for index in indexes.values()))
+    for index in indexes.values():
+        tried: set[int] = set()
+        while not should_stop():
+            batch = [one for one in index.unembedded(BATCH_ITEMS) if one.id not in tried]
+            if not batch:
+                break
+            tried.update(one.id for one in batch)
+            texts = [passages(one.item, one.previous) for one in batch]
+            vectors = embedder.embed([text for some in texts for text in some])
+            ends = [0]
+            for some in texts:
+                ends.append(ends[-1] + len(some))
+            index.put_vectors(
+                embedder.model_id,
+                [(one.id, vectors[ends[at] : ends[at + 1]]) for at, one in enumerate(batch)],
+            )
+            report.embedded += len(batch)
+            rate = report.embedded / max(time.perf_counter() - started, 1e-6)
+            progress(report.embedded, max(waiting, report.embedded), f"embedding, {rate:,.0f} a second")

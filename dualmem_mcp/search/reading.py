@@ -1,0 +1,128 @@
+"""From the sources into the truth: what session files gained, and what was decided and done in them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from dualmem_mcp.errors import DualmemError, MalformedError, NotFoundError, StoreUnreachableError, TamperedError
+from dualmem_mcp.model.source import SessionChunk
+from dualmem_mcp.ports import Progress, no_progress
+from dualmem_mcp.search.filling import ShouldStop, never
+from dualmem_mcp.search.findings import (
+    FROM_HANDOFF,
+    FROM_SESSION,
+    decision_findings,
+    project_findings,
+    project_source,
+    session_findings,
+)
+from dualmem_mcp.search.sources import CarriedSessions, SessionFiles, SourceLog
+
+
+@dataclass(slots=True)
+class Read:
+    """What was read: sources that had something new and those that had not, turns that were new, and warnings
+    about what could not be read, which name files and never quote them."""
+
+    changed: int = 0
+    unchanged: int = 0
+    turns: int = 0
+    bad_lines: int = 0
+    warnings: list[str] = field(default_factory=list)
+
+
+def read_sessions(
+    files: SessionFiles,
+    log: SourceLog,
+    *,
+    should_stop: ShouldStop = never,
+    progress: Progress = no_progress,
+) -> Read:
+    """Keep what the session files gained since the last time, then their decisions and agents.
+
+    A file that cannot be read is a warning. Raises the errors of the log alone.
+    """
+    read = Read()
+    paths = files.paths()
+    for number, path in enumerate(paths):
+        if should_stop():
+            return read
+        progress(number, len(paths), "reading sessions")
+        _read_file(path, files, log, read, should_stop)
+    progress(len(paths), len(paths), "reading sessions")
+    _read_findings(files, log, read, should_stop)
+    for project, known in files.project_files():
+        log.put_findings("", project_findings(project, known), replacing=project_source(project))
+    return read
+
+
+def _read_file(path: str, files: SessionFiles, log: SourceLog, read: Read, should_stop: ShouldStop) -> None:
+    mark = log.mark(path)
+    chunks = files.read_tail(path, mark)
+    grown = False
+    while not should_stop() and (chunk := _next_chunk(chunks, read)) is not None:
+        added = log.add_chunk(chunk, mark)
+        if added is None:
+            break  # another process goes on from there
+        grown = grown or added > 0
+        read.turns += added
+        read.bad_lines += chunk.skipped
+        mark = chunk.mark
+        time.sleep(0)  # other threads may have waited for the interpreter
+    read.changed += grown
+    read.unchanged += not grown
+
+
+def _next_chunk(chunks: Iterator[SessionChunk], read: Read) -> SessionChunk | None:
+    try:
+        return next(chunks, None)
+    except StoreUnreachableError as error:
+        read.warnings.append(error.message)
+        return None
+
+
+def _read_findings(files: SessionFiles, log: SourceLog, read: Read, should_stop: ShouldStop) -> None:
+    for path, conversation_id in log.findings_due():
+        if should_stop():
+            return
+        try:
+            findings = session_findings(files.read_session(path))
+        except StoreUnreachableError as error:
+            read.warnings.append(error.message)
+            continue
+        except (NotFoundError, MalformedError):  # what was found before stays
+            log.put_findings(conversation_id, (), path=path)
+            continue
+        log.put_findings(conversation_id, findings, replacing=FROM_SESSION, path=path)
+        time.sleep(0)
+
+
+def read_carried(carried: CarriedSessions, log: SourceLog, *, should_stop: ShouldStop = never) -> Read:
+    """Keep the conversations of other devices whose packages are kept here, each once.
+
+    A package that cannot be read is a warning. Raises the errors of the log alone.
+    """
+    read = Read()
+    for source, device_name in carried.sources():
+        if should_stop():
+            return read
+        if log.mark(source) is not None:
+            read.unchanged += 1
+            continue
+        try:
+            found = carried.read(source)
+        except (StoreUnreachableError, NotFoundError, TamperedError, MalformedError) as error:
+            read.warnings.append(_passed_over(error))
+            continue
+        conversation_id = found.session.conversation_id
+        decisions = decision_findings(conversation_id, found.decisions, FROM_HANDOFF)
+        log.put_findings(conversation_id, [*decisions, *session_findings(found.session)])
+        read.turns += log.add_session(source, found.session, device_name)
+        read.changed += 1
+    return read
+
+
+def _passed_over(error: DualmemError) -> str:
+    return f"a conversation of another device was passed over: {error.message}"

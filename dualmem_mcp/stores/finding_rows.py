@@ -1,0 +1,66 @@
+"""Findings as rows of memory.db."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from dualmem_mcp.model.source import Finding, FindingKind
+from dualmem_mcp.stores.columns import from_column, from_time, to_column, to_time
+from dualmem_mcp.stores.connection import Connection
+
+_COLUMNS: Final = "kind, finding_id, text, conversation_id, turn_uuid, author, timestamp, device_name"
+
+
+def read_findings(connection: Connection, conversation_id: str) -> list[Finding]:
+    """The findings of one conversation, those that were removed (their text is empty) included."""
+    rows = connection.execute(
+        f"SELECT {_COLUMNS} FROM findings WHERE conversation_id = ? ORDER BY id",  # noqa: S608
+        (conversation_id,),
+    )
+    return [_finding(row) for row in rows]
+
+
+def read_findings_after(
+    connection: Connection, after: int, kinds: Sequence[FindingKind], limit: int
+) -> list[tuple[int, Finding]]:
+    """Findings of these kinds by the number of their last change, from the one after `after`."""
+    marks = ", ".join("?" * len(kinds))
+    rows = connection.execute(
+        f"SELECT id, {_COLUMNS} FROM findings WHERE id > ? AND kind IN ({marks}) ORDER BY id LIMIT ?",  # noqa: S608
+        (after, *kinds, limit),
+    )
+    return [(row[0], _finding(row[1:])) for row in rows]
+
+
+def put_finding(connection: Connection, conversation_id: str, finding: Finding, device_name: str) -> None:
+    """Keep the finding in place of an earlier one of its name, with a new number: what reads on from a number
+    comes by it again."""
+    connection.execute(
+        "INSERT OR REPLACE INTO findings"
+        " (conversation_id, kind, finding_id, turn_uuid, text, author, timestamp, device_name)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            conversation_id,
+            finding.kind,
+            to_column(finding.finding_id),
+            to_column(finding.turn_uuid),
+            to_column(finding.text),
+            to_column(finding.author),
+            to_time(finding.timestamp) if finding.timestamp else None,
+            to_column(device_name),
+        ),
+    )
+
+
+def _finding(row: Sequence[Any]) -> Finding:
+    return Finding(
+        kind=row[0],
+        finding_id=from_column(row[1]),
+        text=from_column(row[2]),
+        conversation_id=row[3],
+        turn_uuid=from_column(row[4]),
+        author=from_column(row[5]),
+        timestamp=from_time(row[6]) if row[6] else None,
+        device=from_column(row[7]),
+    )

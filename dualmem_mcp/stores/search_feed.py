@@ -1,0 +1,136 @@
+"""What of memory.db an index does not have yet, and how far each index has come."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from dualmem_mcp.model.graph import Entity
+from dualmem_mcp.model.oplog import COUNTER_BITS, Tag
+from dualmem_mcp.model.search import Collection
+from dualmem_mcp.model.source import Finding, FindingKind, IndexProgress, StoredTurn
+from dualmem_mcp.stores.columns import from_column, from_time
+from dualmem_mcp.stores.connection import Connection
+from dualmem_mcp.stores.database import Database
+from dualmem_mcp.stores.finding_rows import read_findings_after
+from dualmem_mcp.stores.graph_cache import graph_version, read_entity
+
+_CHARACTERS_AT_ONCE: Final = 2_000_000
+"""Texts read into memory at once end after so many characters; at least one is read."""
+
+
+class SearchFeed:
+    """A SearchTruth in memory.db."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def turns(self, after: int, limit: int) -> Sequence[StoredTurn]:
+        """As the port says."""
+        found: list[StoredTurn] = []
+        size = 0
+        with self._database.read() as connection:
+            for row in connection.execute(
+                "SELECT turns.id, conversation_id, uuid, role, text, timestamp, author,"
+                " CASE turns.device_name WHEN '' THEN conversations.device_name ELSE turns.device_name END,"
+                " origin, is_compact_summary FROM turns JOIN conversations ON conversations.id = conversation_id"
+                " WHERE turns.id > ? AND NOT is_meta AND text <> '' ORDER BY turns.id LIMIT ?",
+                (after, limit),
+            ):
+                found.append(_turn(row))
+                size += len(found[-1].text)
+                if size > _CHARACTERS_AT_ONCE:
+                    break
+        return found
+
+    def turns_after(self, after: int) -> int:
+        """As the port says."""
+        with self._database.read() as connection:
+            (last,) = connection.execute("SELECT max(id) FROM turns").fetchone()
+            return max(0, (last or 0) - after)
+
+    def findings(self, after: int, kinds: Sequence[FindingKind], limit: int) -> Sequence[tuple[int, Finding]]:
+        """As the port says."""
+        with self._database.read() as connection:
+            return read_findings_after(connection, after, kinds, limit)
+
+    def graph_version(self) -> int:
+        """As the port says."""
+        with self._database.read() as connection:
+            return graph_version(connection)
+
+    def changed_entities(self, after: int, limit: int) -> tuple[Sequence[str], int]:
+        """As the port says."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                "SELECT id, payload FROM ops WHERE id > ? ORDER BY id LIMIT ?", (after, limit)
+            ).fetchall()
+        names = [json.loads(payload).get("name") for _, payload in rows]
+        return list(dict.fromkeys(name for name in names if isinstance(name, str))), rows[-1][0] if rows else after
+
+    def entity_names(self, after: int, limit: int) -> tuple[Sequence[str], int]:
+        """As the port says."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                "SELECT id, name FROM entities WHERE id > ? ORDER BY id LIMIT ?", (after, limit)
+            ).fetchall()
+        return [from_column(name) for _, name in rows], rows[-1][0] if rows else after
+
+    def entities(self, names: Iterable[str]) -> Sequence[tuple[Entity, datetime]]:
+        """As the port says."""
+        found: list[tuple[Entity, datetime]] = []
+        with self._database.read() as connection:
+            for name in names:
+                row = read_entity(connection, name)
+                if row is not None:
+                    found.append((row[1], _changed_at(connection, row[0])))
+        return found
+
+    def progress(self, generation: str) -> IndexProgress | None:
+        """As the port says."""
+        with self._database.read() as connection:
+            row = connection.execute(
+                "SELECT turns, findings, ops FROM index_progress WHERE generation = ?", (generation,)
+            ).fetchone()
+            return IndexProgress(*row) if row else None
+
+    def save_progress(self, generation: str, collection: Collection, progress: IndexProgress) -> None:
+        """As the port says."""
+        with self._database.write() as connection:
+            connection.execute(
+                "DELETE FROM index_progress WHERE collection = ? AND generation <> ?",
+                (collection.value, generation),
+            )
+            connection.execute(
+                "INSERT OR REPLACE INTO index_progress VALUES (?, ?, ?, ?, ?)",
+                (generation, collection.value, progress.turns, progress.findings, progress.ops),
+            )
+
+
+def _turn(row: tuple[Any, ...]) -> StoredTurn:
+    return StoredTurn(
+        id=row[0],
+        conversation_id=row[1],
+        uuid=from_column(row[2]),
+        role=row[3],
+        text=from_column(row[4]),
+        timestamp=from_time(row[5]) if row[5] else None,
+        author=from_column(row[6]),
+        device=from_column(row[7]),
+        origin=row[8],
+        is_compact_summary=bool(row[9]),
+    )
+
+
+def _changed_at(connection: Connection, entity_id: int) -> datetime:
+    """When the entity, or the newest of its observations, was added: the latest of their add-tags."""
+    newest = 0
+    for (tags,) in connection.execute(
+        "SELECT tags FROM entities WHERE id = ?1 UNION ALL SELECT tags FROM observations WHERE entity_id = ?1",
+        (entity_id,),
+    ):
+        for at in range(0, len(tags), Tag.SIZE_BYTES):
+            newest = max(newest, int.from_bytes(tags[at : at + 8], "big"))
+    return datetime.fromtimestamp((newest >> COUNTER_BITS) / 1000, UTC)

@@ -1,0 +1,112 @@
+"""The sessions of this device that may be indexed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from dualmem_mcp.model.conversation import Session
+from dualmem_mcp.model.index_scope import IndexScope
+from dualmem_mcp.model.project import ProjectFile
+from dualmem_mcp.model.source import ReadMark, SessionChunk
+from dualmem_mcp.transcripts.claude_code import ClaudeCode, SessionEntry, read_session
+from dualmem_mcp.transcripts.json_values import object_of, text_of
+from dualmem_mcp.transcripts.project_files import collect_project_files
+from dualmem_mcp.transcripts.slug import project_slug
+from dualmem_mcp.transcripts.tail import read_tail
+
+_HEAD_LINES: Final = 50
+_HEAD_LINE_BYTES: Final = 1 << 20
+
+
+class LocalSessions:
+    """SessionFiles of one Claude Code folder, as a scope allows. `project_dir` is the current project's folder."""
+
+    def __init__(self, claude_dir: Path, scope: IndexScope, project_dir: str) -> None:
+        self._claude = ClaudeCode(claude_dir)
+        self._scope = scope
+        self._project_dir = project_dir
+        self._cwds: dict[Path, str] = {}
+
+    def paths(self) -> Sequence[str]:
+        """As the port says."""
+        return [str(entry.path) for entry in self._entries()]
+
+    def read_tail(self, path: str, mark: ReadMark | None) -> Iterator[SessionChunk]:
+        """As the port says."""
+        return read_tail(Path(path), mark)
+
+    def read_session(self, path: str) -> Session:
+        """As the port says."""
+        return read_session(Path(path))
+
+    def project_files(self) -> Sequence[tuple[str, Sequence[ProjectFile]]]:
+        """As the port says."""
+        found: dict[str, Sequence[ProjectFile]] = {}
+        for entry in self._entries():
+            folder = entry.path.parent
+            if folder.name not in found:
+                cwd = self._cwd(folder, entry)
+                snapshot = collect_project_files(
+                    cwd=Path(cwd) if cwd and os.path.isdir(cwd) else None,  # noqa: PTH112 - see source.py
+                    claude_dir=self._claude.root,
+                    project=folder.name,
+                )
+                found[folder.name] = (*snapshot.of_kind("memory"), *snapshot.of_kind("agent_definition"))
+        return list(found.items())
+
+    def _entries(self) -> list[SessionEntry]:
+        current = self._project_dir if self._scope.projects == "current" else None
+        return [entry for entry in self._claude.sessions(current) if self._allows(entry)]
+
+    def _allows(self, entry: SessionEntry) -> bool:
+        folder = entry.path.parent
+        if cwd := self._cwd(folder, entry):
+            return self._scope.allows(cwd)
+        # No session of the folder says where it was: its name does, as far as it goes.
+        slugs = {project_slug(pattern): pattern for pattern in (*self._named(), *self._scope.exclude)}
+        pattern = slugs.get(folder.name)
+        return self._scope.allows(pattern) if pattern else not self._named()
+
+    def _named(self) -> tuple[str, ...]:
+        return () if isinstance(self._scope.projects, str) else self._scope.projects
+
+    def _cwd(self, folder: Path, entry: SessionEntry) -> str:
+        """The working directory that a project folder is named after, as its sessions state it."""
+        if not self._cwds.get(folder):
+            self._cwds[folder] = _stated_cwd(entry.path)
+        return self._cwds[folder]
+
+
+def _stated_cwd(path: Path) -> str:
+    """The first working directory that the session's file states and its folder is named after, else the first."""
+    first = ""
+    try:
+        with path.open("rb") as file:
+            for _ in range(_HEAD_LINES):
+                line = file.readline(_HEAD_LINE_BYTES)
+                if not line:
+                    break
+                cwd = _cwd_of(line)
+                if cwd and project_slug(cwd) == path.parent.name:
+                    return cwd
+                first = first or cwd
+    except OSError:
+        return ""
+    return first
+
+
+def _cwd_of(line: bytes) -> str:
+    try:
+        return text_of(object_of(json.loads(line)).get("cwd"))
+    except (ValueError, RecursionError):
+        return ""
+
+
+def scope_of_project(scope: IndexScope, project: str) -> IndexScope:
+    """The scope for a project that is named for once: `all`, or a folder; what is excluded stays so."""
+    return replace(scope, projects="all" if project == "all" else (project,))
