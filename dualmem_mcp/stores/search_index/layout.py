@@ -77,7 +77,7 @@ _TABLES: Final = (
         JOIN items i ON i.id = t.id
         JOIN conversations c ON c.number = t.id >> {ORDINAL_BITS}
         JOIN names a ON a.id = i.author
-        JOIN names d ON d.id = t.device""",
+        JOIN names d ON d.id = t.device""",  # noqa: S608 - the only value in it is a constant
     "INSERT INTO names VALUES (0, '')",
     "INSERT INTO conversations (number, conversation_id) VALUES (0, '')",
 )

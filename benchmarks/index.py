@@ -1,0 +1,238 @@
+"""The search index by itself: time of each operation, size on disk, recall of the coarse search, memory.
+
+    python benchmarks/index.py                          5,000 and 50,000 items
+    python benchmarks/index.py --sizes 500000           one size; building it takes some minutes
+    python benchmarks/index.py --long 1.0               every item has a second passage
+
+Items are turns of 150 characters on average, in conversations of 500, with words by Zipf's law; vectors lie in
+clusters, as those of texts do. The index is built in batches of 100 as indexing builds it. A query has six words
+that are no stop words; the vector lies near that of an item. Times are of a warm index.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+
+from dualmem_mcp.model.ids import ConversationId
+from dualmem_mcp.model.search import Collection, Filter, SearchItem, item_key
+from dualmem_mcp.stores.search_index import SqliteSearchIndex, open_search_index
+
+DIMENSIONS = 384
+MODEL = "benchmark"
+BATCH = 100
+TURNS = 500
+START = datetime(2024, 1, 1, tzinfo=UTC)
+SCOPE = ConversationId("00000000-0000-4000-8000-000000000003")
+
+
+def main() -> None:
+    """Build and measure each size."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[5_000, 50_000])
+    parser.add_argument("--runs", type=int, default=100)
+    parser.add_argument(
+        "--long", type=float, default=0.0, help="passages beyond the first, of each item on average"
+    )
+    parser.add_argument("--folder", type=Path, help="keep the index here, and use it again")
+    arguments = parser.parse_args()
+    for size in arguments.sizes:
+        folder = arguments.folder and arguments.folder / f"{size}-{arguments.long}"
+        with tempfile.TemporaryDirectory() as temporary:
+            measure(size, arguments.runs, arguments.long, folder or Path(temporary))
+
+
+class Corpus:
+    """Texts and vectors that are the same for every run."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        chance = np.random.default_rng(7)
+        letters = list("eeeaaiioonnrrttllssudpmhgbfywkvxzjq")
+        lengths = chance.integers(2, 10, size=30_000)
+        self.words = ["".join(chance.choice(letters, length)) for length in lengths]
+        weights = 1 / (np.arange(len(self.words)) + 2.7)
+        self.chances = weights / weights.sum()
+        self.centres = chance.normal(size=(max(size // 50, 20), DIMENSIONS)).astype(np.float32)
+        rare = np.where(np.arange(len(self.words)) < 100, 0, self.chances)  # the most frequent ones: stop words
+        self.query_chances = rare / rare.sum()
+
+    def items(self, first: int) -> list[SearchItem]:
+        """A batch of items, in their order."""
+        chance = np.random.default_rng((1, first))
+        found = []
+        for number in range(first, min(first + BATCH, self.size)):
+            conversation = f"00000000-0000-4000-8000-{number // TURNS:012}"
+            words = chance.choice(len(self.words), size=int(np.clip(chance.normal(24, 10), 2, 80)), p=self.chances)
+            text = " ".join(self.words[word] for word in words).capitalize() + chance.choice([".", ".", "?"])
+            turn = f"0000{number:08x}-0000-4000-8000-000000000000"
+            found.append(
+                SearchItem(
+                    item_key("turn", conversation, turn),
+                    "turn",
+                    text,
+                    conversation,
+                    turn,
+                    "user" if number % 2 else "assistant",
+                    START + timedelta(minutes=number),
+                    "desk",
+                )
+            )
+        return found
+
+    def vectors(self, first: int, passages: int) -> np.ndarray:
+        """Vectors of a batch, float32 (count, passages, DIMENSIONS)."""
+        count = min(BATCH, self.size - first)
+        chance = np.random.default_rng((2, first))
+        centres = self.centres[chance.integers(len(self.centres), size=(count, passages))]
+        vectors = centres + chance.normal(size=(count, passages, DIMENSIONS), scale=1.0).astype(np.float32)
+        return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+    def queries(self, runs: int) -> Iterator[tuple[list[str], np.ndarray]]:
+        """Words and a vector, for each run."""
+        chance = np.random.default_rng(3)
+        for _ in range(runs):
+            words = [self.words[word] for word in chance.choice(len(self.words), size=6, p=self.query_chances)]
+            centre = self.centres[chance.integers(len(self.centres))]
+            vector = centre + chance.normal(size=DIMENSIONS, scale=1.2).astype(np.float32)
+            yield words, (vector / np.linalg.norm(vector)).astype(np.float32)
+
+
+def build(index: SqliteSearchIndex, corpus: Corpus, long: float) -> int:
+    """Fill the index as indexing does; returns the bytes of the texts."""
+    index.use_model(MODEL, DIMENSIONS)
+    text_bytes = 0
+    puts: list[float] = []
+    stores: list[float] = []
+    begun = time.perf_counter()
+    for first in range(0, corpus.size, BATCH):
+        items = corpus.items(first)
+        vectors = corpus.vectors(first, 1 + (first % 1000 < long * 1000))
+        text_bytes += sum(len(item.text.encode()) for item in items)
+        started = time.perf_counter()
+        index.put(items)
+        put = time.perf_counter()
+        ids = [waiting.id for waiting in reversed(index.unembedded(BATCH))]
+        looked = time.perf_counter()
+        index.put_vectors(MODEL, list(zip(ids, vectors, strict=True)))
+        stores.append(time.perf_counter() - looked)
+        puts.append(put - started)
+    print(f"  built in {time.perf_counter() - begun:.1f} s with the making of its texts and vectors")
+    print(f"  {'put, 100 items':30}{summary(puts)}")
+    print(f"  {'put_vectors, 100 items':30}{summary(stores)}")
+    return text_bytes
+
+
+def measure(size: int, runs: int, long: float, folder: Path) -> None:
+    """Build, measure and print one size."""
+    print(f"\n{size:,} items, {1 + long:.1f} passages each")
+    corpus = Corpus(size)
+    kept = (folder / "index.db").exists()
+    index = open_search_index(folder, bytes(range(32)), Collection.CONVERSATIONS)
+    before = rss_mb()
+    text_bytes = 0 if kept else build(index, corpus, long)
+    index.close()
+    if not kept:
+        report_size(folder, size, text_bytes)
+    index = open_search_index(folder, bytes(range(32)), Collection.CONVERSATIONS)
+    words, vector = next(corpus.queries(1))
+    begun = time.perf_counter()
+    index.lexical(words, Filter(), 200)
+    print(f"  {'first search':30}{(time.perf_counter() - begun) * 1e3:8.2f} ms")
+    scoped, late = Filter(conversation_id=SCOPE), Filter(since=START + timedelta(minutes=size * 0.9))
+    operations: dict[str, Callable[[list[str], np.ndarray], object]] = {
+        "lexical, 200": lambda words, _: index.lexical(words, Filter(), 200),
+        "lexical, one conversation": lambda words, _: index.lexical(words, scoped, 200),
+        "nearest, 200": lambda _, vector: index.nearest(vector, Filter(), 200),
+        "nearest, one conversation": lambda _, vector: index.nearest(vector, scoped, 200),
+        "nearest, last tenth": lambda _, vector: index.nearest(vector, late, 200),
+        "cosines, 400": lambda _, vector: index.cosines(vector, ids_of(size)),
+        "all of one search": lambda words, vector: search(index, words, vector, Filter()),
+        "all, one conversation": lambda words, vector: search(index, words, vector, scoped),
+        "all, after a put": lambda words, vector: (touch(index), search(index, words, vector, Filter())),
+    }
+    for name, operation in operations.items():
+        times = []
+        for words, vector in corpus.queries(runs + 5):
+            begun = time.perf_counter()
+            operation(words, vector)
+            times.append(time.perf_counter() - begun)
+        print(f"  {name:30}{summary(times[5:])}")
+    print(f"  {'recall@10 of nearest':30}{recall(index, corpus, 1 + long > 1):8.3f}")
+    print(
+        f"  memory: {rss_mb() - before:.0f} MB more than before, with {len(corpus.words):,} words of this benchmark"
+    )
+    index.close()
+
+
+def search(index: SqliteSearchIndex, words: list[str], vector: np.ndarray, where: Filter) -> None:
+    """What one search asks of an index: both rankings, features with neighbours, and ten items."""
+    lexical = index.lexical(words, where, 200)
+    nearest = index.nearest(vector, where, 200)
+    found = np.union1d(lexical.ids, nearest.ids)
+    index.cosines(vector, lexical.ids)
+    index.features(np.union1d(found, np.concatenate([found - 1, found + 1])), where)
+    index.items(found[:10].tolist())
+
+
+def touch(index: SqliteSearchIndex) -> None:
+    """A write, so that the next search has to look what has changed."""
+    index.put([SearchItem("note/x", "note", str(time.perf_counter_ns()))])
+
+
+def ids_of(size: int) -> np.ndarray:
+    """400 ids from all over the index."""
+    numbers = np.linspace(0, size - 1, 400).astype(np.int64)
+    return ((numbers // TURNS + 1) << 24) | numbers % TURNS
+
+
+def recall(index: SqliteSearchIndex, corpus: Corpus, two: bool) -> float:
+    """Which share of the ten nearest of all items are among the ten that the index finds."""
+    queries = [vector for _, vector in corpus.queries(50)]
+    best = [(np.empty(0, np.float32), np.empty(0, np.int64)) for _ in queries]
+    for first in range(0, corpus.size, BATCH):
+        vectors = corpus.vectors(first, 2 if two and first % 1000 < 1000 else 1)
+        scores = np.einsum("npd,qd->qnp", vectors, np.stack(queries)).max(axis=2)
+        for number, row in enumerate(scores):
+            merged = np.concatenate([best[number][0], row])
+            ids = np.concatenate([best[number][1], np.arange(first, first + len(row))])
+            top = np.argsort(-merged)[:10]
+            best[number] = (merged[top], ids[top])
+    found = [
+        {((item >> 24) - 1) * TURNS + (item & 0xFFFFFF) for item in index.nearest(query, Filter(), 10).ids.tolist()}
+        for query in queries
+    ]
+    return statistics.mean(len(set(best[n][1].tolist()) & found[n]) / 10 for n in range(len(queries)))
+
+
+def report_size(folder: Path, size: int, text_bytes: int) -> None:
+    """Print what the closed index takes on disk."""
+    disk = sum(path.stat().st_size for path in folder.iterdir())
+    print(
+        f"  {disk / 1e6:.1f} MB on disk, {disk / size:.0f} bytes an item, {(disk - text_bytes) / size:.0f} above its text"
+    )
+
+
+def summary(seconds: list[float]) -> str:
+    """p50 and p95 in ms."""
+    ordered = sorted(seconds)
+    return f"p50 {statistics.median(ordered) * 1e3:8.2f} ms   p95 {ordered[int(len(ordered) * 0.95)] * 1e3:8.2f} ms"
+
+
+def rss_mb() -> float:
+    """Resident memory of this process at its highest."""
+    highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return highest / (1e6 if sys.platform == "darwin" else 1e3)
+
+
+if __name__ == "__main__":
+    main()
