@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import NewType
 
@@ -36,3 +37,14 @@ def parse_conversation_id(text: str) -> ConversationId:
             hint="Use an id as `dualmem conversations` lists it, or the name of a session file without .jsonl.",
         )
     return ConversationId(text)
+
+
+def conversation_id_for(name: str) -> ConversationId:
+    """The id under which a conversation of that name is kept: the name itself where it can be an id, else what of
+    it can, with 12 digits of its BLAKE2b, so that different names stay different."""
+    try:
+        return parse_conversation_id(name)
+    except UsageError:
+        digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
+        words = re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:100].strip("-_") or "conversation"
+        return parse_conversation_id(f"{words}-{digest}")
