@@ -15,9 +15,10 @@ from typing import Any
 from dualmem_mcp.crypto.envelope import ObjectKind, Section
 from dualmem_mcp.errors import ConflictError, DualmemError, StoreUnreachableError
 from dualmem_mcp.handoff.agent_states import agents_to_json
-from dualmem_mcp.handoff.brief import build_brief, natural_budget
+from dualmem_mcp.handoff.brief import build_brief, device_budget, natural_budget
 from dualmem_mcp.handoff.channel import Channel, manifest_key, package_key, packed_handoff
 from dualmem_mcp.handoff.delivery import Delivery, deliver
+from dualmem_mcp.handoff.fidelity import measure_fidelity
 from dualmem_mcp.handoff.manifest import CarriedFile, PackageManifest, manifest_to_json, record_to_json
 from dualmem_mcp.handoff.reconstruct import OpenedPackage, open_package
 from dualmem_mcp.handoff.steps import Steps
@@ -104,8 +105,11 @@ def hand_over(
     # The sealed bytes are opened once more as the other device will: what cannot be read back is not handed over.
     with steps.step("verify") as facts:
         opened = open_package(channel, sealed.record)
-        build_brief(opened.digest, token_budget=target.context_tokens, max_agents=target.max_agents)
+        device_tokens = device_budget(opened.digest, target.context_tokens)
+        on_device = build_brief(opened.digest, token_budget=device_tokens, max_agents=target.max_agents)
         facts["bytes"] = len(sealed.package)
+    with steps.step("measure"):
+        fidelity = measure_fidelity(session, brief.text, device_brief=on_device.text)
 
     progress(5, 5, "done")
     transcript_bytes = sum(len(data) for _, data in content.thread)
@@ -121,7 +125,7 @@ def hand_over(
         "transcript_bytes": transcript_bytes,
         "package_bytes": len(sealed.package),
         "compression_ratio": round(carried_bytes / len(sealed.package), 2),
-        "fidelity": dict(brief.completeness),
+        "fidelity": {**brief.completeness, **fidelity},
         "operations": steps.as_list(),
         "queued": bool(delivery.waiting),
         "mobile_ready": not delivery.waiting,

@@ -48,6 +48,7 @@ def test_a_handoff_reports_what_the_contract_names(world, talk) -> None:
         "queue",
         "upload",
         "verify",
+        "measure",
     ]
     assert all(set(step) == {"name", "bytes", "duration_ms", "ok", "cost_usd"} for step in report["operations"])
     json.dumps(report)

@@ -1,0 +1,91 @@
+"""Chance as opponent: lines drawn at random from the conversation until they are as long as the digest."""
+
+from __future__ import annotations
+
+import random
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+
+from dualmem_mcp.handoff.fidelity.marked_lines import MarkedLine
+from dualmem_mcp.handoff.fidelity.said import Passage
+from dualmem_mcp.model.conversation import Turn
+
+_LINE_OVERHEAD = len("- [1a2b3c4d] \n")
+"""Characters that a line of a brief takes beyond its text; a line drawn at random is charged them, too."""
+_REACH = 200
+"""Characters on each side of the place drawn that belong to its line, where the line itself does not end."""
+_MISSES = 200
+"""Draws in a row that may fall on what is drawn already before the draw ends: there is not much left."""
+
+
+class Seen:
+    """All that the model saw of a conversation: texts, tool calls and results, each with its turn's position."""
+
+    def __init__(self, turns: Sequence[Turn]) -> None:
+        blocks = [
+            (block.text, position)
+            for position, turn in enumerate(turns)
+            for block in turn.blocks
+            if block.text and block.kind != "thinking"
+        ]
+        self._texts = [text for text, _ in blocks]
+        self._positions = [position for _, position in blocks]
+        self._ends = list(accumulate(map(len, self._texts)))
+
+    @property
+    def characters(self) -> int:
+        """How much that is."""
+        return self._ends[-1] if self._ends else 0
+
+    def draw(self, characters: int, seed: str) -> list[MarkedLine]:
+        """Lines drawn so that every character of the conversation is as likely as any other, in `characters`.
+
+        The same ones for the same seed; none if `characters` is room for the whole conversation.
+        """
+        chance = random.Random(seed)  # noqa: S311 - an opponent, not a key
+        if characters >= self.characters:
+            return []
+        drawn: dict[tuple[int, int], str] = {}
+        room, misses = characters, 0
+        while misses < _MISSES:
+            offset = int(chance.random() * self._ends[-1])
+            number = bisect_right(self._ends, offset)
+            text = self._texts[number]
+            start, line = _line_at(text, offset - self._ends[number] + len(text))
+            size = len(line) + _LINE_OVERHEAD
+            if (number, start) in drawn or size > room or not line:
+                misses += 1
+                continue
+            drawn[number, start] = line
+            room, misses = room - size, 0
+        return [MarkedLine(drawn[place], (self._positions[place[0]],)) for place in sorted(drawn)]
+
+
+def _line_at(text: str, offset: int) -> tuple[int, str]:
+    """The line that a place of a text stands in, by its start; of a long line what is near the place."""
+    start = text.rfind("\n", max(0, offset - _REACH), offset) + 1
+    if not start and offset > _REACH:
+        start = text.find(" ", offset - _REACH, offset) + 1 or offset - _REACH
+    end = text.find("\n", offset, offset + _REACH)
+    return start, text[start : end if end >= 0 else offset + _REACH].strip()
+
+
+def draw_passages(passages: Sequence[Passage], characters: int, seed: str) -> list[MarkedLine]:
+    """Sentences of what was said, drawn without preference, in at most `characters`.
+
+    The same ones for the same seed; none if all of them would fit.
+    """
+    if sum(len(one.text) + _LINE_OVERHEAD for one in passages) <= characters:
+        return []
+    order = list(range(len(passages)))
+    random.Random(seed).shuffle(order)  # noqa: S311 - an opponent, not a key
+    room, misses, chosen = characters, 0, []
+    for index in order:
+        size = len(passages[index].text) + _LINE_OVERHEAD
+        if size <= room:
+            chosen.append(index)
+            room -= size
+        elif (misses := misses + 1) >= _MISSES:
+            break
+    return [MarkedLine(passages[index].text, (passages[index].position,)) for index in sorted(chosen)]
