@@ -217,9 +217,8 @@ def recall(index: SqliteSearchIndex, corpus: Corpus, two: bool) -> float:
 def report_size(folder: Path, size: int, text_bytes: int) -> None:
     """Print what the closed index takes on disk."""
     disk = sum(path.stat().st_size for path in folder.iterdir())
-    print(
-        f"  {disk / 1e6:.1f} MB on disk, {disk / size:.0f} bytes an item, {(disk - text_bytes) / size:.0f} above its text"
-    )
+    above = (disk - text_bytes) / size
+    print(f"  {disk / 1e6:.1f} MB on disk, {disk / size:.0f} bytes an item, {above:.0f} above its text")
 
 
 def summary(seconds: list[float]) -> str:

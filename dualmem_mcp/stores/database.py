@@ -46,7 +46,8 @@ _SetUp = Callable[[Connection, Callable[[], AbstractContextManager[None]], str],
 class DatabaseKind:
     """In what the database files of a data home differ.
 
-    `salt_label` keeps their salts apart. `set_up(connection, transaction, path)` brings the schema up to date.
+    `salt_label` keeps their salts apart, `cipher` are pragmas of the encryption other than SQLCipher's defaults.
+    `set_up(connection, transaction, path)` brings the schema up to date.
     `pragmas` are of each connection, after those that all have in common; `extend` loads what the schema needs of
     extensions. `idle_connections` stay open, each with its page cache.
     """
@@ -55,6 +56,7 @@ class DatabaseKind:
     set_up: _SetUp
     pragmas: tuple[str, ...]
     remedies: Remedies
+    cipher: tuple[str, ...] = ()
     idle_connections: int = 4
     extend: Callable[[Connection], None] | None = None
 
@@ -185,6 +187,8 @@ class Database:
         try:
             connection.execute("PRAGMA cipher_log_level = NONE")  # else SQLCipher writes to stderr
             connection.execute(f"PRAGMA key = \"x'{self._key_and_salt()}'\"")
+            for pragma in self.kind.cipher:
+                connection.execute(f"PRAGMA {pragma}")
             if connection.execute("PRAGMA cipher_version").fetchone() is None:
                 # Plain SQLite ignores the key, and would write everything in clear.
                 raise StoreRefusedError(

@@ -7,6 +7,7 @@ the scores are added up here, which also takes a quarter of the time.
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -29,6 +30,10 @@ MOST_STEMS: Final = 64
 """Of a longer query only its rarest words count."""
 
 _MOST_STEMS_LOOKED_AT: Final = 1_000
+
+_PLACES: Final = (
+    "SELECT stem.key, place.doc FROM json_each(?) stem CROSS JOIN word_places place ON place.term = stem.value"
+)
 
 
 class Tokenizer:
@@ -74,20 +79,22 @@ def scores(
     """The score of each item of the snapshot, 0 for those that hold none of the words or do not pass."""
     total = np.zeros(len(snapshot.ids), np.float32)
     lengths = snapshot.lengths if passing is None else snapshot.lengths[passing]
-    if not len(lengths):
+    # One statement for all: each one on this table costs 0.1 ms before its first row.
+    rows = connection.execute(_PLACES, (json.dumps(list(stems)),)).fetchall()
+    if not len(lengths) or not rows:
         return total
-    mean = max(float(lengths.mean()), 1.0)
-    for stem in stems:
-        rows = connection.execute("SELECT doc FROM word_places WHERE term = ?", (stem,)).fetchall()
-        places = np.array(rows, np.int64).reshape(-1)
-        items, counts = np.unique(places, return_counts=True)
-        positions, there = snapshot.positions(items)
-        if passing is not None:
-            there &= passing[np.minimum(positions, len(passing) - 1)]
-        positions, counts = positions[there], counts[there]
-        holding = len(positions)
-        # Always positive: a word that nearly all hold still counts for a little. Source: Lucene's BM25Similarity.
-        idf = np.log1p((len(lengths) - holding + 0.5) / (holding + 0.5))
-        norm = K1 * (1 - B + B * snapshot.lengths[positions] / mean)
-        total[positions] += (idf * counts * (K1 + 1) / (counts + norm)).astype(np.float32)
+    stem, places = np.array(rows, np.int64).T
+    positions, there = snapshot.positions(places)
+    if passing is not None:
+        there &= passing[positions]
+    # Places come in order, so that those of one stem in one item follow each other: how many is the frequency.
+    pairs = stem[there] * len(total) + positions[there]
+    starts = np.flatnonzero(np.diff(pairs, prepend=-1))
+    counts = np.diff(starts, append=len(pairs))
+    stem, positions = np.divmod(pairs[starts], len(total))
+    holding = np.bincount(stem)
+    # Always positive: a word that nearly all hold still counts for a little. Source: Lucene's BM25Similarity.
+    idf = np.log1p((len(lengths) - holding + 0.5) / (holding + 0.5))
+    norm = K1 * (1 - B + B * snapshot.lengths[positions] / max(float(lengths.mean()), 1.0))
+    np.add.at(total, positions, (idf[stem] * counts * (K1 + 1) / (counts + norm)).astype(np.float32))
     return total

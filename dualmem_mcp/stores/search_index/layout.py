@@ -128,11 +128,14 @@ def _load_sqlite_vec(connection: Any) -> None:
 INDEX: Final = DatabaseKind(
     salt_label=b"dualmem index salt\0",
     set_up=set_up,
+    # Re-scoring reads 200 pages from all over the file. With SHA-256, which processors have instructions for, each
+    # costs two thirds of what it costs with SHA-512.
+    cipher=("cipher_hmac_algorithm = HMAC_SHA256",),
     pragmas=(
         # A machine that stops may lose the last writes, never the file; they are made again from memory.db.
         "synchronous = NORMAL",
         "journal_size_limit = 16777216",
-        "cache_size = -8192",
+        "cache_size = -32768",  # most vectors of 50,000 items: 1.0 ms for 200 of them, with the default 1.8
     ),
     remedies=Remedies(
         does_not_open="It can be deleted: it is made again.",
