@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -15,8 +16,9 @@ from dualmem_mcp.model.project import ProjectFile
 from dualmem_mcp.model.source import Finding
 
 FROM_SESSION: Final = "session/"
-FROM_HANDOFF: Final = "handoff/"
-"""How the ids of findings begin, by where they were read."""
+GIVEN: Final = "given/"
+QUOTED: Final = "quoted/"
+"""How the ids of findings begin: read in a session, given by the model at a handoff, quoted in a digest."""
 
 _PROMPT_LIMIT: Final = 2_000
 _AUTHORS: Final = {"user": "user", "model": "assistant", "extracted": "assistant"}
@@ -43,7 +45,8 @@ def decision_findings(conversation_id: str, decisions: Iterable[Decision], sourc
         found.append(
             Finding(
                 "decision",
-                f"{source}{one.uuid}/{number}",
+                # Those of no turn are named by what they say: given again, they are the same.
+                f"{source}{one.uuid}/{number}" if one.uuid else f"{source}{_digest(text)}",
                 f"{one_line(one.question)}\n{text}" if one.question else text,
                 conversation_id=conversation_id,
                 turn_uuid=one.uuid,
@@ -64,6 +67,10 @@ def project_findings(project: str, files: Sequence[ProjectFile]) -> list[Finding
             finding_id = file.name if file.name.startswith("user/") else project_source(project) + file.name
             found.append(Finding("agent", finding_id, f"{file.name}\n{text}"))
     return found
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
 
 
 def project_source(project: str) -> str:

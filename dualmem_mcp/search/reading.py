@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dualmem_mcp.errors import DualmemError, MalformedError, NotFoundError, StoreUnreachableError, TamperedError
 from dualmem_mcp.model.source import SessionChunk
 from dualmem_mcp.ports import Progress, no_progress
 from dualmem_mcp.search.filling import ShouldStop, never
 from dualmem_mcp.search.findings import (
-    FROM_HANDOFF,
     FROM_SESSION,
+    GIVEN,
+    QUOTED,
     decision_findings,
     project_findings,
     project_source,
     session_findings,
 )
-from dualmem_mcp.search.sources import CarriedSessions, SessionFiles, SourceLog
+from dualmem_mcp.search.sources import CarriedSession, CarriedSessions, SessionFiles, SourceLog
 
 
 @dataclass(slots=True)
@@ -116,12 +117,25 @@ def read_carried(carried: CarriedSessions, log: SourceLog, *, should_stop: Shoul
         except (StoreUnreachableError, NotFoundError, TamperedError, MalformedError) as error:
             read.warnings.append(_passed_over(error))
             continue
-        conversation_id = found.session.conversation_id
-        decisions = decision_findings(conversation_id, found.decisions, FROM_HANDOFF)
-        log.put_findings(conversation_id, [*decisions, *session_findings(found.session)])
-        read.turns += log.add_session(source, found.session, device_name)
+        _keep_findings(found, device_name, log)
+        read.turns += log.add_session(source, found.conversation_id, found.session, device_name)
         read.changed += 1
     return read
+
+
+def _keep_findings(found: CarriedSession, device_name: str, log: SourceLog) -> None:
+    given = [one for one in found.decisions if one.origin == "model"]
+    quoted = [one for one in found.decisions if one.origin == "extracted"]
+    findings = [
+        *decision_findings(found.conversation_id, given, GIVEN),
+        *(session_findings(found.session) if found.session is not None else ()),
+    ]
+    log.put_findings(found.conversation_id, [replace(one, device=device_name) for one in findings])
+    # What a later digest no longer quotes goes; what the model once said was decided stays.
+    sentences = decision_findings(found.conversation_id, quoted, QUOTED)
+    log.put_findings(
+        found.conversation_id, [replace(one, device=device_name) for one in sentences], replacing=QUOTED
+    )
 
 
 def _passed_over(error: DualmemError) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
@@ -47,16 +46,20 @@ class SessionFiles(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class CarriedSession:
-    """A conversation of another device, as its package carries it, with the decisions of its digest."""
+class CarriedSession(Protocol):
+    """A conversation as its package carries it: decisions of its digest, and the session itself, None for one that
+    this device has from its own files."""
 
-    session: Session
-    decisions: Sequence[Decision]
+    @property
+    def conversation_id(self) -> str: ...
+    @property
+    def decisions(self) -> Sequence[Decision]: ...
+    @property
+    def session(self) -> Session | None: ...
 
 
 class CarriedSessions(Protocol):
-    """The conversations of other devices whose packages are kept on this one."""
+    """The conversations whose packages are kept on this device."""
 
     def sources(self) -> Sequence[tuple[str, str]]:
         """A name for each package, which never means another, and the name of the device it is from."""
@@ -95,7 +98,7 @@ class SourceLog(Protocol):
         """
         ...
 
-    def add_session(self, source: str, session: Session, device_name: str) -> int:
+    def add_session(self, source: str, conversation_id: str, session: Session | None, device_name: str) -> int:
         """Keep the turns of a session that is read at once, then that its source was read; how many were new."""
         ...
 

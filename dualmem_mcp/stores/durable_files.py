@@ -104,6 +104,22 @@ def file_lock(path: Path, *, timeout_seconds: float = 30.0) -> Iterator[int]:
 
 
 @contextlib.contextmanager
+def file_lock_if_free(path: Path) -> Iterator[bool]:
+    """Hold an exclusive lock on that file, made if it is not there, if nobody else does; gives whether it is held.
+
+    Ends with the process at the latest. Raises StoreUnreachableError or DiskFullError if the file cannot be made.
+    """
+    with file_faults("lock", path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
+    try:
+        with file_faults("lock", path):  # some network file systems have no locks
+            held = _try_lock(descriptor)
+        yield held
+    finally:
+        os.close(descriptor)  # ends the lock
+
+
+@contextlib.contextmanager
 def file_faults(operation: str, path: Path) -> Iterator[None]:
     """Turn the operating system's errors on that file into ours."""
     try:

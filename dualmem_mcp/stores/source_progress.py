@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -76,26 +76,23 @@ class SourceProgress:
                 connection.execute("UPDATE session_files SET findings_due = 0 WHERE path = ?", (to_column(path),))
             return len(changed)
 
-    def add_session(self, source: str, session: Session, device_name: str) -> int:
+    def add_session(self, source: str, conversation_id: str, session: Session | None, device_name: str) -> int:
         """As the port says."""
-        turns = [turn for turn in session.all_turns() if turn.text and not turn.is_meta]
-        ended = session.ended_at or session.started_at
-        mark = ReadMark(
-            source, session.conversation_id, messages=session.message_count, title=session.title, cwd=session.cwd
-        )
-        added = 0
-        for start in range(0, len(turns), TURNS_AT_ONCE):
-            with self._database.write() as connection:
-                self._put_session(connection, mark, ended, device_name)
-                added += add_turns(
-                    connection,
-                    session.conversation_id,
-                    turns[start : start + TURNS_AT_ONCE],
-                    device_name=device_name,
-                )
+        mark = ReadMark(source, ConversationId(conversation_id))
+        added = self._add_whole(replace(mark, **_facts(session)), session, device_name) if session else 0
         # Only now: what was interrupted is done again from its beginning, and adds nothing twice.
         with self._database.write() as connection:
             _write_mark(connection, mark, findings_due=False)
+        return added
+
+    def _add_whole(self, mark: ReadMark, session: Session, device_name: str) -> int:
+        turns = [turn for turn in session.all_turns() if turn.text and not turn.is_meta]
+        added = 0
+        for start in range(0, len(turns), TURNS_AT_ONCE):
+            with self._database.write() as connection:
+                self._put_session(connection, mark, session.ended_at or session.started_at, device_name)
+                some = turns[start : start + TURNS_AT_ONCE]
+                added += add_turns(connection, mark.conversation_id, some, device_name=device_name)
         return added
 
     def add_imported(self, turns: Sequence[ImportedTurn]) -> tuple[int, Sequence[ImportedTurn]]:
@@ -143,6 +140,10 @@ class SourceProgress:
                 device_name=self._device_name,
                 listed=False,
             )
+
+
+def _facts(session: Session) -> dict[str, Any]:
+    return {"messages": session.message_count, "title": session.title, "cwd": session.cwd}
 
 
 def _read_mark(connection: Connection, path: str) -> ReadMark | None:
