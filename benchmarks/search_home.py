@@ -7,11 +7,16 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from retrieval_data import Dataset, write_turns_file
 from stdio_server import Server, structured
+
+from dualmem_mcp.app import App, open_app
+from dualmem_mcp.settings import load_settings
 
 COMMAND = [sys.executable, "-m", "dualmem_mcp.cli"]
 SERVER = [sys.executable, "-m", "dualmem_mcp.server.serve"]
@@ -45,7 +50,7 @@ class SearchHome:
         return report
 
     def import_turns(self, dataset: Dataset) -> None:
-        """Import the turns of the dataset."""
+        """Import the turns of the dataset, as `dualmem import` does."""
         path = self.place / "turns.jsonl"
         write_turns_file(dataset, path)
         report = self.run("import", path, "--format", "turns")
@@ -60,6 +65,22 @@ class SearchHome:
     def index_bytes(self) -> int:
         """Size of the search indexes on disk."""
         return sum(file.stat().st_size for file in (self.home / "vector_cache").rglob("*") if file.is_file())
+
+
+@contextmanager
+def filled_app(dataset: Dataset, place: Path) -> Iterator[App]:
+    """The application in this process, on a new data home in which the dataset is indexed."""
+    home = SearchHome(place)
+    home.import_turns(dataset)
+    home.index()
+    before = dict(os.environ)
+    os.environ.update(home.environment)
+    try:
+        with open_app(load_settings()) as app:
+            yield app
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def wait_until_embedded(server: Server, *, limit_seconds: float = 3600) -> None:

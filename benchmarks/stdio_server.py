@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,12 @@ class Server:
         )
         self.last_id = 0
         client = {"name": "benchmark", "version": "1"}
-        self.request("initialize", {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client})
-        self._send({"method": "notifications/initialized"})
+        try:
+            self.request("initialize", {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client})
+            self._send({"method": "notifications/initialized"})
+        except BaseException:
+            self.stop()
+            raise
 
     def call(self, tool: str, arguments: Mapping[str, Any]) -> bytes:
         """Call a tool; the line that answers, not parsed. Raises RuntimeError for an error of the tool."""
@@ -52,20 +56,26 @@ class Server:
 
     def _send(self, message: Mapping[str, Any]) -> None:
         assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n")
-        self.process.stdin.flush()
+        try:
+            self.process.stdin.write(json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            raise RuntimeError("the server has ended") from None
 
     def resident_mb(self) -> float:
-        """Memory that the process holds now, in MB of 10^6 bytes. Source: VmRSS, proc_pid_status(5); Linux only."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii", errors="replace")
-        (line,) = (line for line in status.splitlines() if line.startswith("VmRSS:"))
-        return int(line.split()[1]) * 1024 / 1e6
+        """Memory that the process and its children hold now, in MB of 10^6 bytes; Linux only.
+
+        What they share, such as the interpreter's code, counts once for each: less is in use.
+        Source: VmRSS, proc_pid_status(5).
+        """
+        return sum(map(_resident_bytes, _family(self.process.pid))) / 1e6
 
     def stop(self) -> None:
         """End the server as clients do: by closing its input."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.close()
+        with suppress(BrokenPipeError):  # what could not be sent to a server that has ended
+            self.process.stdin.close()
         try:
             self.process.wait(timeout=60)
         except subprocess.TimeoutExpired:
@@ -74,6 +84,20 @@ class Server:
             raise
         finally:
             self.process.stdout.close()
+
+
+def _family(pid: int) -> list[int]:
+    family = [pid]
+    for member in family:  # grows while children are found
+        for listed in Path(f"/proc/{member}/task").glob("*/children"):
+            family += map(int, listed.read_text(encoding="ascii").split())
+    return family
+
+
+def _resident_bytes(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+    lines = [line for line in status.splitlines() if line.startswith("VmRSS:")]
+    return int(lines[0].split()[1]) * 1024 if lines else 0  # a process that has just ended has none
 
 
 def structured(answer: bytes) -> dict[str, Any]:
