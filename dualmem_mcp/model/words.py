@@ -44,6 +44,7 @@ _NAME: Final = re.compile(rf"{_RUN}(?:[_.'’-]{_RUN})*")
 _PLAIN_NAME: Final = re.compile(r"[^\W_]+(?:[_.'-][^\W_]+)*", re.ASCII)
 _PART: Final = re.compile(_RUN)
 _HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_VERSION: Final = re.compile(r"v?\d+[_.-]\d", re.IGNORECASE)
 _NEGATION: Final = re.compile(r"[^\W_]+n['’]t", re.IGNORECASE)
 _CONTRACTION: Final = re.compile(r"['’](?:s|t|re|ve|ll|d|m)\b", re.IGNORECASE)
 
@@ -54,20 +55,22 @@ MAX_NAME: Final = 64
 
 
 def words(text: str) -> Iterator[str]:
-    """The text's words in their order, in lower case, stop words among them.
+    """The words to look up for a text, in their order, in lower case, stop words among them.
 
-    `getUserName` gives `getusername`, `get`, `user`, `name`; `user_id` gives `userid`, `user`, `id`; `3.12` gives
-    `3x12`, `3`, `12`. A run of a script without spaces gives its pairs of characters, or its only character.
+    Each stands for itself once, lest a name in parts weighs more than another: `user_id` and `well-known` are
+    looked up in parts, `getUserName` and `3.12` whole. A run of a script without spaces gives its pairs of
+    characters, or its only character.
     """
-    yield from _split(text, single=False)
+    yield from _split(text, stored=False)
 
 
 def index_text(text: str) -> str:
     """The text as a full-text index stores it: its words, with a space between them.
 
-    Runs of scripts without spaces are there as single characters too, so that one character can be searched.
+    `getUserName` is there as `getusername get user name`, `user_id` as `userid user id`, `3.12` as `3x12 3 12`,
+    a run of a script without spaces as its characters and their pairs.
     """
-    return " ".join(_split(text, single=True))
+    return " ".join(_split(text, stored=True))
 
 
 def index_text_of(author: str, text: str) -> str:
@@ -91,48 +94,53 @@ def is_question(text: str) -> bool:
     return next((sign in "?？؟" for sign in reversed(end) if sign.isalnum() or sign in ".!?。！？؟"), False)
 
 
-def _split(text: str, *, single: bool) -> Iterator[str]:
+def _split(text: str, *, stored: bool) -> Iterator[str]:
     if not text.isascii():
         # Full-width letters, ligatures and letters with detached accents are the same as the plain ones.
         text = unicodedata.normalize("NFKC", text)
     for found in (_PLAIN_NAME if text.isascii() else _NAME).finditer(text):
         name = found.group()
         if name.isascii():
-            yield from _western(name)
+            yield from _western(name, stored=stored)
         else:
-            yield from _mixed(name, single=single)
+            yield from _mixed(name, stored=stored)
 
 
-def _mixed(name: str, *, single: bool) -> Iterator[str]:
+def _mixed(name: str, *, stored: bool) -> Iterator[str]:
     position = 0
     for run in _UNSPACED_RUN.finditer(name):
         if run.start() > position:
-            yield from _western(name[position : run.start()])
+            yield from _western(name[position : run.start()], stored=stored)
         characters = run.group()
-        if single or len(characters) == 1:
+        if stored or len(characters) == 1:
             yield from characters
         yield from (characters[at : at + 2] for at in range(len(characters) - 1))
         position = run.end()
     if position < len(name):
-        yield from _western(name[position:])
+        yield from _western(name[position:], stored=stored)
 
 
-def _western(name: str) -> Iterator[str]:
+def _western(name: str, *, stored: bool) -> Iterator[str]:
     if name.isalpha() and (name.islower() or name[1:].islower()):
         # By far the most words: one of small letters, perhaps after a capital.
         if len(name) <= MAX_NAME:
             yield name.lower()
         return
-    if "'" in name or "’" in name:
+    spoken = "'" in name or "’" in name
+    if spoken:
         if _NEGATION.fullmatch(name):
             return
         name = _CONTRACTION.sub("", name)
     parts = [part for part in _PART.findall(name) if len(part) <= MAX_NAME]
-    if len(parts) > 1 and len(name) <= MAX_NAME and "'" not in name and "’" not in name:
-        # With a letter between digits, so that 3.12 is not 312.
-        yield ("x" if parts[0].isdigit() else "").join(parts).lower()
+    if len(parts) > 1 and len(name) <= MAX_NAME and not spoken:
+        version = _VERSION.match(name) is not None
+        if stored or version:
+            # With a letter between, so that 3.12 is not 312.
+            yield ("x" if version else "").join(parts).lower()
+        if version and not stored:
+            return
     for part in parts:
         yield part.lower()
-        humps = _HUMP.split(part)
+        humps = _HUMP.split(part) if stored else []
         if len(humps) > 1:
             yield from (hump.lower() for hump in humps)

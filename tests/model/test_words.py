@@ -22,11 +22,10 @@ MIXED = st.text(
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("getUserName", ["getusername", "get", "user", "name"]),
-        ("HTTPServer", ["httpserver", "http", "server"]),
-        ("user_id", ["userid", "user", "id"]),
-        ("Python 3.12", ["python", "3x12", "3", "12"]),
-        ("src/app/main.py", ["src", "app", "mainpy", "main", "py"]),
+        ("getUserName", ["getusername"]),
+        ("user_id well-known", ["user", "id", "well", "known"]),
+        ("Python 3.12", ["python", "3x12"]),
+        ("src/app/main.py", ["src", "app", "main", "py"]),
         ("Ben's dog, I'll say; don't!", ["ben", "dog", "i", "say"]),
         ("l’eau", ["l", "eau"]),
         ("我喜欢猫", ["我喜", "喜欢", "欢猫"]),
@@ -40,6 +39,20 @@ MIXED = st.text(
 )
 def test_words(text: str, expected: list[str]) -> None:
     assert list(words(text)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("getUserName", "getusername get user name"),
+        ("HTTPServer", "httpserver http server"),
+        ("user_id", "userid user id"),
+        ("Python 3.12", "python 3x12 3 12"),
+        ("我喜欢", "我 喜 欢 我喜 喜欢"),
+    ],
+)
+def test_index_text(text: str, expected: str) -> None:
+    assert index_text(text) == expected
 
 
 @given(MIXED)
