@@ -112,14 +112,18 @@ class Database:
             )
         _prepare_file(path, kind.remedies)
         database = cls(path, key, kind)
-        with database._faults("open database"):
-            connection = database._connect()
-            try:
-                kind.set_up(connection, lambda: database._transaction(connection, _begin_immediate), str(path))
-            except BaseException:
-                connection.close()
-                raise
-            database._give_back(connection)
+        try:
+            with database._faults("open database"):
+                connection = database._connect()
+                try:
+                    kind.set_up(connection, lambda: database._transaction(connection, _begin_immediate), str(path))
+                except BaseException:
+                    connection.close()
+                    raise
+                database._give_back(connection)
+        except LockedError:
+            _refuse_plain_file(path)
+            raise
         return database
 
     @contextlib.contextmanager
@@ -278,8 +282,6 @@ def _prepare_file(path: Path, remedies: Remedies) -> None:
         if not stat.S_ISREG(status.st_mode):  # a pipe would be waited on for ever
             raise OSError(0, "it is not a file")
         size = status.st_size
-        with path.open("rb") as file:
-            head = file.read(16)
         log_size = _size_or_zero(path.with_name(path.name + "-wal"))
     except OSError as error:
         raise StoreUnreachableError(
@@ -296,13 +298,20 @@ def _prepare_file(path: Path, remedies: Remedies) -> None:
             subject=str(path),
             hint=remedies.cut,
         )
+
+
+def _refuse_plain_file(path: Path) -> None:
+    """Name a database without encryption so. Only for a file that does not open: to close a file of one's own ends
+    the locks that SQLite holds on it for this process. Source: https://sqlite.org/howtocorrupt.html, 2.2."""
+    with path.open("rb") as file:
+        head = file.read(16)
     if head == b"SQLite format 3\0":
         raise LockedError(
             f"{path.name} is a database without encryption, which this program did not make",
             operation="open database",
             subject=str(path),
             hint="Move it away, or choose another data home. The file was left as it is.",
-        )
+        ) from None
 
 
 def _size_or_zero(path: Path) -> int:

@@ -19,7 +19,7 @@ from dualmem_mcp.stores.search_index.layout import FIRST_ASIDE, KINDS, ORDINAL_B
 from dualmem_mcp.stores.search_index.nearest import item_cosines, nearest_items
 from dualmem_mcp.stores.search_index.selection import best, passing
 from dualmem_mcp.stores.search_index.snapshot import NO_TIME, Snapshot, refreshed
-from dualmem_mcp.stores.search_index.vectors import unit
+from dualmem_mcp.stores.search_index.vectors import direction
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -111,11 +111,11 @@ class SqliteSearchIndex:
         return self._search(where, search) or _NOTHING
 
     def nearest(self, vector: NDArray[np.float32], where: Filter, limit: int) -> Scored:
-        """As SearchIndex says; nothing for a vector that is not of the model's length."""
-        query = unit(vector)
+        """As SearchIndex says; nothing for a vector that points nowhere, or is not of the model's length."""
+        query = direction(vector)
 
         def search(connection: Connection, snapshot: Snapshot) -> Scored:
-            if len(query) != snapshot.dimensions:
+            if query is None or len(query) != snapshot.dimensions:
                 return _NOTHING
             mask = passing(connection, snapshot, where)
             chosen, scores = nearest_items(connection, snapshot, query, mask, limit)
@@ -125,10 +125,10 @@ class SqliteSearchIndex:
 
     def cosines(self, vector: NDArray[np.float32], ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """As SearchIndex says."""
-        query = unit(vector)
+        query = direction(vector)
 
         def score(connection: Connection, snapshot: Snapshot) -> NDArray[np.float32]:
-            if len(query) != snapshot.dimensions:
+            if query is None or len(query) != snapshot.dimensions:
                 return np.full(len(ids), np.nan, np.float32)
             return item_cosines(connection, snapshot, query, ids)
 

@@ -28,6 +28,13 @@ def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     return (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32)
 
 
+def direction(vector: NDArray[np.float32]) -> NDArray[np.float32] | None:
+    """The vector with length 1, or None if it points nowhere: of length 0, or with what is no number."""
+    # In float64, where the squares of no finite float32 overflow.
+    length = float(np.linalg.norm(vector.astype(np.float64)))
+    return (vector / length).astype(np.float32) if 0 < length < np.inf else None
+
+
 def bits_of(vectors: NDArray[np.float16]) -> NDArray[np.uint64]:
     """The signs of stored vectors, one bit a component and zeros after the last: uint64 (n, words)."""
     packed = np.packbits(vectors > 0, axis=1, bitorder="little")
