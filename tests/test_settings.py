@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from dualmem_mcp.errors import DiskFullError, LockedError, UsageError
+from dualmem_mcp.model.index_scope import IndexScope
 from dualmem_mcp.settings import CONFIG_FILE, load_settings, save_config
 
 VARIABLES = (
@@ -188,3 +189,19 @@ def test_a_missing_passphrase_file_is_locked_not_empty(tmp_path: Path, monkeypat
     monkeypatch.setenv("DUALMEM_PASSPHRASE_FILE", str(tmp_path / "nothing"))
     with pytest.raises(LockedError, match="cannot be read"):
         load_settings(tmp_path).read_passphrase()
+
+
+def test_whose_sessions_may_be_indexed(tmp_path: Path) -> None:
+    assert load_settings(tmp_path).index == IndexScope("current", ())
+    write_config(tmp_path, {"index": {"projects": "all", "exclude": ["~/private", "*/scratch", "notes/old"]}})
+    home = Path.home()
+    assert load_settings(tmp_path).index == IndexScope("all", (str(home / "private"), "*/scratch", "*/notes/old"))
+    write_config(tmp_path, {"index": {"projects": ["~/work", "/srv/*"]}})
+    assert load_settings(tmp_path).index.projects == (str(home / "work"), "/srv/*")
+
+
+@pytest.mark.parametrize("rules", [{"projects": "some"}, {"projects": 3}, {"excludes": []}, [], "all"])
+def test_rules_of_indexing_that_do_not_fit_are_named(tmp_path: Path, rules: object) -> None:
+    write_config(tmp_path, {"index": rules})
+    with pytest.raises(UsageError, match="index"):
+        load_settings(tmp_path)

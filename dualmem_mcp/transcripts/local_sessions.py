@@ -70,7 +70,7 @@ class LocalSessions:
         # No session of the folder says where it was: its name does, as far as it goes.
         slugs = {project_slug(pattern): pattern for pattern in (*self._named(), *self._scope.exclude)}
         pattern = slugs.get(folder.name)
-        return self._scope.allows(pattern) if pattern else not self._named()
+        return self._scope.allows(pattern) if pattern else isinstance(self._scope.projects, str)
 
     def _named(self) -> tuple[str, ...]:
         return () if isinstance(self._scope.projects, str) else self._scope.projects

@@ -1,0 +1,36 @@
+"""Which working directories a scope allows."""
+
+from __future__ import annotations
+
+import pytest
+
+from dualmem_mcp.model.index_scope import IndexScope, covers
+
+
+@pytest.mark.parametrize(
+    ("pattern", "cwd", "expected"),
+    [
+        ("/home/ada/work", "/home/ada/work", True),
+        ("/home/ada/work/", "/home/ada/work/engine", True),
+        ("/home/ada/work", "/home/ada/workshop", False),
+        ("/home/ada/*/engine", "/home/ada/a/b/engine", True),
+        ("/home/ada/*/engine", "/home/ada/a/b/engine/src", True),
+        ("*/private", "/home/ada/private", True),
+        ("*/private", "/home/ada/private/diary", True),
+        ("*/private", "/home/ada/privateer", False),
+        ("/home/[ab]da", "/home/bda", True),
+        ("C:\\work", "C:/work/x", True),
+        ("/Work", "/work", False),
+    ],
+)
+def test_what_a_pattern_covers(pattern: str, cwd: str, expected: bool) -> None:
+    assert covers(pattern, cwd) is expected
+
+
+def test_what_is_excluded_is_never_allowed() -> None:
+    for projects in ("current", "all", ("/home/ada",)):
+        scope = IndexScope(projects, ("*/private",))  # type: ignore[arg-type]
+        assert scope.allows("/home/ada/x")
+        assert not scope.allows("/home/ada/private/y")
+    assert not IndexScope(("/srv",)).allows("/home/ada")
+    assert not IndexScope(()).allows("/home/ada")

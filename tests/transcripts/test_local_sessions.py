@@ -1,0 +1,82 @@
+"""Which sessions of this device may be indexed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from dualmem_mcp.model.index_scope import IndexScope
+from dualmem_mcp.transcripts.local_sessions import LocalSessions, scope_of_project
+from dualmem_mcp.transcripts.slug import project_slug
+from tests.transcripts.conftest import SessionWriter
+
+
+@pytest.fixture
+def claude(tmp_path: Path) -> Path:
+    """Sessions in /work/a, /work/a/sub, /home/b and in a folder of which none says where it was."""
+    for number, cwd in enumerate(("/work/a", "/work/a/sub", "/home/b", "")):
+        folder = tmp_path / "projects" / (project_slug(cwd) if cwd else "-opt-c")
+        writer = SessionWriter(folder, f"session-{number}")
+        writer.beside("mode")
+        writer.user("hello", cwd=cwd)
+        os.utime(writer.write(), (1_700_000_000 + number, 1_700_000_000 + number))
+    return tmp_path
+
+
+def names(claude: Path, scope: IndexScope, project_dir: str = "") -> list[str]:
+    return [Path(path).stem for path in LocalSessions(claude, scope, project_dir).paths()]
+
+
+def test_the_current_project_alone_by_default(claude: Path) -> None:
+    assert names(claude, IndexScope(), "/work/a") == ["session-0"]
+    assert names(claude, IndexScope(), "/nowhere") == []
+
+
+def test_all_projects_the_newest_first(claude: Path) -> None:
+    assert names(claude, IndexScope("all")) == ["session-3", "session-2", "session-1", "session-0"]
+
+
+@pytest.mark.parametrize(
+    ("projects", "found"),
+    [
+        (("/work/a",), ["session-1", "session-0"]),
+        (("/work/*",), ["session-1", "session-0"]),
+        (("/home/b", "/work/a/sub"), ["session-2", "session-1"]),
+        (("/opt/c",), ["session-3"]),
+        ((), []),
+    ],
+)
+def test_projects_that_are_named(claude: Path, projects: tuple[str, ...], found: list[str]) -> None:
+    assert names(claude, IndexScope(projects)) == found
+
+
+def test_excluded_projects_are_left_out_whatever_else_is_said(claude: Path) -> None:
+    assert names(claude, IndexScope("all", ("/work/a/sub", "/opt/c"))) == ["session-2", "session-0"]
+    assert names(claude, IndexScope("current", ("/work/*",)), "/work/a") == []
+    assert names(claude, scope_of_project(IndexScope("current", ("/work/a",)), "/work/a")) == []
+
+
+def test_a_project_named_for_once(claude: Path) -> None:
+    assert names(claude, scope_of_project(IndexScope(("/home/b",)), "/work/a/sub")) == ["session-1"]
+    assert len(names(claude, scope_of_project(IndexScope(("/home/b",)), "all"))) == 4
+
+
+def test_a_folder_that_is_not_there_has_no_sessions(tmp_path: Path) -> None:
+    assert names(tmp_path / "nowhere", IndexScope("all")) == []
+
+
+def test_what_agents_know_of_a_project(claude: Path) -> None:
+    memory = claude / "projects" / project_slug("/work/a") / "memory"
+    memory.mkdir()
+    (memory / "MEMORY.md").write_text("The shed is red.")
+    (claude / "agents").mkdir()
+    (claude / "agents" / "painter.md").write_text("---\nname: painter\n---\nPaint.")
+    found = dict(LocalSessions(claude, IndexScope(), "/work/a").project_files())
+    assert list(found) == [project_slug("/work/a")]
+    files = {file.name: file.data for file in found[project_slug("/work/a")]}
+    assert files == {
+        "memory/MEMORY.md": b"The shed is red.",
+        "user/agents/painter.md": b"---\nname: painter\n---\nPaint.",
+    }
