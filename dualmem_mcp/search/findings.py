@@ -18,7 +18,9 @@ from dualmem_mcp.model.source import Finding
 FROM_SESSION: Final = "session/"
 GIVEN: Final = "given/"
 QUOTED: Final = "quoted/"
-"""How the ids of findings begin: read in a session, given by the model at a handoff, quoted in a digest."""
+USER: Final = "user/"
+"""How the ids of findings begin: read in a session, given by the model at a handoff, quoted in a digest, written
+by the user for all projects."""
 
 _PROMPT_LIMIT: Final = 2_000
 _AUTHORS: Final = {"user": "user", "model": "assistant", "extracted": "assistant"}
@@ -57,15 +59,14 @@ def decision_findings(conversation_id: str, decisions: Iterable[Decision], sourc
     return found
 
 
-def project_findings(project: str, files: Sequence[ProjectFile]) -> list[Finding]:
-    """What the agents of a project know: the files of its memory, and the definitions of its agents."""
+def knowledge_findings(files: Sequence[ProjectFile], source: str) -> list[Finding]:
+    """What agents know: the files of a project's memory and its definitions of agents; with `USER` for `source`,
+    the definitions that the user has for all projects."""
     found = []
     for file in files:
-        text = clean(file.data.decode("utf-8", "replace"))
-        if text and file.kind in {"memory", "agent_definition"}:
-            # Those of the user are the same in all projects.
-            finding_id = file.name if file.name.startswith("user/") else project_source(project) + file.name
-            found.append(Finding("agent", finding_id, f"{file.name}\n{text}"))
+        if file.kind in {"memory", "agent_definition"} and file.name.startswith(USER) == (source == USER):
+            name = one_line(file.name.removeprefix(USER))
+            found.append(Finding("agent", source + name, f"{name}\n{clean(file.data.decode('utf-8', 'replace'))}"))
     return found
 
 

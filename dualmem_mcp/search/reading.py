@@ -7,15 +7,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from dualmem_mcp.errors import DualmemError, MalformedError, NotFoundError, StoreUnreachableError, TamperedError
-from dualmem_mcp.model.source import SessionChunk
+from dualmem_mcp.model.source import Finding, SessionChunk
 from dualmem_mcp.ports import Progress, no_progress
 from dualmem_mcp.search.filling import ShouldStop, never
 from dualmem_mcp.search.findings import (
     FROM_SESSION,
     GIVEN,
     QUOTED,
+    USER,
     decision_findings,
-    project_findings,
+    knowledge_findings,
     project_source,
     session_findings,
 )
@@ -54,8 +55,7 @@ def read_sessions(
         _read_file(path, files, log, read, should_stop)
     progress(len(paths), len(paths), "reading sessions")
     _read_findings(files, log, read, should_stop)
-    for project, known in files.project_files():
-        log.put_findings("", project_findings(project, known), replacing=project_source(project))
+    _read_projects(files, log)
     return read
 
 
@@ -98,6 +98,17 @@ def _read_findings(files: SessionFiles, log: SourceLog, read: Read, should_stop:
             continue
         log.put_findings(conversation_id, findings, replacing=FROM_SESSION, path=path)
         time.sleep(0)
+
+
+def _read_projects(files: SessionFiles, log: SourceLog) -> None:
+    users: list[Finding] = []
+    projects = files.project_files()
+    for project, known in projects:
+        source = project_source(project)
+        log.put_findings("", knowledge_findings(known, source), replacing=source)
+        users = knowledge_findings(known, USER)  # the same in each
+    if projects:
+        log.put_findings("", users, replacing=USER)
 
 
 def read_carried(carried: CarriedSessions, log: SourceLog, *, should_stop: ShouldStop = never) -> Read:

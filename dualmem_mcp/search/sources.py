@@ -93,8 +93,8 @@ class SourceLog(Protocol):
     ) -> int:
         """Keep findings; how many were new, changed or removed.
 
-        Others whose ids begin with `replacing`, if that is given, are removed. The file at `path` has then been
-        looked at.
+        With `replacing` the ids of all of them begin so, and others that do are removed. The file at `path` has
+        then been looked at.
         """
         ...
 

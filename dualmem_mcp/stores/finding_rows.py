@@ -12,11 +12,12 @@ from dualmem_mcp.stores.connection import Connection
 _COLUMNS: Final = "kind, finding_id, text, conversation_id, turn_uuid, author, timestamp, device_name"
 
 
-def read_findings(connection: Connection, conversation_id: str) -> list[Finding]:
-    """The findings of one conversation, those that were removed (their text is empty) included."""
+def read_findings(connection: Connection, conversation_id: str, beginning: str) -> list[Finding]:
+    """The findings of one conversation whose ids begin so; those that were removed are there without a text."""
     rows = connection.execute(
-        f"SELECT {_COLUMNS} FROM findings WHERE conversation_id = ? ORDER BY id",  # noqa: S608
-        (conversation_id,),
+        f"SELECT {_COLUMNS} FROM findings WHERE conversation_id = ?1"  # noqa: S608
+        " AND substr(finding_id, 1, length(?2)) = ?2 ORDER BY id",
+        (conversation_id, beginning),
     )
     return [_finding(row) for row in rows]
 

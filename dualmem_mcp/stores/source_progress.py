@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any, Final
 
 from dualmem_mcp.model.conversation import Session
 from dualmem_mcp.model.ids import ConversationId
-from dualmem_mcp.model.source import Finding, ImportedTurn, ReadMark, SessionChunk
+from dualmem_mcp.model.source import Finding, FindingKind, ImportedTurn, ReadMark, SessionChunk
 from dualmem_mcp.ports import Clock
 from dualmem_mcp.stores.columns import from_column, to_column, to_time
 from dualmem_mcp.stores.connection import Connection
@@ -61,15 +61,13 @@ class SourceProgress:
     ) -> int:
         """As the port says."""
         wanted = {(one.kind, one.finding_id): one for one in findings if one.text}
+        if not path:
+            # Nearly always nothing has changed, and then nobody has to wait for this.
+            with self._database.read() as connection:
+                if not _changes(connection, conversation_id, wanted, replacing):
+                    return 0
         with self._database.write() as connection:
-            known = {(one.kind, one.finding_id): one.text for one in read_findings(connection, conversation_id)}
-            changed = [one for name, one in wanted.items() if known.get(name) != one.text]
-            if replacing:
-                changed += [
-                    Finding(kind, finding_id, "")
-                    for (kind, finding_id), text in known.items()
-                    if text and (kind, finding_id) not in wanted and finding_id.startswith(replacing)
-                ]
+            changed = _changes(connection, conversation_id, wanted, replacing)
             for one in changed:
                 put_finding(connection, conversation_id, one, one.device or self._device_name)
             if path:
@@ -140,6 +138,17 @@ class SourceProgress:
                 device_name=self._device_name,
                 listed=False,
             )
+
+
+def _changes(
+    connection: Connection, conversation_id: str, wanted: Mapping[tuple[FindingKind, str], Finding], replacing: str
+) -> list[Finding]:
+    """Those of the wanted findings that are new or have another text, and what is to be removed, without text."""
+    known = {(one.kind, one.finding_id): one for one in read_findings(connection, conversation_id, replacing)}
+    changed = [one for name, one in wanted.items() if name not in known or known[name].text != one.text]
+    if replacing:
+        changed += [replace(one, text="") for name, one in known.items() if one.text and name not in wanted]
+    return changed
 
 
 def _facts(session: Session) -> dict[str, Any]:

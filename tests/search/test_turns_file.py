@@ -151,7 +151,7 @@ def test_warnings_are_few_and_say_how_many_more(tmp_path: Path, log: SourceProgr
 def test_a_file_without_a_turn_is_malformed(tmp_path: Path, log: SourceProgress, content: bytes) -> None:
     path = tmp_path / "t.jsonl"
     path.write_bytes(content)
-    with pytest.raises(MalformedError, match="no line of t.jsonl is a turn"):
+    with pytest.raises(MalformedError, match=r"no line of t\.jsonl is a turn"):
         import_turns(path, log)
 
 
@@ -257,16 +257,10 @@ def test_no_value_of_a_timestamp_is_a_fault(value: object) -> None:
     assert moment is None or moment.utcoffset() == timedelta(0)
 
 
-@given(
-    moment=st.datetimes(
-        min_value=datetime(1971, 1, 1),
-        max_value=datetime(2200, 1, 1),
-        timezones=st.just(timezone(timedelta(hours=5))),
-    )
-)
-def test_an_instant_is_the_same_in_each_form(moment: datetime) -> None:
+@given(seconds=st.floats(1e8, 7e9), hours=st.integers(-12, 14))
+def test_an_instant_is_the_same_in_each_form(seconds: float, hours: int) -> None:
+    moment = datetime.fromtimestamp(seconds, timezone(timedelta(hours=hours)))
     assert read_timestamp(moment.isoformat()) == moment
     whole = moment.replace(microsecond=0)
-    if whole.timestamp() >= 1e8:
-        assert read_timestamp(str(int(whole.timestamp()))) == whole
+    assert read_timestamp(str(int(whole.timestamp()))) == whole
     assert read_timestamp(int(whole.timestamp())) == whole
