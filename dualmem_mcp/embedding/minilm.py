@@ -10,8 +10,9 @@ from typing import Final
 
 NAME: Final = "all-MiniLM-L6-v2"
 
-MODEL_ID: Final = f"{NAME}/onnx-int8/1"
-"""Changes with everything that changes a vector: model, weights, arithmetic of the graph, how texts are cut."""
+MODEL_ID: Final = f"{NAME}/onnx-w8a8/1"
+"""Changes with everything that changes a vector: model, weights, arithmetic of the graph (weights and activations
+in 8 bits), how texts are cut."""
 
 REPOSITORY: Final = f"sentence-transformers/{NAME}"
 REVISION: Final = "1110a243fdf4706b3f48f1d95db1a4f5529b4d41"

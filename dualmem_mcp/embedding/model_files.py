@@ -1,6 +1,6 @@
 """A model that was built: a folder with the graph, the tokenizer, and a manifest that names both by their digests.
 
-    <model folder>/all-MiniLM-L6-v2-onnx-int8-1/
+    <model folder>/all-MiniLM-L6-v2-onnx-w8a8-1/
       manifest.json    written last: a folder without it holds no model
       model.onnx
       tokenizer.json

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -32,12 +33,11 @@ class _Loaded:
 class OnnxEmbedder:
     """Loads its model from the folder of models at the first use, or when told; may be used from several threads.
 
-    Vectors of the same text differ in the last bits with the batch that it is in: the range of 8-bit activations
-    is the batch's.
+    A text's vector is the same in every batch, up to the order in which floats are added (1e-6).
     """
 
     def __init__(self, models: Path, *, threads: int = 2) -> None:
-        """`threads` is how many cores one call of `embed` may use."""
+        """`threads` is how many cores one call of `embed` may use; a single short text uses one in any case."""
         self._models = models
         self._threads = threads
         self._lock = threading.Lock()
@@ -86,26 +86,41 @@ class OnnxEmbedder:
         for start in range(0, len(texts), _TEXTS_AT_ONCE):
             part = vectors[start : start + _TEXTS_AT_ONCE]
             numbers = model.tokenizer.token_numbers(texts[start : start + _TEXTS_AT_ONCE])
-            for places, inputs in batches(numbers):
-                part[places] = model.session.run([OUTPUT], inputs)[0]
+            self._run(model, list(batches(numbers)), part)
         return vectors
+
+    def _run(
+        self, model: _Loaded, work: list[tuple[list[int], dict[str, Any]]], vectors: NDArray[np.float32]
+    ) -> None:
+        """Fill in the vectors. One batch a thread: two that share a batch wait for each other at every node."""
+
+        def run(batch: tuple[list[int], dict[str, Any]]) -> None:
+            places, inputs = batch
+            vectors[places] = model.session.run([OUTPUT], inputs)[0]
+
+        if self._threads == 1 or len(work) == 1:
+            for batch in work:
+                run(batch)
+            return
+        with ThreadPoolExecutor(self._threads, thread_name_prefix="embed") as pool:
+            # The longest first, so that none is left over at the end.
+            list(pool.map(run, reversed(work)))
 
     def _model(self) -> _Loaded:
         with self._lock:
             if self._loaded is None:
-                self._loaded = _load(self._models, self._threads)
+                self._loaded = _load(self._models)
             return self._loaded
 
 
-def _load(models: Path, threads: int) -> _Loaded:
+def _load(models: Path) -> _Loaded:
     files = verified_model(models)
     import onnxruntime  # noqa: PLC0415
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    # With one thread the runtime starts none of its own, and nothing waits actively between calls.
+    options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
-    # Threads that wait actively for the next node save a tenth of the time and take a whole core after each call.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # The graph has the nodes that were measured to be fast; higher levels replace them by slower ones.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.log_severity_level = 3  # errors; they are raised too
