@@ -230,8 +230,8 @@ def test_an_item_without_passages_waits_no_longer(index: SearchIndex) -> None:
 def test_vectors_of_another_shape_are_a_fault_of_the_program(index: SearchIndex) -> None:
     index.put([turn(1, "text")])
     item_id = index.unembedded(1)[0].id
-    for wrong in (vectors(1)[0], vectors(1)[:, 1:], np.zeros((257, DIMENSIONS), np.float32)):
-        with pytest.raises(ValueError, match=r"shape|passages"):
+    for wrong in (vectors(1)[0], vectors(1)[:, 1:]):
+        with pytest.raises(ValueError, match="shape"):
             index.put_vectors(MODEL, [(item_id, wrong)])
     assert index.counts().embedded == 0
 

@@ -92,7 +92,7 @@ class SqliteSearchIndex:
     def put_vectors(self, model_id: str, vectors: Sequence[tuple[int, NDArray[np.float32]]]) -> None:
         """As SearchIndex says. Vectors for a text that has changed since `unembedded` gave it are dropped, too.
 
-        Raises ValueError if they are not of the model's length, or for an item with more than 256 passages.
+        Raises ValueError if they are not of the model's length.
         """
         if vectors:
             self._file.write(lambda connection: writing.put_vectors(connection, model_id, vectors, self._revisions))

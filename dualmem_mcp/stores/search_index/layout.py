@@ -19,9 +19,6 @@ FORMAT: Final = 1
 # ids and neighbours differ by one. What is no turn has places of its own, so that it comes between no two turns.
 ORDINAL_BITS: Final = 24
 FIRST_ASIDE: Final = 1 << 23
-# A passage's id: its item's, and the passage's number in it.
-PASSAGE_BITS: Final = 8
-MAX_PASSAGES: Final = 1 << PASSAGE_BITS
 
 KINDS: Final[tuple[ItemKind, ...]] = ("turn", "summary", "agent", "entity", "decision", "note")
 
@@ -51,6 +48,7 @@ _TABLES: Final = (
         terms INTEGER NOT NULL,
         words INTEGER NOT NULL,
         question INTEGER NOT NULL,
+        first_passage INTEGER,
         passages INTEGER                      -- NULL: has no vectors yet
     ) STRICT""",
     "CREATE INDEX items_without_vectors ON items (time) WHERE passages IS NULL",
@@ -65,7 +63,9 @@ _TABLES: Final = (
     ) STRICT""",
     "CREATE INDEX texts_by_key ON texts (key_digest)",
     "CREATE TABLE changes (number INTEGER PRIMARY KEY, id INTEGER NOT NULL) STRICT",
-    "CREATE TABLE vectors (id INTEGER PRIMARY KEY, vector BLOB NOT NULL) STRICT",
+    # By the number of the passage, which grows: the newest items get their vectors first, and were those stored by
+    # the items' ids, pages would be split in the middle and stay half empty.
+    "CREATE TABLE vectors (passage INTEGER PRIMARY KEY, vector BLOB NOT NULL) STRICT",
     f"""CREATE VIRTUAL TABLE words USING fts5
         (text, content='', contentless_delete=1, tokenize='{TOKENIZER}')""",
     "CREATE VIRTUAL TABLE word_places USING fts5vocab(words, instance)",
@@ -87,8 +87,8 @@ def create_bits(connection: Connection, dimensions: int) -> None:
     """Make the coarse index anew for vectors of that length. Its chunks are small so that a small index is."""
     connection.execute("DROP TABLE IF EXISTS bits")
     connection.execute(
-        f"CREATE VIRTUAL TABLE bits USING vec0(id INTEGER PRIMARY KEY, bits bit[{bit_words(dimensions) * 64}], "
-        "chunk_size=256)"
+        "CREATE VIRTUAL TABLE bits USING vec0"
+        f"(passage INTEGER PRIMARY KEY, bits bit[{bit_words(dimensions) * 64}], chunk_size=256)"
     )
 
 

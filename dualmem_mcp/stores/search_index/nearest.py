@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from dualmem_mcp.stores.connection import Connection
-from dualmem_mcp.stores.search_index.layout import MAX_PASSAGES, PASSAGE_BITS
 from dualmem_mcp.stores.search_index.selection import best
 from dualmem_mcp.stores.search_index.snapshot import Snapshot
 from dualmem_mcp.stores.search_index.vectors import EXACT, bits_of, cosines
@@ -34,9 +33,8 @@ def nearest_items(
     inside = everything if passing is None else everything[passing[snapshot.owners]]
     if len(inside) > WHOLE_SCOPE:
         inside = _nearest_by_bits(snapshot, query, inside if passing is not None else None, limit)
-    found = cosines(connection, snapshot.passage_ids[inside], query)
-    there = ~np.isnan(found)
-    owners, scores = _best_passages(snapshot.owners[inside[there]], found[there])
+    found = cosines(connection, snapshot.passages[inside], query)
+    owners, scores = _best_passages(snapshot.owners[inside], found)
     chosen = best(scores, limit)
     return owners[chosen], scores[chosen]
 
@@ -45,23 +43,29 @@ def item_cosines(
     connection: Connection, snapshot: Snapshot, query: NDArray[np.float32], ids: NDArray[np.int64]
 ) -> NDArray[np.float32]:
     """For each id the cosine of its nearest passage, nan where there is none."""
-    wanted, where = np.unique(ids, return_inverse=True)
-    starts = np.searchsorted(snapshot.passage_ids, wanted << PASSAGE_BITS)
-    ends = np.searchsorted(snapshot.passage_ids, (wanted << PASSAGE_BITS) + MAX_PASSAGES)
-    counts = ends - starts
-    item_of = np.repeat(np.arange(len(wanted)), counts)
-    passages = np.arange(counts.sum()) + np.repeat(starts - np.cumsum(counts) + counts, counts)
-    result = np.full(len(wanted), np.nan, np.float32)
-    np.fmax.at(result, item_of, cosines(connection, snapshot.passage_ids[passages], query))
-    return result[where].reshape(-1)
+    positions, there = snapshot.positions(ids)
+    wanted = np.unique(positions[there])
+    counts = snapshot.passage_counts[wanted]
+    # The passages of an item follow each other.
+    passages = np.repeat(snapshot.first_passages[wanted] - np.cumsum(counts) + counts, counts) + np.arange(
+        counts.sum()
+    )
+    owners, scores = _best_passages(np.repeat(wanted, counts), cosines(connection, passages, query))
+    by_position = np.full(len(snapshot.ids) + 1, np.nan, np.float32)
+    by_position[owners] = scores
+    return by_position[np.where(there, positions, -1)]
 
 
 def _best_passages(
     owners: NDArray[np.intp], scores: NDArray[np.float32]
 ) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """Of ascending owners each once, with the highest of its scores."""
+    """Each owner once, ascending, with the highest of its scores; those that are nan do not count."""
+    known = ~np.isnan(scores)
+    owners, scores = owners[known], scores[known]
     if not len(owners):
         return owners, scores
+    order = np.argsort(owners, kind="stable")
+    owners, scores = owners[order], scores[order]
     starts = np.flatnonzero(np.diff(owners, prepend=-1))
     return owners[starts], np.maximum.reduceat(scores, starts)
 
@@ -75,6 +79,7 @@ def _nearest_by_bits(
     while True:
         chosen = _smallest(distances, count)
         passages = chosen if inside is None else inside[chosen]
+        # Passages of one item follow each other.
         items = np.count_nonzero(np.diff(snapshot.owners[passages])) + 1
         if count >= len(distances) or items >= limit:
             return passages

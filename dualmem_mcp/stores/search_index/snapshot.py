@@ -15,7 +15,7 @@ import numpy as np
 
 from dualmem_mcp.stores.columns import from_column
 from dualmem_mcp.stores.connection import Connection
-from dualmem_mcp.stores.search_index.layout import ALL_CHANGED, PASSAGE_BITS, bit_words
+from dualmem_mcp.stores.search_index.layout import ALL_CHANGED, bit_words
 from dualmem_mcp.stores.search_index.vectors import bits_of, decoded
 
 if TYPE_CHECKING:
@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 NO_TIME: Final = np.iinfo(np.int64).min
 
-_COLUMNS: Final = "id, kind, author, ifnull(time, -9223372036854775808), terms, words, question"
+_COLUMNS: Final = (
+    "id, kind, author, ifnull(time, -9223372036854775808), terms, words, question, "
+    "ifnull(first_passage, 0), ifnull(passages, 0)"
+)
 _TYPES: Final = np.dtype(
     [
         ("id", "i8"),
@@ -33,6 +36,8 @@ _TYPES: Final = np.dtype(
         ("terms", "i4"),
         ("words", "i4"),
         ("question", "?"),
+        ("first_passage", "i8"),
+        ("passages", "i4"),
     ]
 )
 _ROWS_AT_ONCE: Final = 5_000
@@ -41,7 +46,7 @@ _PATCHED_AT_MOST: Final = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One state of an index, all arrays in ascending order of ids.
+    """One state of an index: items in ascending order of their ids, passages of their numbers.
 
     `bits` is uint64 (words, passages), so that each word is one run in memory; `owners` gives each passage's
     position among the items.
@@ -59,7 +64,9 @@ class Snapshot:
     terms: NDArray[np.int32]
     lengths: NDArray[np.int32]
     questions: NDArray[np.bool_]
-    passage_ids: NDArray[np.int64]
+    first_passages: NDArray[np.int64]
+    passage_counts: NDArray[np.int32]
+    passages: NDArray[np.int64]
     owners: NDArray[np.intp]
     bits: NDArray[np.uint64]
 
@@ -98,8 +105,8 @@ def _whole(connection: Connection, generation: str, change: int) -> Snapshot:
         blocks.append(np.array(rows, _TYPES))
     items = np.concatenate(blocks)
     model_id, dimensions = model(connection)
-    passage_ids, bits = _all_bits(connection, bit_words(dimensions))
-    order = np.argsort(passage_ids, kind="stable")
+    passages, bits = _all_bits(connection, bit_words(dimensions))
+    order = np.argsort(passages, kind="stable")
     return _snapshot(
         generation=generation,
         change=change,
@@ -107,7 +114,7 @@ def _whole(connection: Connection, generation: str, change: int) -> Snapshot:
         dimensions=dimensions,
         names=_names(connection),
         items=items,
-        passage_ids=passage_ids[order],
+        passages=passages[order],
         bits=np.ascontiguousarray(bits[order].T),
     )
 
@@ -121,16 +128,15 @@ def _patched(connection: Connection, known: Snapshot, change: int, changed: NDAr
         items[name] = column[stay]
     items = np.concatenate([items, np.array(rows, _TYPES)])
     items = items[np.argsort(items["id"], kind="stable")]
-    stay = ~_positions(changed, known.passage_ids >> PASSAGE_BITS)[1]
-    passages: list[tuple[int, bytes]] = []
-    for item in changed.tolist():
-        first = item << PASSAGE_BITS
-        passages += connection.execute(
-            "SELECT id, vector FROM vectors WHERE id BETWEEN ? AND ?", (first, first | (1 << PASSAGE_BITS) - 1)
+    gone = np.isin(known.owners, np.flatnonzero(~stay))
+    read: list[tuple[int, bytes]] = []
+    for row in rows:
+        read += connection.execute(
+            "SELECT passage, vector FROM vectors WHERE passage >= ? AND passage < ?", (row[-2], row[-2] + row[-1])
         ).fetchall()
-    new_bits = bits_of(decoded([row[1] for row in passages], known.dimensions))
-    passage_ids = np.concatenate([known.passage_ids[stay], np.array([row[0] for row in passages], np.int64)])
-    order = np.argsort(passage_ids, kind="stable")
+    new_bits = bits_of(decoded([row[1] for row in read], known.dimensions))
+    passages = np.concatenate([known.passages[~gone], np.array([row[0] for row in read], np.int64)])
+    order = np.argsort(passages, kind="stable")
     return _snapshot(
         generation=known.generation,
         change=change,
@@ -138,8 +144,8 @@ def _patched(connection: Connection, known: Snapshot, change: int, changed: NDAr
         dimensions=known.dimensions,
         names=_names(connection),
         items=items,
-        passage_ids=passage_ids[order],
-        bits=np.concatenate([known.bits[:, stay], new_bits.T], axis=1)[:, order],
+        passages=passages[order],
+        bits=np.concatenate([known.bits[:, ~gone], new_bits.T], axis=1)[:, order],
     )
 
 
@@ -151,25 +157,29 @@ def _snapshot(
     dimensions: int,
     names: dict[int, str],
     items: NDArray[np.void],
-    passage_ids: NDArray[np.int64],
+    passages: NDArray[np.int64],
     bits: NDArray[np.uint64],
 ) -> Snapshot:
-    ids = items["id"].copy()
+    firsts, counts = items["first_passage"].copy(), items["passages"].copy()
+    by_passage = np.flatnonzero(counts)
+    by_passage = by_passage[np.argsort(firsts[by_passage], kind="stable")]
     return Snapshot(
         generation=generation,
         change=change,
         model_id=model_id,
         dimensions=dimensions,
         names=names,
-        ids=ids,
+        ids=items["id"].copy(),
         kinds=items["kind"].copy(),
         authors=items["author"].copy(),
         times=items["time"].copy(),
         terms=items["terms"].copy(),
         lengths=items["words"].copy(),
         questions=items["question"].copy(),
-        passage_ids=passage_ids,
-        owners=np.searchsorted(ids, passage_ids >> PASSAGE_BITS),
+        first_passages=firsts,
+        passage_counts=counts,
+        passages=passages,
+        owners=np.repeat(by_passage, counts[by_passage]),
         bits=bits,
     )
 
@@ -183,6 +193,8 @@ def _columns(snapshot: Snapshot) -> Sequence[NDArray[Any]]:
         snapshot.terms,
         snapshot.lengths,
         snapshot.questions,
+        snapshot.first_passages,
+        snapshot.passage_counts,
     )
 
 

@@ -43,27 +43,22 @@ def bits_of(vectors: NDArray[np.float16]) -> NDArray[np.uint64]:
     return padded.view(_WORD)
 
 
-def cosines(
-    connection: Connection, passage_ids: NDArray[np.int64], query: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def cosines(connection: Connection, passages: NDArray[np.int64], query: NDArray[np.float32]) -> NDArray[np.float32]:
     """The dot product of the query with each stored vector, float32 (n,); nan where there is none."""
-    result = np.full(len(passage_ids), np.nan, np.float32)
-    order = np.argsort(passage_ids, kind="stable")
-    ascending = passage_ids[order]
+    result = np.full(len(passages), np.nan, np.float32)
+    order = np.argsort(passages, kind="stable")
+    ascending = passages[order]
     for start in range(0, len(ascending), _READ_AT_ONCE):
         wanted = ascending[start : start + _READ_AT_ONCE]
-        rows = read_vectors(connection, wanted.tolist())
+        listed = ",".join(map(str, wanted.tolist()))
+        rows = connection.execute(
+            f"SELECT passage, vector FROM vectors WHERE passage IN ({listed})"  # noqa: S608 - numbers
+        ).fetchall()
         if rows:
             found = np.searchsorted(wanted, np.array([row[0] for row in rows]))
             matrix = decoded([row[1] for row in rows], len(query))
             result[order[start + found]] = matrix.astype(np.float32) @ query
     return result
-
-
-def read_vectors(connection: Connection, passage_ids: Sequence[int]) -> list[tuple[int, bytes]]:
-    """The rows of those passages that have vectors; the ids are integers of ours."""
-    listed = ",".join(map(str, passage_ids))
-    return connection.execute(f"SELECT id, vector FROM vectors WHERE id IN ({listed})").fetchall()  # noqa: S608
 
 
 def decoded(blobs: Sequence[bytes], dimensions: int) -> NDArray[np.float16]:

@@ -19,9 +19,7 @@ from dualmem_mcp.stores.search_index.layout import (
     FIRST_ASIDE,
     KEPT_CHANGES,
     KINDS,
-    MAX_PASSAGES,
     ORDINAL_BITS,
-    PASSAGE_BITS,
     create_bits,
 )
 from dualmem_mcp.stores.search_index.snapshot import model
@@ -107,7 +105,7 @@ def put(connection: Connection, items: Iterable[Prepared]) -> int:
         if known is not None:
             _erase(connection, known[0])
         connection.execute(
-            "INSERT INTO items VALUES (?, ?, ?, ?, ?, ?, ?, NULL)",
+            "INSERT INTO items VALUES (?, ?, ?, ?, ?, ?, ?, NULL, NULL)",
             (
                 item_id,
                 KINDS.index(item.kind),
@@ -171,26 +169,30 @@ def put_vectors(
     used, dimensions = model(connection)
     if used != model_id:
         return
+    # Never used twice: whoever has seen a passage knows its vector.
+    next_passage = connection.execute("SELECT value FROM state WHERE name = 'next_passage'").fetchone()
+    first: int = next_passage[0] if next_passage else 0
     for item_id, passages in vectors:
         if passages.ndim != 2 or (len(passages) and passages.shape[1] != dimensions):
             raise ValueError(f"vectors of shape {passages.shape}, not (k, {dimensions})")
-        if len(passages) > MAX_PASSAGES:
-            raise ValueError(f"{len(passages)} passages of one item, more than {MAX_PASSAGES}")
         row = connection.execute("SELECT revision FROM texts WHERE id = ?", (item_id,)).fetchone()
         if row is None or revisions.get(item_id, row[0]) != row[0]:
             continue
         _erase_vectors(connection, item_id)
         stored = unit(passages).astype(EXACT).reshape(-1, dimensions)
-        first = item_id << PASSAGE_BITS
         connection.executemany(
             "INSERT INTO vectors VALUES (?, ?)", [(first + n, row.tobytes()) for n, row in enumerate(stored)]
         )
         connection.executemany(
-            "INSERT INTO bits (id, bits) VALUES (?, vec_bit(?))",
+            "INSERT INTO bits (passage, bits) VALUES (?, vec_bit(?))",
             [(first + n, row.tobytes()) for n, row in enumerate(bits_of(stored))],
         )
-        connection.execute("UPDATE items SET passages = ? WHERE id = ?", (len(stored), item_id))
+        connection.execute(
+            "UPDATE items SET first_passage = ?, passages = ? WHERE id = ?", (first, len(stored), item_id)
+        )
+        first += len(stored)
         _record(connection, item_id)
+    connection.execute("INSERT OR REPLACE INTO state VALUES ('next_passage', ?)", (first,))
     _trim_changes(connection)
 
 
@@ -247,11 +249,12 @@ def _erase(connection: Connection, item_id: int) -> None:
 
 
 def _erase_vectors(connection: Connection, item_id: int) -> None:
-    passages = connection.execute("SELECT passages FROM items WHERE id = ?", (item_id,)).fetchone()[0]
-    first = item_id << PASSAGE_BITS
-    for passage_id in range(first, first + (passages or 0)):
-        connection.execute("DELETE FROM bits WHERE id = ?", (passage_id,))
-        connection.execute("DELETE FROM vectors WHERE id = ?", (passage_id,))
+    first, count = connection.execute(
+        "SELECT first_passage, passages FROM items WHERE id = ?", (item_id,)
+    ).fetchone()
+    for passage in range(first or 0, (first or 0) + (count or 0)):
+        connection.execute("DELETE FROM bits WHERE passage = ?", (passage,))
+        connection.execute("DELETE FROM vectors WHERE passage = ?", (passage,))
 
 
 def _record(connection: Connection, item_id: int) -> int:
