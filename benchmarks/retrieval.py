@@ -5,7 +5,7 @@
     python benchmarks/retrieval.py --devmembench DIR        on DevMemBench, too
     python benchmarks/retrieval.py --no-captions --json
 
-The turns are imported into a fresh data home and indexed as by `dualmem import` and `dualmem index`; each question
+The turns are imported into a fresh data home by `dualmem import`, which indexes them; each question
 goes the way of the tool `search_memory`, in this process. The other systems work on the very same index in the same
 run: BM25 over stemmed words without stop words; cosine of the question's vector; and reciprocal rank fusion of the
 first 100 of each, k = 60.
@@ -26,11 +26,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from baselines import Search, baselines
+from baselines import Embed, Search, baselines
 from retrieval_data import (
     CATEGORY_NAMES,
     SHIPPED_DIALOGUES,
@@ -40,9 +41,12 @@ from retrieval_data import (
     load_locomo,
 )
 from retrieval_metrics import Figures, average, distinct, percentile
-from search_home import filled_app
+from search_home import SearchHome, opened
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from dualmem_mcp.app import App
 
 LENGTH = 10
@@ -86,17 +90,12 @@ def main() -> int:
 
 def measure(dataset: Dataset, kind: str) -> dict[str, Any]:
     """Import, index, ask every question of every system, and average."""
-    with (
-        tempfile.TemporaryDirectory(prefix="dualmem-benchmark-") as folder,
-        filled_app(dataset, Path(folder)) as app,
-    ):
-        systems: dict[str, Search] = {OURS: product_search(app), **baselines(app.edge, LENGTH)}
-        tables = []
-        for within in (True, False):
-            if within and kind == "devmembench":
-                continue  # a question is about the sessions, not within one
-            answers = ask_all(dataset.questions, systems, within=within)
-            tables.append(table_of(dataset, answers, within=within, by_session=kind == "devmembench"))
+    with tempfile.TemporaryDirectory(prefix="dualmem-benchmark-") as folder:
+        home = SearchHome(Path(folder))
+        home.import_turns(dataset)
+        with opened(home) as app, closing(home.open_index()) as index:
+            systems: dict[str, Search] = {OURS: product_search(app), **baselines(index, model_of(app), LENGTH)}
+            tables = tables_of(dataset, systems, by_session=kind == "devmembench")
     return {
         "dataset": dataset.name,
         "conversations": len(dataset.conversations),
@@ -108,11 +107,34 @@ def measure(dataset: Dataset, kind: str) -> dict[str, Any]:
     }
 
 
+def tables_of(dataset: Dataset, systems: Mapping[str, Search], *, by_session: bool) -> list[dict[str, Any]]:
+    """Within the question's conversation and over all; questions about sessions have but the second."""
+    tables = []
+    for within in (False,) if by_session else (True, False):
+        answers = ask_all(dataset.questions, systems, within=within)
+        tables.append(table_of(dataset, answers, within=within, by_session=by_session))
+    return tables
+
+
+def model_of(app: App) -> Embed:
+    """The product's model for queries. Raises RuntimeError without one: there would be nothing to compare."""
+
+    def embed(text: str) -> NDArray[np.float32]:
+        vector, missing = app.edge.model.query_vector(text, 60)
+        if vector is None:
+            raise RuntimeError(f"the benchmark needs the model: {missing}")
+        return vector
+
+    return embed
+
+
 def product_search(app: App) -> Search:
     """What the tool `search_memory` does with its arguments."""
 
     def search(question: str, conversation_id: str) -> list[str]:
         found = app.edge.search(question, conversation_id=conversation_id or None, limit=LENGTH)
+        if found["partial"]:
+            raise RuntimeError(f"a search was partial: {found['warnings']}")
         return [f"{result['conversation_id']}/{result['turn_id']}" for result in found["results"]]
 
     return search

@@ -179,7 +179,6 @@ def compare(dataset: Dataset, rival_venv: Path, model: Path, place: Path) -> dic
     home = SearchHome(place / "ours")
     began = time.perf_counter()
     home.import_turns(dataset)
-    home.index()
     our_fill_s = time.perf_counter() - began
     rival = Rival(rival_venv, model, place / "rival")
     with rival.server() as server:

@@ -16,7 +16,11 @@ from retrieval_data import Dataset, write_turns_file
 from stdio_server import Server, structured
 
 from dualmem_mcp.app import App, open_app
+from dualmem_mcp.crypto.keys import derive_index_key
+from dualmem_mcp.model.search import Collection
 from dualmem_mcp.settings import load_settings
+from dualmem_mcp.stores.keystore import open_device_secret
+from dualmem_mcp.stores.search_index import SqliteSearchIndex, open_search_index
 
 COMMAND = [sys.executable, "-m", "dualmem_mcp.cli"]
 SERVER = [sys.executable, "-m", "dualmem_mcp.server.serve"]
@@ -50,7 +54,7 @@ class SearchHome:
         return report
 
     def import_turns(self, dataset: Dataset) -> None:
-        """Import the turns of the dataset, as `dualmem import` does."""
+        """Import the turns of the dataset, as `dualmem import` does, which indexes them."""
         path = self.place / "turns.jsonl"
         write_turns_file(dataset, path)
         report = self.run("import", path, "--format", "turns")
@@ -58,9 +62,17 @@ class SearchHome:
         if report["turns"] != dataset.turns or report["skipped"]:
             raise RuntimeError(f"of {dataset.turns} turns {report['turns']} were imported: {report['warnings']}")
 
-    def index(self) -> dict[str, Any]:
-        """Index everything, vectors included; what `dualmem index` reports."""
-        return self.run("index")
+    def without_model(self) -> SearchHome:
+        """The same data home for commands that must not find the model."""
+        other = SearchHome(self.place)
+        other.environment = {**self.environment, "DUALMEM_MODEL_DIR": str(self.place / "no-model")}
+        return other
+
+    def open_index(self) -> SqliteSearchIndex:
+        """The index of the conversations, apart from the application."""
+        secret = open_device_secret(self.home, choice="file").secret
+        folder = self.home / "vector_cache" / Collection.CONVERSATIONS
+        return open_search_index(folder, derive_index_key(secret), Collection.CONVERSATIONS)
 
     def index_bytes(self) -> int:
         """Size of the search indexes on disk."""
@@ -68,11 +80,8 @@ class SearchHome:
 
 
 @contextmanager
-def filled_app(dataset: Dataset, place: Path) -> Iterator[App]:
-    """The application in this process, on a new data home in which the dataset is indexed."""
-    home = SearchHome(place)
-    home.import_turns(dataset)
-    home.index()
+def opened(home: SearchHome) -> Iterator[App]:
+    """The application on that data home, in this process."""
     before = dict(os.environ)
     os.environ.update(home.environment)
     try:
