@@ -13,13 +13,16 @@ import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from dualmem_mcp import __version__
-from dualmem_mcp.crypto.keys import derive_database_key, load_device
+from dualmem_mcp.crypto.keys import derive_database_key, derive_index_key, load_device
 from dualmem_mcp.crypto.membership import create_vault, join_vault, open_vault
 from dualmem_mcp.crypto.vault import Vault
+from dualmem_mcp.edge.client import EdgeProcess
+from dualmem_mcp.edge.interface import EdgeInterface
 from dualmem_mcp.errors import DualmemError, NotFoundError
 from dualmem_mcp.handoff.channel import Channel
 from dualmem_mcp.handoff.context import load_section
@@ -29,9 +32,11 @@ from dualmem_mcp.handoff.package import Content, hand_over
 from dualmem_mcp.handoff.quoting import one_line
 from dualmem_mcp.handoff.reconstruct import OpenedPackage, Refresh, find_handoff, open_package, refresh_catalogue
 from dualmem_mcp.handoff.redact import redact
+from dualmem_mcp.handoff.related import Related
 from dualmem_mcp.handoff.resume import resume
 from dualmem_mcp.handoff.steps import Steps
 from dualmem_mcp.model.conversation import Turn
+from dualmem_mcp.model.digest import Digest
 from dualmem_mcp.model.handoff import HandoffRecord
 from dualmem_mcp.model.ids import parse_conversation_id
 from dualmem_mcp.ports import Clock, ObjectStore, Progress, SystemClock, no_progress
@@ -53,16 +58,21 @@ from dualmem_mcp.transcripts.project_files import compare_protected
 from dualmem_mcp.transcripts.restore import write_session
 from dualmem_mcp.transcripts.source import SessionSource
 
+if TYPE_CHECKING:
+    from dualmem_mcp.edge.edge import Edge
+
 _log = logging.getLogger(__name__)
 
 
-def open_app(settings: Settings, *, clock: Clock | None = None) -> App:
+def open_app(settings: Settings, *, clock: Clock | None = None, edge_process: bool = False) -> App:
     """The application on the settings' data home, made if it is not there.
+
+    With `edge_process` search and indexing run in a process of their own, as a server wants it.
 
     Raises LockedError if the database does not open with this device's key, StoreUnreachableError if the
     data home cannot be written, UsageError if a setting does not fit.
     """
-    return App(settings, clock or SystemClock())
+    return App(settings, clock or SystemClock(), edge_process=edge_process)
 
 
 class App:
@@ -71,7 +81,7 @@ class App:
     `notices` are sentences for the user about what opening did (a file migrated, a mirror imported).
     """
 
-    def __init__(self, settings: Settings, clock: Clock) -> None:
+    def __init__(self, settings: Settings, clock: Clock, *, edge_process: bool = False) -> None:
         self.settings = settings
         self.clock = clock
         self._vault_lock = threading.Lock()
@@ -86,6 +96,7 @@ class App:
                     settings.home, choice=settings.keystore, database=self.home.database_file
                 )
                 self.key_kept_in = secret.kept_in
+                self._index_key = derive_index_key(secret.secret)
                 self.database = Database.open(self.home.database_file, derive_database_key(secret.secret))
                 opening.callback(self.database.close)
                 self.blobs = DatabaseBlobCache(self.database)
@@ -97,6 +108,9 @@ class App:
             self.outbox.remove_abandoned()
             self.packages.remove_abandoned()
             self._open_memory_file(opening)
+            self._edge_process = EdgeProcess(settings.home) if edge_process else None
+            if self._edge_process is not None:
+                opening.callback(self._edge_process.close)
             self._closing = opening.pop_all()
 
     def _open_memory_file(self, opening: ExitStack) -> None:
@@ -108,6 +122,29 @@ class App:
             mirror = MemoryFile(wanted, self.graph, self.clock, owner=self.device_id, report=_log.warning)
             self.notices += mirror.start()
             opening.callback(mirror.close)
+
+    @property
+    def edge(self) -> EdgeInterface:
+        """What searches here: in a process of its own, or in this one."""
+        return self._edge_process or self.local_edge
+
+    @cached_property
+    def local_edge(self) -> Edge:
+        """Search and indexing in this process."""
+        from dualmem_mcp.edge.edge import Edge  # noqa: PLC0415  (numpy takes 0.1 s and 20 MB)
+
+        edge = Edge(
+            self.settings,
+            home=self.home,
+            database=self.database,
+            catalogue=self.catalogue,
+            index_key=self._index_key,
+            device_id=self.device_id,
+            channel=self.joined_channel,
+            clock=self.clock,
+        )
+        self._closing.callback(edge.close)
+        return edge
 
     def __enter__(self) -> Self:
         return self
@@ -280,6 +317,7 @@ class App:
             token_budget=token_budget,
             newer_turns=self._newer_turns,
             protected_check=self._protected_differences,
+            find_related=self._related,
             progress=progress,
         )
 
@@ -352,6 +390,10 @@ class App:
             return []
         differences = compare_protected(carried, root, globs=self.settings.protected_files)
         return [difference.sentence for difference in differences]
+
+    def _related(self, query: str, digest: Digest) -> Sequence[Related]:
+        found = self.edge.related(query, conversation_id=digest.conversation_id, cwd=digest.cwd)
+        return [Related.from_result(result) for result in found]
 
     # This device
 

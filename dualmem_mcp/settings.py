@@ -17,6 +17,7 @@ import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from dualmem_mcp.embedding.minilm import NAME as DEFAULT_MODEL
 from dualmem_mcp.errors import LockedError, UsageError
 from dualmem_mcp.model.device import PROFILES, DeviceProfile, profile_named
 from dualmem_mcp.model.index_scope import IndexScope
@@ -37,6 +38,8 @@ class _Environment(BaseSettings):
     passphrase_file: Path | None = Field(default=None, validation_alias="DUALMEM_PASSPHRASE_FILE")
     device: str | None = Field(default=None, validation_alias="DUALMEM_DEVICE")
     keystore: KeystoreChoice | None = Field(default=None, validation_alias="DUALMEM_KEYSTORE")
+    model: str | None = Field(default=None, validation_alias="DUALMEM_MODEL")
+    model_dir: Path | None = Field(default=None, validation_alias="DUALMEM_MODEL_DIR")
     memory_file_path: Path | None = Field(default=None, validation_alias="MEMORY_FILE_PATH")
     claude_config_dir: Path | None = Field(default=None, validation_alias="CLAUDE_CONFIG_DIR")
     claude_session_id: str | None = Field(default=None, validation_alias="CLAUDE_CODE_SESSION_ID")
@@ -73,6 +76,7 @@ class _ConfigFile(BaseModel):
     profiles: dict[str, _ProfileLimits] = Field(default_factory=dict)
     state: dict[str, Any] = Field(default_factory=dict)
     keystore: KeystoreChoice = "auto"
+    model: str | None = None
     index: _IndexRules = Field(default_factory=_IndexRules)
 
 
@@ -91,6 +95,8 @@ class Settings:
     protected_root: Path | None
     state: dict[str, Any]
     keystore: KeystoreChoice
+    model: str
+    model_dir: Path
     claude_dir: Path
     claude_session_id: str
     claude_project_dir: str
@@ -154,6 +160,8 @@ def load_settings(home: Path | None = None, *, bucket: str | None = None) -> Set
         protected_root=Path(_location(config.protected_root, base=resolved)) if config.protected_root else None,
         state=config.state,
         keystore=environment.keystore or config.keystore,
+        model=environment.model or config.model or DEFAULT_MODEL,
+        model_dir=_expanded(environment.model_dir or platformdirs.user_cache_path("dualmem") / "models").absolute(),
         claude_dir=_expanded(environment.claude_config_dir or Path("~/.claude")).absolute(),
         claude_session_id=environment.claude_session_id or "",
         claude_project_dir=str(environment.claude_project_dir or ""),

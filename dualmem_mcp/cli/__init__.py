@@ -11,11 +11,19 @@ import io
 import sys
 from collections.abc import Sequence
 
-from dualmem_mcp.cli import conversation_commands, memory_commands, serve_command, vault_commands
+from dualmem_mcp.cli import conversation_commands, memory_commands, search_commands, serve_command, vault_commands
 from dualmem_mcp.cli.frame import cli
 from dualmem_mcp.exit_status import exit_after
 
-__all__ = ["cli", "conversation_commands", "main", "memory_commands", "serve_command", "vault_commands"]
+__all__ = [
+    "cli",
+    "conversation_commands",
+    "main",
+    "memory_commands",
+    "search_commands",
+    "serve_command",
+    "vault_commands",
+]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -42,6 +44,7 @@ def handoff(
     )
     sizes = size_text(report["package_bytes"]), size_text(report["transcript_bytes"])
     click.echo(f"  package       {sizes[0]} for {sizes[1]} of session files")
+    click.echo(f"  fidelity      {_fidelity_text(report['fidelity'])}")
     click.echo(f"  time          {report['duration_ms'] / 1000:.2f} s")
     click.echo("Go on elsewhere with `dualmem resume`, or ask Claude there to resume the conversation.")
 
@@ -129,3 +132,19 @@ def _read_text(path: Path) -> str:
             subject=str(path),
             hint="Give a text file in UTF-8.",
         ) from None
+
+
+def _fidelity_text(fidelity: Mapping[str, Any]) -> str:
+    """What the handoff keeps, in one line of plain words; what could not be asked is left out."""
+    asked, facts, pointers = (fidelity[name] for name in ("probes_asked", "facts", "pointers"))
+    parts = []
+    if asked["all"]:
+        here, there = (
+            round(fidelity[name]["all"] * asked["all"]) for name in ("probes_held", "probes_held_on_device")
+        )
+        parts.append(f"answers {here} of {asked['all']} questions about it, {there} on the device")
+    for what, figures in (("of its facts", facts), ("of its sentences found again", pointers)):
+        if figures["held"] is not None:
+            chance = "" if figures["random"] is None else f" (by chance {figures['random']:.0%})"
+            parts.append(f"{figures['held']:.0%} {what}{chance}")
+    return "; ".join(parts) or "nothing to ask in so short a conversation"

@@ -70,6 +70,30 @@ def shown_progress() -> Iterator[Progress]:
         yield lambda done, total, message: line.update(f"{message} ({done} of {total} done)")
 
 
+@contextmanager
+def shown_bar() -> Iterator[Progress]:
+    """Where a person watches: a bar on stderr with what is done of how much, and how long it still takes."""
+    if not sys.stderr.isatty():
+        from dualmem_mcp.ports import no_progress  # noqa: PLC0415
+
+        yield no_progress
+        return
+    from rich.console import Console  # noqa: PLC0415  (takes 0.1 s, which scripts need not wait for)
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+    from rich.progress import Progress as Bar  # noqa: PLC0415
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("opening the data home", total=None)
+
+        def progress(done: int, total: int, message: str) -> None:
+            if bar.tasks[task].description != message:  # a new stage, with a speed of its own
+                bar.reset(task, description=message)
+            bar.update(task, completed=done, total=total)
+
+        yield progress
+
+
 def print_json(document: Any) -> None:
     text = json.dumps(document, ensure_ascii=False, indent=2)
     try:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from dualmem_mcp.handoff.quoting import cut, defuse, mark, one_line
 from dualmem_mcp.model.conversation import estimate_tokens
@@ -33,6 +33,18 @@ class Related:
     turn_id: str
     author: str
     timestamp: datetime | None
+
+    @classmethod
+    def from_result(cls, result: Mapping[str, Any]) -> Self:
+        """The passage of one of the contract's search results."""
+        at = result["timestamp"]
+        return cls(
+            text=result["text"],
+            conversation_id=result["conversation_id"] or "",
+            turn_id=result["turn_id"] or "",
+            author=result["author"] or "",
+            timestamp=datetime.fromisoformat(at) if at else None,
+        )
 
 
 FindRelated = Callable[[str, Digest], Sequence[Related]]

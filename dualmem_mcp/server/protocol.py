@@ -31,6 +31,7 @@ from dualmem_mcp.server.handoff_tools import HANDOFF_TOOLS
 from dualmem_mcp.server.lazy_app import LazyApp
 from dualmem_mcp.server.memory_tools import MEMORY_TOOLS
 from dualmem_mcp.server.prompts import PROMPTS
+from dualmem_mcp.server.search_tools import SEARCH_TOOLS
 from dualmem_mcp.server.tool import Answer, Tool
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 Context = ServerRequestContext[Any, Any]
 
-TOOLS: tuple[Tool, ...] = (*MEMORY_TOOLS, *HANDOFF_TOOLS)
+TOOLS: tuple[Tool, ...] = (*MEMORY_TOOLS, *SEARCH_TOOLS, *HANDOFF_TOOLS)
 
 INSTRUCTIONS = """\
 One encrypted memory for all of the user's devices.

@@ -106,7 +106,7 @@ def _open_app(home: Path | None) -> App:
     from dualmem_mcp.app import open_app  # noqa: PLC0415
     from dualmem_mcp.settings import load_settings  # noqa: PLC0415
 
-    return open_app(load_settings(home))
+    return open_app(load_settings(home), edge_process=True)
 
 
 if __name__ == "__main__":

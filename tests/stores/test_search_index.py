@@ -75,6 +75,17 @@ def found(index: SearchIndex, *terms: str, where: Filter | None = None, limit: i
     return keys(index, index.lexical(terms, where or Filter(), limit).ids)
 
 
+def test_vectors_come_back_in_the_order_of_the_passages(index: SearchIndex) -> None:
+    index.put([turn(1, "one"), turn(2, "two"), turn(3, "three")])
+    embed(index, lambda item: {"t1": (1,), "t2": (4, 2, 3), "t3": ()}[item.turn_id])
+    numbers = index.lexical(["one", "two", "three"], Filter(), 9).ids.tolist()
+    ids = {index.items([number])[0].turn_id: number for number in numbers}
+    kept = index.vectors([*ids.values(), 999])
+    assert set(kept) == {ids["t1"], ids["t2"]}
+    np.testing.assert_allclose(kept[ids["t1"]], vectors(1), atol=1e-3)
+    np.testing.assert_allclose(kept[ids["t2"]], vectors(4, 2, 3), atol=1e-3)
+
+
 # Putting and removing
 
 

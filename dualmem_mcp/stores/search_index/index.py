@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -16,7 +16,7 @@ from dualmem_mcp.stores.connection import Connection
 from dualmem_mcp.stores.search_index import bm25, writing
 from dualmem_mcp.stores.search_index.index_file import IndexFile
 from dualmem_mcp.stores.search_index.layout import FIRST_ASIDE, KINDS, ORDINAL_BITS
-from dualmem_mcp.stores.search_index.nearest import item_cosines, nearest_items
+from dualmem_mcp.stores.search_index.nearest import item_cosines, item_vectors, nearest_items
 from dualmem_mcp.stores.search_index.selection import best, passing
 from dualmem_mcp.stores.search_index.snapshot import NO_TIME, Snapshot, refreshed
 from dualmem_mcp.stores.search_index.vectors import direction
@@ -133,6 +133,15 @@ class SqliteSearchIndex:
             return item_cosines(connection, snapshot, query, ids)
 
         return self._with_snapshot(score)
+
+    def vectors(self, ids: Sequence[int]) -> Mapping[int, NDArray[np.float32]]:
+        """As SearchIndex says, from the float16 that is stored."""
+        wanted = np.array(ids, np.int64)
+
+        def look(connection: Connection, snapshot: Snapshot) -> dict[int, NDArray[np.float32]]:
+            return item_vectors(connection, snapshot, wanted)
+
+        return self._with_snapshot(look)
 
     def features(self, ids: NDArray[np.int64], where: Filter) -> Features:
         """As SearchIndex says."""

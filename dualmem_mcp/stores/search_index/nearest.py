@@ -9,7 +9,7 @@ import numpy as np
 from dualmem_mcp.stores.connection import Connection
 from dualmem_mcp.stores.search_index.selection import best
 from dualmem_mcp.stores.search_index.snapshot import Snapshot
-from dualmem_mcp.stores.search_index.vectors import EXACT, bits_of, cosines
+from dualmem_mcp.stores.search_index.vectors import EXACT, bits_of, cosines, decoded
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -54,6 +54,23 @@ def item_cosines(
     by_position = np.full(len(snapshot.ids) + 1, np.nan, np.float32)
     by_position[owners] = scores
     return by_position[np.where(there, positions, -1)]
+
+
+def item_vectors(
+    connection: Connection, snapshot: Snapshot, ids: NDArray[np.int64]
+) -> dict[int, NDArray[np.float32]]:
+    """For each of the items that have some their vectors, float32 (k, d), in the order of their passages."""
+    positions, there = snapshot.positions(ids)
+    found: dict[int, NDArray[np.float32]] = {}
+    for position in np.unique(positions[there]).tolist():
+        first, count = int(snapshot.first_passages[position]), int(snapshot.passage_counts[position])
+        rows = connection.execute(
+            "SELECT vector FROM vectors WHERE passage >= ? AND passage < ? ORDER BY passage", (first, first + count)
+        ).fetchall()
+        if rows:
+            matrix = decoded([row[0] for row in rows], snapshot.dimensions)
+            found[int(snapshot.ids[position])] = matrix.astype(np.float32)
+    return found
 
 
 def _best_passages(

@@ -1,0 +1,230 @@
+"""The edge in a process of its own, as the MCP server uses it.
+
+The model, its runtime and numpy take some 150 MB and, while they index, a core. In a process of their own they
+never hold up a tool call, and when nobody searches the process ends and gives everything back, which a runtime
+inside the server would not. It is started when it is first needed, and again when it has ended or died.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Final
+
+from dualmem_mcp.edge.messages import error_of, read_message, write_message
+from dualmem_mcp.errors import DualmemError, StoreUnreachableError
+from dualmem_mcp.search.request import DEFAULT_LIMIT
+
+_log = logging.getLogger(__name__)
+
+SEARCH_SECONDS: Final = 60.0
+"""A search that takes longer is given up; 500,000 turns take less than one."""
+
+RELATED_SECONDS: Final = 0.5
+"""A brief does not wait longer for what is only beside it."""
+
+_CLOSING_SECONDS: Final = 3.0
+
+WORKER_MODULE: Final = "dualmem_mcp.server.edge_worker"
+
+
+@dataclass(slots=True)
+class _Worker:
+    """A running edge process, the answers it owes, and whether it has answered anything yet."""
+
+    process: subprocess.Popen[bytes]
+    requests: IO[bytes]
+    answers: IO[bytes]
+    waiting: dict[int, Future[Any]] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    ready: bool = False
+
+
+class EdgeProcess:
+    """An EdgeInterface for a data home whose work is done by a child process, run by `module`.
+
+    The process opens the data home by itself, as any other process does, keys included: none passes the pipes.
+    """
+
+    def __init__(self, home: Path, *, module: str = WORKER_MODULE) -> None:
+        self._home = home
+        self._module = module
+        self._numbers = itertools.count(1)
+        self._starting = threading.Lock()
+        self._worker: _Worker | None = None
+        self._closed = False
+
+    def search(
+        self,
+        query: str,
+        *,
+        scope: str = "all",
+        conversation_id: str | None = None,
+        limit: int = DEFAULT_LIMIT,
+        kinds: Sequence[str] = (),
+        author: str = "",
+        since: str = "",
+        until: str = "",
+        token_budget: int | None = None,
+    ) -> dict[str, Any]:
+        """As the interface says. Raises StoreUnreachableError if the process cannot be started or dies twice."""
+        params = {
+            "query": query,
+            "scope": scope,
+            "conversation_id": conversation_id,
+            "limit": limit,
+            "kinds": list(kinds),
+            "author": author,
+            "since": since,
+            "until": until,
+            "token_budget": token_budget,
+        }
+        found: dict[str, Any] = self._ask("search", params, SEARCH_SECONDS)
+        return found
+
+    def related(self, query: str, *, conversation_id: str, cwd: str) -> Sequence[Mapping[str, Any]]:
+        """As the interface says: nothing if the process is not running yet, or is busy."""
+        worker = self._worker
+        if worker is None or not worker.ready or worker.process.poll() is not None:
+            self.wake()
+            return []
+        try:
+            params = {"query": query, "conversation_id": conversation_id, "cwd": cwd}
+            found: list[dict[str, Any]] = self._send(worker, "related", params).result(RELATED_SECONDS)
+        except (DualmemError, FutureTimeoutError) as error:
+            _log.info("no related material: %s", type(error).__name__)
+            return []
+        return found
+
+    def status(self) -> dict[str, Any]:
+        """As the interface says."""
+        status: dict[str, Any] = self._ask("status", {}, SEARCH_SECONDS)
+        return status
+
+    def wake(self) -> None:
+        """As the interface says; starts the process if need be, in a thread of its own."""
+        threading.Thread(target=self._wake, name="edge wake", daemon=True).start()
+
+    def close(self) -> None:
+        """End the process; it writes what it has not written yet, and is killed if that takes long."""
+        with self._starting:
+            self._closed = True
+            worker, self._worker = self._worker, None
+        if worker is None:
+            return
+        try:
+            with worker.lock:
+                worker.requests.close()
+        except OSError:
+            _log.debug("the edge process has gone before its pipe was closed")
+        try:
+            worker.process.wait(_CLOSING_SECONDS)
+        except subprocess.TimeoutExpired:
+            worker.process.kill()
+            worker.process.wait()
+
+    def _wake(self) -> None:
+        try:
+            self._ask("wake", {}, SEARCH_SECONDS)
+        except DualmemError as error:
+            _log.warning("search: %s", error)
+
+    def _ask(self, method: str, params: Mapping[str, Any], timeout_seconds: float) -> Any:
+        """The answer of the process, which is started again once if it dies over the question."""
+        for attempt in (1, 2):
+            worker = self._running()
+            try:
+                return self._send(worker, method, params).result(timeout_seconds)
+            except _EndedError:
+                if attempt == 2:
+                    raise
+                _log.info("the search process ended; starting another")
+            except FutureTimeoutError:
+                raise StoreUnreachableError(
+                    f"the search process has not answered for {timeout_seconds:.0f} seconds",
+                    operation=method,
+                    subject=str(self._home),
+                    hint="Try again; `dualmem search` in a terminal works without it.",
+                ) from None
+        raise AssertionError("unreachable")
+
+    def _running(self) -> _Worker:
+        with self._starting:
+            if self._closed:
+                raise self._unavailable("the server is stopping")
+            if self._worker is None or self._worker.process.poll() is not None:
+                self._worker = self._start()
+            return self._worker
+
+    def _start(self) -> _Worker:
+        command = [sys.executable, "-m", self._module, str(self._home)]
+        try:
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603
+        except OSError as error:
+            raise self._unavailable(f"it cannot be started: {error.strerror}") from None
+        if process.stdin is None or process.stdout is None:
+            raise AssertionError("pipes were asked for")
+        worker = _Worker(process, process.stdin, process.stdout)
+        threading.Thread(target=self._listen, args=(worker,), name="edge answers", daemon=True).start()
+        return worker
+
+    def _send(self, worker: _Worker, method: str, params: Mapping[str, Any]) -> Future[Any]:
+        number = next(self._numbers)
+        answer: Future[Any] = Future()
+        with worker.lock:
+            worker.waiting[number] = answer
+            try:
+                write_message(worker.requests, {"id": number, "method": method, "params": dict(params)})
+            except (OSError, ValueError):  # its end of the pipe is gone, or ours was closed
+                worker.waiting.pop(number, None)
+                raise self._ended() from None
+        if worker.process.poll() is not None:
+            self._fail_all(worker)
+        return answer
+
+    def _listen(self, worker: _Worker) -> None:
+        while (message := read_message(worker.answers)) is not None:
+            worker.ready = True
+            with worker.lock:
+                answer = worker.waiting.pop(message["id"], None)
+            if answer is None:
+                continue
+            if "error" in message:
+                answer.set_exception(error_of(message["error"]))
+            else:
+                answer.set_result(message["result"])
+        self._fail_all(worker)
+
+    def _fail_all(self, worker: _Worker) -> None:
+        with worker.lock:
+            unanswered, worker.waiting = worker.waiting, {}
+        for answer in unanswered.values():
+            answer.set_exception(self._ended())
+
+    def _ended(self) -> _EndedError:
+        return _EndedError(
+            "the search process ended before it answered",
+            operation="search",
+            subject=str(self._home),
+            hint="Try again; what it wrote to the log says why. Memory and handoffs work without it.",
+        )
+
+    def _unavailable(self, why: str) -> StoreUnreachableError:
+        return StoreUnreachableError(
+            f"the search process is not there: {why}",
+            operation="search",
+            subject=str(self._home),
+            hint="`dualmem search` in a terminal works without it.",
+        )
+
+
+class _EndedError(StoreUnreachableError):
+    """The process ended while an answer was owed."""

@@ -1,0 +1,337 @@
+"""Search and indexing of one data home, in this process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from dualmem_mcp.edge.model import LOADING_SECONDS, QueryModel
+from dualmem_mcp.errors import DualmemError, StoreUnreachableError
+from dualmem_mcp.handoff.channel import Channel
+from dualmem_mcp.handoff.kept import KeptConversations
+from dualmem_mcp.model.ids import DeviceId
+from dualmem_mcp.model.search import Collection, Filter
+from dualmem_mcp.ports import Clock, Progress, SearchIndex, no_progress
+from dualmem_mcp.search.filling import ShouldStop, never
+from dualmem_mcp.search.indexing import Indexer, IndexReport
+from dualmem_mcp.search.request import DEFAULT_LIMIT, read_filter
+from dualmem_mcp.search.search import Found, search
+from dualmem_mcp.search.turns_file import import_turns
+from dualmem_mcp.search.working_set import SMALL_CACHE, WorkingSet
+from dualmem_mcp.settings import Settings
+from dualmem_mcp.stores.access_log import DatabaseAccessLog
+from dualmem_mcp.stores.conversation_store import ConversationStore
+from dualmem_mcp.stores.data_home import DataHome
+from dualmem_mcp.stores.database import Database
+from dualmem_mcp.stores.durable_files import file_lock_if_free
+from dualmem_mcp.stores.search_feed import SearchFeed
+from dualmem_mcp.stores.search_index import SqliteSearchIndex, open_search_index
+from dualmem_mcp.stores.source_progress import SourceProgress
+from dualmem_mcp.transcripts.carried import parse_session
+from dualmem_mcp.transcripts.local_sessions import LocalSessions, scope_of_project
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+RESULT_TOKENS: Final = 6_000
+"""Tokens that results take at most unless the caller says otherwise, and at most half of what the device reads."""
+
+RELATED_RESULTS: Final = 5
+_RELATED_POOL: Final = 40
+
+_CATCH_UP_SECONDS: Final = 2.0
+"""A search from the command line brings the indexes up to date first, for no longer than this."""
+
+_PATIENCE_SECONDS: Final = 60.0
+"""There a search also waits for the model: whoever starts a process for one search wants its best answer."""
+
+_ALONE_SECONDS: Final = 600.0
+
+
+class Edge:
+    """The indexes, the model and the working set of one data home, each opened when it is first needed.
+
+    Safe for use from several threads, beside other processes on the same data home.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        home: DataHome,
+        database: Database,
+        catalogue: ConversationStore,
+        index_key: bytes,
+        device_id: DeviceId,
+        channel: Callable[[], Channel | None],
+        clock: Clock,
+    ) -> None:
+        self._settings = settings
+        self._home = home
+        self._catalogue = catalogue
+        self._index_key = index_key
+        self._device_id = device_id
+        self._channel = channel
+        self._clock = clock
+        self._log = SourceProgress(database, clock, settings.device_name)
+        self._truth = SearchFeed(database)
+        self._accesses = DatabaseAccessLog(database)
+        self._lock = threading.RLock()
+        self._indexes: dict[Collection, SqliteSearchIndex] = {}
+        self._working_set: WorkingSet | None = None
+        self._used: list[str] = []
+        self._waiting: int | None = None
+        self.model = QueryModel(settings.model_dir, settings.model)
+
+    # Searching
+
+    def search(
+        self,
+        query: str,
+        *,
+        scope: str = "all",
+        conversation_id: str | None = None,
+        limit: int = DEFAULT_LIMIT,
+        kinds: Sequence[str] = (),
+        author: str = "",
+        since: str = "",
+        until: str = "",
+        token_budget: int | None = None,
+        catch_up: bool = False,
+    ) -> dict[str, Any]:
+        """As the interface says. With `catch_up` the indexes are brought up to date first, as far as that is quick,
+        and the search waits for the model."""
+        where = read_filter(
+            now=self._clock.now(),
+            scope=scope,
+            conversation_id=conversation_id,
+            kinds=kinds,
+            author=author,
+            since=since,
+            until=until,
+        )
+        warnings: list[str] = []
+        if catch_up:
+            warnings += self._catch_up_quickly()
+        by_words = ""
+
+        def embed(text: str) -> NDArray[np.float32] | None:
+            nonlocal by_words
+            vector, by_words = self.model.query_vector(text, _PATIENCE_SECONDS if catch_up else LOADING_SECONDS)
+            return vector
+
+        budget = token_budget or min(RESULT_TOKENS, self._settings.profile.context_tokens // 2)
+        found = self._found(query, where, limit=limit, token_budget=budget, embed=embed, warnings=warnings)
+        with self._lock:
+            self._used += [result.item.key for result in found.results]
+        warnings += [by_words] if by_words else []
+        warnings += found.failures
+        if found.left_out:
+            warnings.append(f"{found.left_out} more were found than the token budget has room for")
+        waiting = 0 if by_words else self._waiting_items()
+        if waiting:
+            warnings.append(f"{waiting:,} items are found by words only until they are embedded (`dualmem index`)")
+        return {
+            "results": [result.fields() for result in found.results],
+            "partial": bool(found.failures or by_words or waiting),
+            "tiers": [asdict(tier) for tier in found.tiers],
+            "timings_ms": found.timings_ms,
+            "warnings": warnings,
+        }
+
+    def related(self, query: str, *, conversation_id: str, cwd: str) -> Sequence[Mapping[str, Any]]:
+        """As the interface says; by words alone while the model is not in memory, for a brief must not wait."""
+        others = {
+            summary.conversation_id
+            for summary in self._catalogue.conversations(limit=200)[0]
+            if summary.cwd == cwd and summary.conversation_id != conversation_id
+        }
+        if not others or not cwd:
+            return []
+        found = self._found(
+            query,
+            Filter(),
+            limit=_RELATED_POOL,
+            token_budget=4 * RESULT_TOKENS,
+            embed=self._embed_if_loaded,
+            warnings=[],
+        )
+        return [
+            result.fields()
+            for result in found.results
+            if result.item.conversation_id in others and result.item.kind != "summary"
+        ][:RELATED_RESULTS]
+
+    def _embed_if_loaded(self, text: str) -> NDArray[np.float32] | None:
+        embedder = self.model.embedder
+        return self.model.query_vector(text, 0.0)[0] if embedder is not None and embedder.loaded else None
+
+    def _found(self, query: str, where: Filter, *, warnings: list[str], **given: Any) -> Found:
+        return search(
+            query,
+            where,
+            indexes=self._opened(warnings),
+            working_set=self._cache(),
+            now=self._clock.now(),
+            **given,
+        )
+
+    def _opened(self, warnings: list[str] | None = None) -> Mapping[Collection, SearchIndex]:
+        """The indexes that can be opened; why others cannot goes to `warnings`, else is raised."""
+        with self._lock:
+            for collection in Collection:
+                if collection in self._indexes:
+                    continue
+                try:
+                    folder = self._home.vector_cache / collection.value
+                    self._indexes[collection] = open_search_index(folder, self._index_key, collection)
+                except StoreUnreachableError as error:
+                    if warnings is None:
+                        raise
+                    warnings.append(error.message)
+            return self._indexes.copy()
+
+    def _cache(self) -> WorkingSet | None:
+        """The working set of a device with a small cache; None on one that has its whole index at hand."""
+        capacity = self._settings.profile.cached_vectors
+        if capacity > SMALL_CACHE:
+            return None
+        with self._lock:
+            if self._working_set is None:
+                entries = self._accesses.working_set(self.model.model_id)
+                self._working_set = WorkingSet(capacity, entries)
+            return self._working_set
+
+    # Indexing
+
+    def index(
+        self, *, project: str | None = None, claude_dir: Path | None = None, progress: Progress = no_progress
+    ) -> dict[str, Any]:
+        """Index all that is new; the contract's *index* fields, and `warnings`.
+
+        Raises ConflictError if another process is at it for more than ten minutes, StoreUnreachableError,
+        DiskFullError.
+        """
+        report = self._indexer().run_alone(
+            wait_seconds=_ALONE_SECONDS,
+            files=self._sessions(project, claude_dir),
+            carried=self._carried(),
+            embedder=self.model.embedder,
+            progress=progress,
+        )
+        self._waiting = report.waiting
+        return self._told(report)
+
+    def import_turns(self, path: Path, progress: Progress = no_progress) -> dict[str, Any]:
+        """Keep the turns of a file and index them: turns, skipped, conversations, warnings.
+
+        Raises NotFoundError, MalformedError if no line is a turn, StoreUnreachableError, DiskFullError.
+        """
+        kept = import_turns(path, self._log, progress=progress)
+        report = self._indexer().run_alone(
+            wait_seconds=_ALONE_SECONDS, embedder=self.model.embedder, progress=progress
+        )
+        self._waiting = report.waiting
+        told = self._told(report)["warnings"]
+        return {
+            "turns": kept.turns,
+            "skipped": kept.skipped,
+            "conversations": kept.conversations,
+            "warnings": [*kept.warnings, *told],
+        }
+
+    def catch_up(self, *, should_stop: ShouldStop = never, embed: bool = True) -> bool:
+        """Index what is new now, unless another process is at it; whether there was anything to do.
+
+        Raises StoreUnreachableError, DiskFullError.
+        """
+        report = self._indexer().run(
+            files=self._sessions(None, None),
+            carried=self._carried(),
+            embedder=self.model.embedder if embed else None,
+            should_stop=should_stop,
+        )
+        self._waiting = report.waiting
+        return bool(report.items_indexed or report.embedded)
+
+    def _catch_up_quickly(self) -> list[str]:
+        deadline = threading.Event()
+        timer = threading.Timer(_CATCH_UP_SECONDS, deadline.set)
+        timer.daemon = True
+        timer.start()
+        try:
+            self.catch_up(should_stop=deadline.is_set)
+        except DualmemError as error:
+            return [f"what is new is not indexed yet: {error.message}"]
+        finally:
+            timer.cancel()
+        return ["not all that is new is indexed yet; `dualmem index` does that"] if deadline.is_set() else []
+
+    def _indexer(self) -> Indexer:
+        return Indexer(
+            log=self._log,
+            truth=self._truth,
+            indexes=self._opened(),
+            lock=partial(file_lock_if_free, self._home.vector_cache / ".indexing.lock"),
+        )
+
+    def _sessions(self, project: str | None, claude_dir: Path | None) -> LocalSessions:
+        settings = self._settings
+        scope = scope_of_project(settings.index, project) if project else settings.index
+        current = settings.claude_project_dir or str(Path.cwd())
+        return LocalSessions(claude_dir or settings.claude_dir, scope, current)
+
+    def _carried(self) -> KeptConversations | None:
+        channel = self._channel()
+        return None if channel is None else KeptConversations(channel, self._device_id, parse_session)
+
+    def _told(self, report: IndexReport) -> dict[str, Any]:
+        fields = report.fields()
+        if self.model.missing:
+            fields["warnings"] = [*fields["warnings"], self.model.missing]
+        return fields
+
+    # The rest
+
+    def status(self) -> dict[str, Any]:
+        """As the interface says: indexed items by collection, waiting, index_bytes, model."""
+        counts = {collection.value: index.counts() for collection, index in self._opened([]).items()}
+        return {
+            "indexed": {name: count.items for name, count in counts.items()},
+            "waiting": sum(count.items - count.embedded for count in counts.values()),
+            "index_bytes": sum(count.size_bytes for count in counts.values()),
+            "model": self.model.model_id or None,
+            "model_missing": self.model.missing or None,
+        }
+
+    def flush(self) -> None:
+        """Write access counts and the working set to the memory, if there is anything new in them."""
+        with self._lock:
+            used, self._used = self._used, []
+            cache = self._working_set
+        self._accesses.add(used, self._clock.now())
+        entries = cache.take_changed() if cache is not None else None
+        if entries is not None:
+            self._accesses.save_working_set(self.model.model_id, entries)
+
+    def wake(self) -> None:
+        """As the interface says: in this process, whoever runs `catch_up` looks by itself."""
+
+    def close(self) -> None:
+        """Write what is not written yet and let everything go."""
+        self.flush()
+        with self._lock:
+            indexes, self._indexes = self._indexes, {}
+        for index in indexes.values():
+            index.close()
+
+    def _waiting_items(self) -> int:
+        if self._waiting is None:
+            counts = [index.counts() for index in self._opened([]).values()]
+            self._waiting = sum(count.items - count.embedded for count in counts)
+        return self._waiting

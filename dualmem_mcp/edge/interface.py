@@ -1,0 +1,49 @@
+"""What the edge does for the application, wherever it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from dualmem_mcp.search.request import DEFAULT_LIMIT
+
+
+class EdgeInterface(Protocol):
+    """Search and indexing of one data home. Arguments and results are JSON values, so that they can cross
+    processes; errors are those of `errors.py`."""
+
+    def search(
+        self,
+        query: str,
+        *,
+        scope: str = "all",
+        conversation_id: str | None = None,
+        limit: int = DEFAULT_LIMIT,
+        kinds: Sequence[str] = (),
+        author: str = "",
+        since: str = "",
+        until: str = "",
+        token_budget: int | None = None,
+    ) -> dict[str, Any]:
+        """The contract's *search* fields: results, partial, tiers, timings_ms, and warnings.
+
+        Times are dates, times of ISO 8601 or ages such as `7d`. Raises UsageError for what does not fit.
+        """
+        ...
+
+    def related(self, query: str, *, conversation_id: str, cwd: str) -> Sequence[Mapping[str, Any]]:
+        """Passages of other conversations of the project in that folder: text, conversation_id, turn_id, author,
+        timestamp; nothing where the edge is not at hand at once."""
+        ...
+
+    def status(self) -> dict[str, Any]:
+        """What is indexed, with which model, and what still waits."""
+        ...
+
+    def wake(self) -> None:
+        """Look soon whether there is something new to index; returns at once."""
+        ...
+
+    def close(self) -> None:
+        """Write what is not written yet and let everything go."""
+        ...

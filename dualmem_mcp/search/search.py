@@ -1,0 +1,220 @@
+"""One search: read the query, ask the working set, then the indexes, and fit the best to the budget."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from dualmem_mcp.errors import StoreUnreachableError
+from dualmem_mcp.model.search import COLLECTION_OF, Collection, Filter, SearchItem
+from dualmem_mcp.ports import SearchIndex
+from dualmem_mcp.search.excerpts import fit
+from dualmem_mcp.search.query import Query, read_query
+from dualmem_mcp.search.ranking import Ranked, collect, rank
+from dualmem_mcp.search.working_set import WorkingSet
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Embed = Callable[[str], "NDArray[np.float32] | None"]
+"""The vector of a query's text, or None where no model is at hand."""
+
+CACHE_TIER: Final = "edge_cache"
+INDEX_TIER: Final = "edge_index"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """An item that was found, its score from 0 to 1, and what of its text fits the budget."""
+
+    item: SearchItem
+    score: float
+    text: str
+
+    def fields(self) -> dict[str, Any]:
+        """The contract's *search result*."""
+        item = self.item
+        return {
+            "id": item.key,
+            "kind": item.kind,
+            "text": self.text,
+            "score": round(self.score, 4),
+            "conversation_id": item.conversation_id or None,
+            "turn_id": item.turn_id or None,
+            "author": item.author or None,
+            "timestamp": item.timestamp.isoformat() if item.timestamp else None,
+            "device": item.device or None,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """Who answered: its name, how many results it gave, and how long it took."""
+
+    name: str
+    results: int
+    duration_ms: float
+
+
+@dataclass(slots=True)
+class Found:
+    """The answer of one search. `failures` say what could not be asked, `left_out` counts
+    results for which the budget had no room."""
+
+    results: list[Result] = field(default_factory=list)
+    tiers: list[Tier] = field(default_factory=list)
+    timings_ms: dict[str, float] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+    left_out: int = 0
+
+
+def search(
+    text: str,
+    where: Filter,
+    *,
+    limit: int,
+    token_budget: int,
+    indexes: Mapping[Collection, SearchIndex],
+    working_set: WorkingSet | None,
+    embed: Embed,
+    now: datetime,
+) -> Found:
+    """The best items for the query, at most `limit`, and within `token_budget` tokens.
+
+    The working set, where the device has one, is asked first; what the indexes say then goes before it. If they
+    cannot be asked, the answer is the working set's alone, and `failures` says why.
+    """
+    found = Found()
+    stopwatch = _Stopwatch(found.timings_ms)
+    asked = [indexes[collection] for collection in where.collections if collection in indexes]
+    query = read_query(text, known_authors=_authors(asked, where, found), now=now)
+    stopwatch.lap("read")
+    vector = embed(query.embedded) if query.embedded else None
+    stopwatch.lap("embed")
+    hits: list[_Hit] = []
+    if working_set is not None:
+        cached = working_set.find(query.terms, vector, limit, lambda item: passes(item, where))
+        hits = [_Hit(item, score, None) for item, score in cached]
+        found.tiers.append(Tier(CACHE_TIER, len(hits), stopwatch.lap("cache")))
+    if not found.failures:
+        try:
+            hits = _best(asked, query, vector, where, limit)
+            found.tiers.append(Tier(INDEX_TIER, len(hits), stopwatch.lap("index")))
+        except StoreUnreachableError as error:
+            found.failures.append(error.message)
+    texts = fit([hit.item.text for hit in hits], query.terms, token_budget) if hits else []
+    found.results = [Result(hit.item, hit.score, shown) for hit, shown in zip(hits, texts, strict=False)]
+    found.left_out = len(hits) - len(texts)
+    stopwatch.lap("fit")
+    if working_set is not None:
+        _remember(working_set, hits[: len(texts)], vector)
+    found.timings_ms["total"] = stopwatch.total()
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Hit:
+    """A candidate for the answer; `place` is its index and its id there, None for one of the working set."""
+
+    item: SearchItem
+    score: float
+    place: tuple[SearchIndex, int] | None
+
+
+def _authors(asked: Sequence[SearchIndex], where: Filter, found: Found) -> list[str]:
+    try:
+        return list(dict.fromkeys(author for index in asked for author in index.authors(where)))
+    except StoreUnreachableError as error:
+        found.failures.append(error.message)
+        return []
+
+
+def _best(
+    asked: Sequence[SearchIndex],
+    query: Query,
+    vector: NDArray[np.float32] | None,
+    where: Filter,
+    limit: int,
+) -> list[_Hit]:
+    """The best items that the indexes offer; one turn that stands in several conversations (a forked or resumed
+    session carries its past along) comes once."""
+    by_collection = {index.collection: index for index in asked}
+    ranked = rank(query, collect(asked, query, vector, where))
+    hits: dict[object, _Hit] = {}
+    for start in range(0, len(ranked), limit):
+        for place, item, score in _items(ranked[start : start + limit], by_collection):
+            hits.setdefault(_sameness(item, where), _Hit(item, score, place))
+        if len(hits) >= limit:
+            break
+    return list(hits.values())[:limit]
+
+
+def _items(
+    ranked: Sequence[Ranked], indexes: Mapping[Collection, SearchIndex]
+) -> Iterator[tuple[tuple[SearchIndex, int], SearchItem, float]]:
+    """The ranked items in their order, without those that have gone meanwhile."""
+    items: dict[tuple[Collection, int], SearchItem] = {}
+    for collection, index in indexes.items():
+        wanted = [one.id for one in ranked if one.collection is collection]
+        # One by one only where some have gone, and the answer does not say which.
+        together = index.items(wanted) if wanted else ()
+        if len(together) == len(wanted):
+            items.update(zip(((collection, number) for number in wanted), together, strict=True))
+        else:
+            items.update(((collection, number), item) for number in wanted for item in index.items([number]))
+    for one in ranked:
+        item = items.get((one.collection, one.id))
+        if item is not None:
+            yield (indexes[one.collection], one.id), item, one.score
+
+
+def _sameness(item: SearchItem, where: Filter) -> object:
+    if item.kind == "turn" and where.conversation_id is None:
+        return (item.turn_id, item.author, item.timestamp, item.text)
+    return item.key
+
+
+def _remember(working_set: WorkingSet, hits: Sequence[_Hit], vector: NDArray[np.float32] | None) -> None:
+    """Keep what was an answer at hand, each with the passage that answered."""
+    for hit in hits:
+        passage = None
+        if hit.place is not None:
+            index, number = hit.place
+            passages = index.vectors([number]).get(number)
+            if passages is not None and len(passages):
+                passage = passages[0] if vector is None else passages[int((passages @ vector).argmax())]
+        working_set.use(hit.item, passage, hit.score)
+
+
+class _Stopwatch:
+    """Milliseconds since the last lap, kept under the lap's name."""
+
+    def __init__(self, laps: dict[str, float]) -> None:
+        self._laps = laps
+        self._started = self._last = time.perf_counter()
+
+    def lap(self, name: str) -> float:
+        now = time.perf_counter()
+        took, self._last = round((now - self._last) * 1000, 3), now
+        self._laps[name] = took
+        return took
+
+    def total(self) -> float:
+        return round((time.perf_counter() - self._started) * 1000, 3)
+
+
+def passes(item: SearchItem, where: Filter) -> bool:
+    """Whether the filter lets the item pass."""
+    at = item.timestamp
+    return (
+        COLLECTION_OF[item.kind] in where.collections
+        and where.conversation_id in {None, item.conversation_id}
+        and (not where.kinds or item.kind in where.kinds)
+        and (not where.author or where.author.casefold() == item.author.casefold())
+        and (where.since is None or (at is not None and at >= where.since))
+        and (where.until is None or (at is not None and at < where.until))
+    )

@@ -1,0 +1,155 @@
+"""The edge process: answers searches, indexes what is new, and ends when there is nothing more to do.
+
+Started by the MCP server as `python -m dualmem_mcp.server.edge_worker DATA_HOME`, with pipes on standard input and
+output; it ends when the server does.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, Any, Final
+
+from dualmem_mcp.app import App, open_app
+from dualmem_mcp.edge.messages import error_fields, read_message, write_message
+from dualmem_mcp.errors import DualmemError, UsageError
+from dualmem_mcp.server.faults import log_fault, log_to_stderr
+from dualmem_mcp.settings import load_settings
+
+_log = logging.getLogger(__name__)
+
+UNUSED_SECONDS: Final = 20.0
+"""With nothing to index and no search yet, the process waits so long before it ends."""
+
+USED_SECONDS: Final = 600.0
+"""After a search it stays for the next one: starting takes most of a second."""
+
+LOOK_SECONDS: Final = 5.0
+"""Between two looks whether sessions or the memory have something new."""
+
+_SEARCHING_THREADS: Final = 2
+
+
+def main() -> None:
+    """Serve the process that started this one, until it closes the pipe or nothing is left to do."""
+    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    # Whatever a library prints must not get among the answers.
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    log_to_stderr()
+    try:
+        # The mirror of memory.json is the server's own to keep.
+        app = open_app(replace(load_settings(Path(sys.argv[1])), memory_file=None))
+    except DualmemError as error:
+        _refuse(requests, answers, error)
+    else:
+        Worker(app, answers).serve(requests)
+
+
+def _refuse(requests: IO[bytes], answers: IO[bytes], error: DualmemError) -> None:
+    """Answer the first request with the reason why nothing could be opened; the next one starts another process."""
+    message = read_message(requests)
+    if message is not None:
+        write_message(answers, {"id": message["id"], "error": error_fields(error)})
+
+
+class Worker:
+    """The answers of one edge process, and its indexing."""
+
+    def __init__(self, app: App, answers: IO[bytes]) -> None:
+        self._app = app
+        self._edge = app.local_edge
+        self._answers = answers
+        self._writing = threading.Lock()
+        self._stopping = threading.Event()
+        self._new = threading.Event()
+        self._counting = threading.Lock()
+        self._unanswered = 0
+        self._searched = False
+        self._busy_at = time.monotonic()
+        self._methods: dict[str, Callable[..., Any]] = {
+            "search": self._search,
+            "related": self._edge.related,
+            "status": self._edge.status,
+            "wake": self._new.set,
+        }
+
+    def serve(self, requests: IO[bytes]) -> None:
+        """Answer requests and index, until the pipe closes or nothing is left to do; ends the process."""
+        threading.Thread(target=self._read, args=(requests,), name="requests", daemon=True).start()
+        self._index()
+        self._app.close()
+        with self._writing:
+            self._answers.close()
+        # The thread that reads the pipe cannot be interrupted, so there is no waiting for it.
+        os._exit(0)
+
+    def _read(self, requests: IO[bytes]) -> None:
+        with ThreadPoolExecutor(_SEARCHING_THREADS, thread_name_prefix="request") as pool:
+            while (message := read_message(requests)) is not None:
+                self._count(1)
+                pool.submit(self._answer, message)
+        self._stopping.set()
+        self._new.set()
+
+    def _count(self, change: int) -> None:
+        with self._counting:
+            self._unanswered += change
+            self._busy_at = time.monotonic()
+
+    def _answer(self, message: dict[str, Any]) -> None:
+        name = message["method"]
+        try:
+            method = self._methods.get(name)
+            if method is None:
+                raise UsageError(f"there is no method {name!r}", operation="edge", subject=name)
+            answer = {"id": message["id"], "result": method(**message["params"])}
+        except DualmemError as error:
+            answer = {"id": message["id"], "error": error_fields(error)}
+        except Exception as error:  # noqa: BLE001 - one failing request must not end the process
+            log_fault(f"edge {name}", error)
+            fault = DualmemError("search failed by a fault of this program", operation=name, hint="See the log.")
+            answer = {"id": message["id"], "error": error_fields(fault)}
+        self._write(answer)
+        self._count(-1)
+
+    def _search(self, **given: Any) -> dict[str, Any]:
+        self._searched = True
+        return self._edge.search(**given)
+
+    def _index(self) -> None:
+        """Index what is new, again and again; return when there is nothing to do and nobody asks."""
+        while not self._stopping.is_set():
+            self._new.clear()
+            try:
+                if self._edge.catch_up(should_stop=self._stopping.is_set):
+                    self._busy_at = time.monotonic()
+                self._edge.flush()
+            except DualmemError as error:
+                _log.warning("indexing: %s", error)
+            if self._is_over():
+                return
+            self._new.wait(LOOK_SECONDS)
+
+    def _is_over(self) -> bool:
+        with self._counting:
+            patience = USED_SECONDS if self._searched else UNUSED_SECONDS
+            return not self._unanswered and time.monotonic() - self._busy_at > patience
+
+    def _write(self, answer: dict[str, Any]) -> None:
+        with self._writing:
+            try:
+                write_message(self._answers, answer)
+            except (OSError, ValueError):  # whoever asked has gone; so will this process
+                self._stopping.set()
+                self._new.set()
+
+
+if __name__ == "__main__":
+    main()
