@@ -9,6 +9,9 @@ from typing import Literal
 from dualmem_mcp.model.conversation import Turn
 from dualmem_mcp.model.ids import ConversationId
 
+ImportFormat = Literal["auto", "graph", "turns"]
+"""Of a file to import: what it looks like, a memory file of the reference server, or a file of turns."""
+
 IMPORTED = "import"
 """The `origin` of turns that came from a file of turns: what they say is taken as it stands."""
 
