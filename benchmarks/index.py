@@ -116,20 +116,25 @@ def build(index: SqliteSearchIndex, corpus: Corpus, long: float) -> int:
     begun = time.perf_counter()
     for first in range(0, corpus.size, BATCH):
         items = corpus.items(first)
-        vectors = corpus.vectors(first, 1 + (first % 1000 < long * 1000))
         text_bytes += sum(len(item.text.encode()) for item in items)
         started = time.perf_counter()
         index.put(items)
-        put = time.perf_counter()
-        ids = [waiting.id for waiting in reversed(index.unembedded(BATCH))]
-        looked = time.perf_counter()
-        index.put_vectors(MODEL, list(zip(ids, vectors, strict=True)))
-        stores.append(time.perf_counter() - looked)
-        puts.append(put - started)
+        puts.append(time.perf_counter() - started)
+    for first in reversed(range(0, corpus.size, BATCH)):  # the newest first
+        waiting = sorted(index.unembedded(BATCH), key=lambda entry: entry.id)
+        vectors = corpus.vectors(first, passages_of(first, long))
+        started = time.perf_counter()
+        index.put_vectors(MODEL, [(entry.id, vectors[n]) for n, entry in enumerate(waiting)][::-1])
+        stores.append(time.perf_counter() - started)
     print(f"  built in {time.perf_counter() - begun:.1f} s with the making of its texts and vectors")
     print(f"  {'put, 100 items':30}{summary(puts)}")
     print(f"  {'put_vectors, 100 items':30}{summary(stores)}")
     return text_bytes
+
+
+def passages_of(first: int, long: float) -> int:
+    """How many passages each item of a batch has."""
+    return 1 + (first % 1000 < long * 1000)
 
 
 def measure(size: int, runs: int, long: float, folder: Path) -> None:
@@ -167,7 +172,7 @@ def measure(size: int, runs: int, long: float, folder: Path) -> None:
             operation(words, vector)
             times.append(time.perf_counter() - begun)
         print(f"  {name:30}{summary(times[5:])}")
-    print(f"  {'recall@10 of nearest':30}{recall(index, corpus, 1 + long > 1):8.3f}")
+    print(f"  {'recall@10 of nearest':30}{recall(index, corpus, long):8.3f}")
     print(
         f"  memory: {rss_mb() - before:.0f} MB more than before, with {len(corpus.words):,} words of this benchmark"
     )
@@ -175,13 +180,14 @@ def measure(size: int, runs: int, long: float, folder: Path) -> None:
 
 
 def search(index: SqliteSearchIndex, words: list[str], vector: np.ndarray, where: Filter) -> None:
-    """What one search asks of an index: both rankings, features with neighbours, and ten items."""
-    lexical = index.lexical(words, where, 200)
+    """What one search asks of an index: both rankings, features and cosines of all they name and of what stands
+    beside the best, and ten items."""
+    lexical = index.lexical(words, where, 400)
     nearest = index.nearest(vector, where, 200)
-    found = np.union1d(lexical.ids, nearest.ids)
-    index.cosines(vector, lexical.ids)
-    index.features(np.union1d(found, np.concatenate([found - 1, found + 1])), where)
-    index.items(found[:10].tolist())
+    best = lexical.ids[:100]
+    features = index.features(np.unique(np.concatenate([lexical.ids, nearest.ids, best - 1, best + 1])), where)
+    index.cosines(vector, features.ids)
+    index.items(lexical.ids[:10].tolist())
 
 
 def touch(index: SqliteSearchIndex) -> None:
@@ -195,12 +201,12 @@ def ids_of(size: int) -> np.ndarray:
     return ((numbers // TURNS + 1) << 24) | numbers % TURNS
 
 
-def recall(index: SqliteSearchIndex, corpus: Corpus, two: bool) -> float:
+def recall(index: SqliteSearchIndex, corpus: Corpus, long: float) -> float:
     """Which share of the ten nearest of all items are among the ten that the index finds."""
     queries = [vector for _, vector in corpus.queries(50)]
     best = [(np.empty(0, np.float32), np.empty(0, np.int64)) for _ in queries]
     for first in range(0, corpus.size, BATCH):
-        vectors = corpus.vectors(first, 2 if two and first % 1000 < 1000 else 1)
+        vectors = corpus.vectors(first, passages_of(first, long))
         scores = np.einsum("npd,qd->qnp", vectors, np.stack(queries)).max(axis=2)
         for number, row in enumerate(scores):
             merged = np.concatenate([best[number][0], row])

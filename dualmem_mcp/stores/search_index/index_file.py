@@ -6,6 +6,7 @@ first; SQLite leaves the log of the new file alone when connections to the remov
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -21,6 +22,7 @@ from dualmem_mcp.stores.search_index.layout import INDEX
 
 FILE_NAME: Final = "index.db"
 _LOCK_NAME: Final = ".index.lock"
+_LOG, _SHARED = "-wal", "-shm"
 _ATTEMPTS: Final = 5
 
 T = TypeVar("T")
@@ -30,12 +32,18 @@ class _ReplacedError(Exception):
     """Another file is there now than the one that was opened."""
 
 
+_Identity = tuple[int, int]
+
+
 @dataclass(slots=True)
 class _Opened:
-    """An open database, which file it is, and how that looked when it was last known to be whole."""
+    """An open database, which files it is in, and how they looked when it was last known to be whole."""
 
     database: Database
-    identity: tuple[int, int]
+    identity: _Identity
+    log: _Identity | None
+    shared: _Identity | None
+    shared_bytes: int
     looks: tuple[int, int]
 
 
@@ -58,7 +66,7 @@ class IndexFile:
 
     def size_bytes(self) -> int:
         """Size on disk, with the write-ahead log."""
-        return sum(path.stat().st_size for path in (self.path, _beside(self.path, "-wal")) if path.exists())
+        return sum(path.stat().st_size for path in (self.path, _beside(self.path, _LOG)) if path.exists())
 
     def release(self) -> None:
         """Close all connections; the next use opens one again."""
@@ -73,8 +81,8 @@ class IndexFile:
         for _ in range(_ATTEMPTS):
             opened = self._open()
             try:
+                self._check(opened)
                 with transaction(opened.database) as connection:
-                    self._check(opened)
                     return work(connection)
             except _ReplacedError:
                 self._let_go(opened)
@@ -107,32 +115,58 @@ class IndexFile:
                     except (LockedError, TamperedError):
                         _delete(self.path)
                         database = Database.open(self.path, self._key, INDEX)
-                    with file_faults("look at", self.path):
-                        status = self.path.stat()
-                self._opened = _Opened(
-                    database, (status.st_dev, status.st_ino), (status.st_size, status.st_mtime_ns)
-                )
+                    self._opened = self._look(database)
             return self._opened
 
-    def _check(self, opened: _Opened) -> None:
-        """See that the file is still the one that was opened.
+    def _look(self, database: Database) -> _Opened:
+        with file_faults("look at", self.path):
+            status = self.path.stat()
+            shared = _beside(self.path, _SHARED).stat()
+        return _Opened(
+            database=database,
+            identity=_identity_of(status),
+            log=_identity(_beside(self.path, _LOG)),
+            shared=_identity_of(shared),
+            shared_bytes=shared.st_size,
+            looks=(status.st_size, status.st_mtime_ns),
+        )
 
-        A file that was written over from outside still answers from the caches; a new connection does not. The
-        file must not be opened but by SQLite: closing it would end the locks that SQLite holds on it.
+    def _check(self, opened: _Opened) -> None:
+        """See, before SQLite touches them, that the files are still those that were opened, and not cut.
+
+        They are only looked at: to close one of them would end the locks that SQLite holds on it for this process.
         Source: https://sqlite.org/howtocorrupt.html, 2.2.
         """
         try:
             status = self.path.stat()
         except OSError:
             raise _ReplacedError from None
-        if (status.st_dev, status.st_ino) != opened.identity:
+        if _identity_of(status) != opened.identity:
             raise _ReplacedError
+        self._check_shared_memory(opened)
         looks = (status.st_size, status.st_mtime_ns)
+        if looks[0] < opened.looks[0] or _identity(_beside(self.path, _LOG)) != opened.log:
+            raise _damaged(self.path)
         if looks != opened.looks:
-            if looks[0] < opened.looks[0]:
-                raise TamperedError("the index has been cut", operation="open index", subject=str(self.path))
+            # Connections that are open would go on answering from their caches.
             opened.database.try_to_open()
             opened.looks = looks
+
+    def _check_shared_memory(self, opened: _Opened) -> None:
+        """SQLite maps this file into memory: if it has been cut, reading there ends the process with SIGBUS. Grown
+        back, it can be read, if only to close the connections."""
+        path = _beside(self.path, _SHARED)
+        try:
+            status = path.stat()
+        except OSError:
+            raise _damaged(self.path) from None
+        if _identity_of(status) != opened.shared:
+            raise _damaged(self.path)
+        if status.st_size < opened.shared_bytes:
+            with file_faults("mend", path):
+                os.truncate(path, opened.shared_bytes)
+            raise _damaged(self.path)
+        opened.shared_bytes = status.st_size
 
     def _let_go(self, opened: _Opened) -> None:
         with self._lock:
@@ -142,22 +176,31 @@ class IndexFile:
 
     def _remove(self, opened: _Opened) -> None:
         self._let_go(opened)
+        if _identity(self.path) != opened.identity:
+            return  # another process was faster
         with file_lock(self.path.with_name(_LOCK_NAME)):
             if _identity(self.path) == opened.identity:
                 _delete(self.path)
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def _identity(path: Path) -> _Identity | None:
     try:
-        status = path.stat()
+        return _identity_of(path.stat())
     except OSError:
         return None
+
+
+def _identity_of(status: os.stat_result) -> _Identity:
     return status.st_dev, status.st_ino
+
+
+def _damaged(path: Path) -> TamperedError:
+    return TamperedError("the index has been changed from outside", operation="use index", subject=str(path))
 
 
 def _delete(path: Path) -> None:
     with file_faults("replace", path):
-        for file in (path, _beside(path, "-wal"), _beside(path, "-shm")):
+        for file in (path, _beside(path, _LOG), _beside(path, _SHARED)):
             file.unlink(missing_ok=True)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, Final
 
 from dualmem_mcp.errors import TamperedError
@@ -25,7 +26,7 @@ KINDS: Final[tuple[ItemKind, ...]] = ("turn", "summary", "agent", "entity", "dec
 ALL_CHANGED: Final = -1
 """An id in `changes` that stands for every item."""
 
-KEPT_CHANGES: Final = 10_000
+KEPT_CHANGES: Final = 4_000
 
 # Porter's stemmer over words of letters and digits, without their accents. Contentless: the text is in `texts`.
 TOKENIZER: Final = "porter unicode61 remove_diacritics 2"
@@ -98,7 +99,9 @@ def bit_words(dimensions: int) -> int:
 
 
 def set_up(connection: Connection, transaction: Callable[[], AbstractContextManager[None]], path: str) -> None:
-    """Make the tables of a new index. Raises TamperedError for an index of another version of this program."""
+    """Make the tables of a new index. Raises TamperedError for one that has been cut or is of another version."""
+    if _is_cut(connection, Path(path)):
+        raise TamperedError("the index has been cut", operation="open index", subject=path)
     if _format(connection) == 0:
         with transaction():
             if _format(connection) == 0:
@@ -108,6 +111,16 @@ def set_up(connection: Connection, transaction: Callable[[], AbstractContextMana
                 connection.execute(f"PRAGMA user_version = {FORMAT}")
     if _format(connection) != FORMAT:
         raise TamperedError("the index is of another version", operation="open index", subject=path)
+
+
+def _is_cut(connection: Connection, path: Path) -> bool:
+    """Whether pages are missing at the end: SQLCipher reads such as zeros. With a log they may be in there."""
+    log = path.with_name(path.name + "-wal")
+    if log.exists() and log.stat().st_size:
+        return False
+    pages: int = connection.execute("PRAGMA page_count").fetchone()[0]
+    page_bytes: int = connection.execute("PRAGMA cipher_page_size").fetchone()[0]
+    return path.stat().st_size < pages * int(page_bytes)
 
 
 def _format(connection: Connection) -> int:
