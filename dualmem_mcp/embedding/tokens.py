@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-MAX_CHARACTERS: Final = 16 * minilm.MAX_TOKENS
-"""Where texts are cut before they are read: a token of English takes 4 to 5 characters with its space, so that what
-lies behind does not reach the model anyway, long runs of spaces apart; 100 KB then cost what 4 KB do."""
+CHARACTERS_PER_TOKEN: Final = 16
+"""Texts are cut before they are read, to this for each token that the model takes: a token of English has 4 to 5
+characters with its space, so that what lies behind does not reach the model anyway, long runs of spaces apart.
+100 KB then cost what 4 KB do."""
 
 BATCH_TOKENS: Final = 512
 """Padded tokens a batch: larger ones are no faster, since their activations leave the processor's second cache."""
@@ -37,12 +38,15 @@ class Tokenizer:
 
     def token_numbers(self, texts: Sequence[str]) -> list[list[int]]:
         """The tokens of each text, [CLS] first and [SEP] last."""
-        return [encoding.ids for encoding in self._pieces.encode_batch_fast([_readable(text) for text in texts])]
+        limit = CHARACTERS_PER_TOKEN * minilm.MAX_TOKENS
+        return [
+            encoding.ids for encoding in self._pieces.encode_batch_fast([readable(text, limit) for text in texts])
+        ]
 
 
-def _readable(text: str) -> str:
-    """The beginning of the text, with halves of surrogate pairs, which the tokenizer refuses, as U+FFFD."""
-    beginning = text[:MAX_CHARACTERS]
+def readable(text: str, max_characters: int) -> str:
+    """The beginning of the text, with halves of surrogate pairs, which tokenizers refuse, as U+FFFD."""
+    beginning = text[:max_characters]
     if has_half_pair(beginning):
         return beginning.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return beginning
