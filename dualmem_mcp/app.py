@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
-import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -19,11 +17,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from dualmem_mcp import __version__
 from dualmem_mcp.crypto.keys import derive_database_key, derive_index_key, load_device
-from dualmem_mcp.crypto.membership import create_vault, join_vault, open_vault
-from dualmem_mcp.crypto.vault import Vault
 from dualmem_mcp.edge.client import EdgeProcess
 from dualmem_mcp.edge.interface import EdgeInterface
-from dualmem_mcp.errors import DualmemError, NotFoundError
+from dualmem_mcp.errors import NotFoundError, StoreUnreachableError
 from dualmem_mcp.handoff.channel import Channel
 from dualmem_mcp.handoff.context import load_section
 from dualmem_mcp.handoff.digest import build_digest
@@ -39,8 +35,10 @@ from dualmem_mcp.model.conversation import Turn
 from dualmem_mcp.model.digest import Digest
 from dualmem_mcp.model.handoff import HandoffRecord
 from dualmem_mcp.model.ids import parse_conversation_id
-from dualmem_mcp.ports import Clock, ObjectStore, Progress, SystemClock, no_progress
-from dualmem_mcp.settings import Settings, save_config
+from dualmem_mcp.model.source import ImportFormat
+from dualmem_mcp.ports import Clock, Progress, SystemClock, no_progress
+from dualmem_mcp.search.turns_file import is_turns_file
+from dualmem_mcp.settings import Settings
 from dualmem_mcp.stores.blob_cache import DatabaseBlobCache
 from dualmem_mcp.stores.conversation_store import ConversationStore
 from dualmem_mcp.stores.data_home import migrate_memory_json, open_data_home
@@ -48,15 +46,14 @@ from dualmem_mcp.stores.database import Database
 from dualmem_mcp.stores.graph_store import GraphStore
 from dualmem_mcp.stores.keystore import open_device_secret
 from dualmem_mcp.stores.memory_file import MemoryFile, export_file, import_file
-from dualmem_mcp.stores.objects import open_object_store
 from dualmem_mcp.stores.outbox import FileOutbox
 from dualmem_mcp.stores.package_cache import FilePackageCache
-from dualmem_mcp.stores.probe import check_conditional_writes
 from dualmem_mcp.transcripts.carried import parse_session
 from dualmem_mcp.transcripts.definitions import definition_changes
 from dualmem_mcp.transcripts.project_files import compare_protected
 from dualmem_mcp.transcripts.restore import write_session
 from dualmem_mcp.transcripts.source import SessionSource
+from dualmem_mcp.vault_access import VaultAccess
 
 if TYPE_CHECKING:
     from dualmem_mcp.edge.edge import Edge
@@ -84,9 +81,6 @@ class App:
     def __init__(self, settings: Settings, clock: Clock, *, edge_process: bool = False) -> None:
         self.settings = settings
         self.clock = clock
-        self._vault_lock = threading.Lock()
-        self._vault: Vault | None = None
-        self._objects: ObjectStore | None = None
         self.home = open_data_home(settings.home)
         with ExitStack() as opening:
             # Several sessions may start on a new data home at once: one makes key and device, the others use them.
@@ -100,7 +94,8 @@ class App:
                 self.database = Database.open(self.home.database_file, derive_database_key(secret.secret))
                 opening.callback(self.database.close)
                 self.blobs = DatabaseBlobCache(self.database)
-                self.device_id, self._device_keys = load_device(self.blobs)
+                self.device_id, keys = load_device(self.blobs)
+            self._access = VaultAccess(settings, self.blobs, self.device_id, keys, clock)
             self.graph = GraphStore(self.database, clock, self.device_id)
             self.catalogue = ConversationStore(self.database, clock, settings.device_name)
             self.outbox = FileOutbox(self.database, self.home.sync_queue)
@@ -163,54 +158,12 @@ class App:
     # The vault
 
     def init(self, passphrase: str, *, device_name: str = "") -> dict[str, Any]:
-        """A new vault in the bucket: vault_id, device_id, bucket, recovery_key (shown this once), warnings.
-
-        Raises ConflictError if the bucket or this data home has one, StoreRefusedError for a bucket that
-        cannot keep what two devices write at once.
-        """
-        objects = open_object_store(self.settings.bucket, create=True)
-        check_conditional_writes(objects)
-        vault, recovery_key = create_vault(
-            objects,
-            self.blobs,
-            passphrase=passphrase,
-            device_id=self.device_id,
-            device_name=self._device_name(device_name),
-            device_keys=self._device_keys,
-            clock=self.clock,
-        )
-        warnings = []
-        try:
-            self._remember(objects, vault)
-        except DualmemError as error:
-            # The vault stands, and this is the only time that its recovery key can be shown.
-            warnings = [f"{error.message}; until it can be written, set DUALMEM_BUCKET={self.settings.bucket}"]
-        return {
-            "vault_id": vault.vault_id,
-            "device_id": vault.device_id,
-            "bucket": self.settings.bucket,
-            "recovery_key": recovery_key,
-            "warnings": warnings,
-        }
+        """A new vault in the bucket; see `VaultAccess.init`."""
+        return self._access.init(passphrase, device_name=device_name)
 
     def join(self, secret: str, *, device_name: str = "") -> dict[str, Any]:
-        """Make this device one of the vault's in the bucket: vault_id, device_id.
-
-        `secret` is the passphrase or the recovery key. Raises LockedError if it is wrong, NotFoundError if
-        there is no vault.
-        """
-        objects = open_object_store(self.settings.bucket)
-        vault = join_vault(
-            objects,
-            self.blobs,
-            secret=secret,
-            device_id=self.device_id,
-            device_name=self._device_name(device_name),
-            device_keys=self._device_keys,
-            clock=self.clock,
-        )
-        self._remember(objects, vault)
-        return {"vault_id": vault.vault_id, "device_id": vault.device_id}
+        """Make this device one of the vault's in the bucket; see `VaultAccess.join`."""
+        return self._access.join(secret, device_name=device_name)
 
     def joined_channel(self) -> Channel | None:
         """The open vault and its stores, or None if this device belongs to no vault."""
@@ -221,34 +174,16 @@ class App:
 
     def channel(self) -> Channel:
         """The open vault and its stores. Raises NotFoundError if this device belongs to no vault."""
-        with self._vault_lock:
-            if self._objects is None:
-                self._objects = open_object_store(self.settings.bucket)
-            if self._vault is None:
-                self._vault = open_vault(
-                    self.blobs,
-                    device_id=self.device_id,
-                    device_keys=self._device_keys,
-                    objects=self._objects,
-                    clock=self.clock,
-                )
-            return Channel(
-                vault=self._vault,
-                objects=self._objects,
-                outbox=self.outbox,
-                packages=self.packages,
-                catalogue=self.catalogue,
-                blobs=self.blobs,
-                clock=self.clock,
-            )
-
-    def _device_name(self, given: str) -> str:
-        return given or self.settings.device_name or platform.node() or "device"
-
-    def _remember(self, objects: ObjectStore, vault: Vault) -> None:
-        with self._vault_lock:
-            self._objects, self._vault = objects, vault
-        save_config(self.settings.home, {"bucket": self.settings.bucket, "device_name": vault.device_name})
+        vault, objects = self._access.opened()
+        return Channel(
+            vault=vault,
+            objects=objects,
+            outbox=self.outbox,
+            packages=self.packages,
+            catalogue=self.catalogue,
+            blobs=self.blobs,
+            clock=self.clock,
+        )
 
     # Conversations
 
@@ -397,11 +332,18 @@ class App:
 
     # This device
 
-    def import_file(self, path: Path) -> dict[str, Any]:
-        """Add a memory file, in any of its three forms, to the graph: entities, relations, observations,
-        turns, skipped, warnings. Raises NotFoundError, MalformedError."""
-        report = import_file(self.graph, path)
-        return {**asdict(report), "turns": 0, "warnings": list(report.warnings)}
+    def import_file(
+        self, path: Path, form: ImportFormat = "auto", progress: Progress = no_progress
+    ) -> dict[str, Any]:
+        """Add a memory file, in any of its three forms, to the graph, or a file of turns to what is searched:
+        form (graph or turns), entities, relations, observations, turns, skipped, warnings.
+
+        Raises NotFoundError, MalformedError, StoreUnreachableError.
+        """
+        if form == "turns" or (form == "auto" and is_turns_file(path)):
+            report = self.local_edge.import_turns(path, progress)
+            return {"form": "turns", "entities": 0, "relations": 0, "observations": 0, **report}
+        return {"form": "graph", "turns": 0, **asdict(import_file(self.graph, path))}
 
     def export_file(self, path: Path) -> dict[str, Any]:
         """Write the graph in clear, in the reference's form, mode 0600: path, entities, relations.
@@ -431,4 +373,17 @@ class App:
             "newest_handoff": newest.created_at.isoformat() if newest else None,
             "waiting_uploads": len(self.outbox.pending()),
             "memory_file": str(self.settings.memory_file) if self.settings.memory_file else None,
+            **self._search_status(),
+        }
+
+    def _search_status(self) -> dict[str, Any]:
+        try:
+            status = self.edge.status()
+        except StoreUnreachableError as error:
+            return {"indexed": None, "waiting_for_vectors": None, "index_bytes": None, "model": error.message}
+        return {
+            "indexed": sum(status["indexed"].values()),
+            "waiting_for_vectors": status["waiting"],
+            "index_bytes": status["index_bytes"],
+            "model": status["model"] or status["model_missing"],
         }

@@ -93,6 +93,23 @@ def _outbox(app: App) -> _Finding:
     return _Finding("nothing waits to be uploaded")
 
 
+def _model(app: App) -> _Finding:
+    model = app.local_edge.model
+    if model.missing:
+        return _Finding(model.missing, "`dualmem model pull` fetches it once.")
+    _, problem = model.query_vector("a text", wait_seconds=60.0)
+    return _Finding(problem, ok=False) if problem else _Finding(f"{model.model_id} loads and answers")
+
+
+def _search_index(app: App) -> _Finding:
+    status = app.local_edge.status()
+    indexed = f"{sum(status['indexed'].values()):,} items, {status['index_bytes'] / 1e6:,.1f} MB"
+    if status["waiting"]:
+        hint = "`dualmem index` gives them theirs; the server does so in the background."
+        return _Finding(f"{indexed}; {status['waiting']:,} have no vectors yet", hint)
+    return _Finding(indexed)
+
+
 _CHECKS: dict[str, Callable[[App], _Finding]] = {
     "data home": _data_home,
     "database": _database,
@@ -101,4 +118,6 @@ _CHECKS: dict[str, Callable[[App], _Finding]] = {
     "vault": _vault,
     "bucket": _bucket,
     "outbox": _outbox,
+    "search model": _model,
+    "search index": _search_index,
 }

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import click
 
-from dualmem_mcp.cli.frame import cli, json_option, opened, print_json, warn
+from dualmem_mcp.cli.frame import cli, json_option, opened, print_json, shown_bar, warn
+from dualmem_mcp.model.source import ImportFormat
 
 
 @cli.command("import")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--format", "form", type=click.Choice(["auto", "graph"]), default="auto", show_default=True)
+@click.option("--format", "form", type=click.Choice(get_args(ImportFormat)), default="auto", show_default=True)
 @json_option
-def import_file(file: Path, form: str, as_json: bool) -> None:  # noqa: ARG001  (one form so far)
-    """Add a memory file of the reference server, in any of its forms, to the graph."""
-    with opened() as app:
-        counts = app.import_file(file)
+def import_file(file: Path, form: ImportFormat, as_json: bool) -> None:
+    """Add a memory file of the reference server, in any of its forms, or a file of turns."""
+    with shown_bar() as progress, opened() as app:
+        counts = app.import_file(file, form, progress)
     warn(counts["warnings"])
     if as_json:
         print_json(counts)
         return
-    click.echo(
-        f"Imported {counts['entities']:,} entities, {counts['observations']:,} observations and "
-        f"{counts['relations']:,} relations; skipped {counts['skipped']:,}."
+    what = (
+        f"{counts['turns']:,} turns"
+        if counts["form"] == "turns"
+        else f"{counts['entities']:,} entities, {counts['observations']:,} observations and "
+        f"{counts['relations']:,} relations"
     )
+    click.echo(f"Imported {what}; skipped {counts['skipped']:,}.")
 
 
 @cli.command()

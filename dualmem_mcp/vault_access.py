@@ -1,0 +1,107 @@
+"""This device's way to the vault: make one, join one, open the one it belongs to, each with its bucket."""
+
+from __future__ import annotations
+
+import platform
+import threading
+from typing import Any
+
+from dualmem_mcp.crypto.keys import DeviceKeys
+from dualmem_mcp.crypto.membership import create_vault, join_vault, open_vault
+from dualmem_mcp.crypto.vault import Vault
+from dualmem_mcp.errors import DualmemError
+from dualmem_mcp.model.ids import DeviceId
+from dualmem_mcp.ports import BlobCache, Clock, ObjectStore
+from dualmem_mcp.settings import Settings, save_config
+from dualmem_mcp.stores.objects import open_object_store
+from dualmem_mcp.stores.probe import check_conditional_writes
+
+
+class VaultAccess:
+    """The vault and its bucket, opened when they are first needed. Safe to call from several threads."""
+
+    def __init__(
+        self, settings: Settings, blobs: BlobCache, device_id: DeviceId, device_keys: DeviceKeys, clock: Clock
+    ) -> None:
+        self._settings = settings
+        self._blobs = blobs
+        self._device_id = device_id
+        self._device_keys = device_keys
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._vault: Vault | None = None
+        self._objects: ObjectStore | None = None
+
+    def init(self, passphrase: str, *, device_name: str = "") -> dict[str, Any]:
+        """A new vault in the bucket: vault_id, device_id, bucket, recovery_key (shown this once), warnings.
+
+        Raises ConflictError if the bucket or this data home has one, StoreRefusedError for a bucket that
+        cannot keep what two devices write at once.
+        """
+        bucket = self._settings.bucket
+        objects = open_object_store(bucket, create=True)
+        check_conditional_writes(objects)
+        vault, recovery_key = create_vault(
+            objects,
+            self._blobs,
+            passphrase=passphrase,
+            device_id=self._device_id,
+            device_name=self._named(device_name),
+            device_keys=self._device_keys,
+            clock=self._clock,
+        )
+        warnings = []
+        try:
+            self._remember(objects, vault)
+        except DualmemError as error:
+            # The vault stands, and this is the only time that its recovery key can be shown.
+            warnings = [f"{error.message}; until it can be written, set DUALMEM_BUCKET={bucket}"]
+        return {
+            "vault_id": vault.vault_id,
+            "device_id": vault.device_id,
+            "bucket": bucket,
+            "recovery_key": recovery_key,
+            "warnings": warnings,
+        }
+
+    def join(self, secret: str, *, device_name: str = "") -> dict[str, Any]:
+        """Make this device one of the vault's in the bucket: vault_id, device_id.
+
+        `secret` is the passphrase or the recovery key. Raises LockedError if it is wrong, NotFoundError if
+        there is no vault.
+        """
+        objects = open_object_store(self._settings.bucket)
+        vault = join_vault(
+            objects,
+            self._blobs,
+            secret=secret,
+            device_id=self._device_id,
+            device_name=self._named(device_name),
+            device_keys=self._device_keys,
+            clock=self._clock,
+        )
+        self._remember(objects, vault)
+        return {"vault_id": vault.vault_id, "device_id": vault.device_id}
+
+    def opened(self) -> tuple[Vault, ObjectStore]:
+        """The vault and its bucket. Raises NotFoundError if this device belongs to no vault."""
+        with self._lock:
+            if self._objects is None:
+                self._objects = open_object_store(self._settings.bucket)
+            if self._vault is None:
+                self._vault = open_vault(
+                    self._blobs,
+                    device_id=self._device_id,
+                    device_keys=self._device_keys,
+                    objects=self._objects,
+                    clock=self._clock,
+                )
+            return self._vault, self._objects
+
+    def _named(self, given: str) -> str:
+        return given or self._settings.device_name or platform.node() or "device"
+
+    def _remember(self, objects: ObjectStore, vault: Vault) -> None:
+        with self._lock:
+            self._objects, self._vault = objects, vault
+        save_config(self._settings.home, {"bucket": self._settings.bucket, "device_name": vault.device_name})
