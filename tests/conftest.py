@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from dualmem_mcp.embedding.factory import open_embedder
+from dualmem_mcp.embedding.onnx_embedder import OnnxEmbedder
 
 # Derandomized: a red run is red again on the next machine.
 settings.register_profile("ci", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -20,6 +24,26 @@ def shared_transcripts() -> Path:
     if not folder.is_dir():
         pytest.skip("needs the real transcripts that lie beside a developer's checkout")
     return folder
+
+
+# Read here, once: tests change the environment.
+_MODEL_DIR = os.environ.get("DUALMEM_MODEL_DIR")
+
+
+@pytest.fixture(scope="session")
+def model_dir() -> Path:
+    """The folder of models in which the embedding model lies; `scripts/test` fetches it."""
+    folder = Path(_MODEL_DIR) if _MODEL_DIR else Path(__file__).resolve().parents[1] / ".cache" / "model"
+    _, missing = open_embedder(folder)
+    if missing:
+        pytest.skip(f"needs the embedding model: {missing}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def embedder(model_dir: Path) -> OnnxEmbedder:
+    """The embedder of the base install, shared by all tests of a process: leave it loaded."""
+    return OnnxEmbedder(model_dir)
 
 
 class SteppingClock:

