@@ -190,7 +190,7 @@ class Features:
     `ids` int64, ascending. `terms` counts the words that are no stop words, int32. `timestamps` are seconds since
     1970, float64, nan for none. `conversations` are numbers of the index's own, int64, 0 for none; the turns of a
     conversation have ids that follow each other, so that `id - 1` and `id + 1` of the same conversation are what
-    was said before and after. `questions` says whether the text as a whole is a question, bool.
+    was said before and after. `traits` are the flags of `model.words.Trait`, uint8.
     """
 
     ids: NDArray[np.int64]
@@ -199,7 +199,7 @@ class Features:
     conversations: NDArray[np.int64]
     timestamps: NDArray[np.float64]
     terms: NDArray[np.int32]
-    questions: NDArray[np.bool_]
+    traits: NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)

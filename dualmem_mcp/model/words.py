@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator
+from enum import IntFlag
 from typing import Final
 
 _STOP_WORDS: Final = """
@@ -26,7 +27,7 @@ _STOP_WORDS: Final = """
 STOP_WORDS: Final = frozenset(_STOP_WORDS.split())
 """English words that tell nothing of what a text is about."""
 
-ROLES: Final = frozenset({"", "user", "assistant", "system"})
+ROLES: Final = frozenset({"", "user", "assistant", "system", "model"})
 """Authors that are no persons' names."""
 
 # Scripts that put no spaces between words: kana, Han with its extensions, Hangul (its words carry their particles),
@@ -48,7 +49,23 @@ _VERSION: Final = re.compile(r"v?\d+[_.-]\d", re.IGNORECASE)
 _NEGATION: Final = re.compile(r"[^\W_]+n['’]t", re.IGNORECASE)
 _CONTRACTION: Final = re.compile(r"['’](?:s|t|re|ve|ll|d|m)\b", re.IGNORECASE)
 
+# What is said of a picture, after the text.
 _BRACKETED_END: Final = re.compile(r"\s*\[[^\[\]]*\]\s*$")
+
+_TIME: Final = re.compile(
+    r"\b(?:yesterday|today|tonight|tomorrow|ago|since|weekend|"
+    r"(?:last|next|this|past) (?:night|morning|evening|spring|summer|autumn|fall|winter)|"
+    r"(?:hour|day|night|week|month|year|decade)s?|(?:mon|tues|wednes|thurs|fri|satur|sun)days?|"
+    r"january|february|march|april|may|june|july|august|september|october|november|december|"
+    r"(?:19|20)\d\d)\b",
+    re.IGNORECASE,
+)
+_NUMBER: Final = re.compile(
+    r"\d|\b(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|"
+    r"seventeen|eighteen|nineteen|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundreds?|thousands?|"
+    r"million|dozen|half|couple|first|second|third|once|twice)\b",
+    re.IGNORECASE,
+)
 
 MAX_NAME: Final = 64
 """Longer runs (base64, hashes, minified code) are no words: they are not searched whole, nor joined."""
@@ -57,9 +74,9 @@ MAX_NAME: Final = 64
 def words(text: str) -> Iterator[str]:
     """The words to look up for a text, in their order, in lower case, stop words among them.
 
-    Each stands for itself once, lest a name in parts weighs more than another: `user_id` and `well-known` are
-    looked up in parts, `getUserName` and `3.12` whole. A run of a script without spaces gives its pairs of
-    characters, or its only character.
+    What is held together by signs or capitals is one word, lest a name of three parts weighs as three words:
+    `user_id` and `userId` give `userid`, `well-known` gives `wellknown`, `3.12` gives `3x12`. A run of a script
+    without spaces gives its pairs of characters, or its only character.
     """
     yield from _split(text, stored=False)
 
@@ -88,10 +105,27 @@ def term_count(text: str) -> int:
     return sum(word not in STOP_WORDS for word in words(text))
 
 
-def is_question(text: str) -> bool:
-    """Whether the text ends with a question mark; smileys after it and what is said of a picture do not count."""
+class Trait(IntFlag):
+    """What ranking wants to know of a text, told from its form alone."""
+
+    QUESTION = 1
+    """It ends with a question mark; smileys after it and what is said of a picture do not count."""
+    TIME = 2
+    """It says when or how long: "yesterday", "last week", "in May", "for two years", a date. English."""
+    NUMBER = 4
+    """It holds a number, in digits of any script or as an English word."""
+
+
+def traits(text: str) -> Trait:
+    """The traits that the text has."""
     end = _BRACKETED_END.sub("", text[-400:])
-    return next((sign in "?？؟" for sign in reversed(end) if sign.isalnum() or sign in ".!?。！？؟"), False)
+    closing = next((sign for sign in reversed(end) if sign.isalnum() or sign in ".!?。！？؟"), "")
+    found = Trait.QUESTION if closing in {"?", "？", "؟"} else Trait(0)
+    if _TIME.search(text):
+        found |= Trait.TIME
+    if _NUMBER.search(text):
+        found |= Trait.NUMBER
+    return found
 
 
 def _split(text: str, *, stored: bool) -> Iterator[str]:
@@ -133,11 +167,9 @@ def _western(name: str, *, stored: bool) -> Iterator[str]:
         name = _CONTRACTION.sub("", name)
     parts = [part for part in _PART.findall(name) if len(part) <= MAX_NAME]
     if len(parts) > 1 and len(name) <= MAX_NAME and not spoken:
-        version = _VERSION.match(name) is not None
-        if stored or version:
-            # With a letter between, so that 3.12 is not 312.
-            yield ("x" if version else "").join(parts).lower()
-        if version and not stored:
+        # With a letter between digits, so that 3.12 is not 312.
+        yield ("x" if _VERSION.match(name) else "").join(parts).lower()
+        if not stored:
             return
     for part in parts:
         yield part.lower()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from dualmem_mcp.model.search import Collection, Filter
+from dualmem_mcp.model.words import Trait
 from dualmem_mcp.ports import Features, SearchIndex
 from dualmem_mcp.search.query import Query
 from dualmem_mcp.search.weights import WEIGHTS, Weights
@@ -129,7 +130,7 @@ def _score(query: Query, pool: Pool, weights: Weights) -> NDArray[np.float64]:
     beside = np.concatenate([candidates.before + candidates.after for candidates in pool]) / 2
     cosines = np.concatenate([candidates.cosines for candidates in pool]).astype(np.float64)
     terms = np.concatenate([candidates.features.terms for candidates in pool])
-    questions = np.concatenate([candidates.features.questions for candidates in pool])
+    traits = np.concatenate([candidates.features.traits for candidates in pool])
     times = np.concatenate([candidates.features.timestamps for candidates in pool])
     unit = lexical.max() or 1.0
     total = weights.lexical * lexical / unit + weights.neighbours * beside / unit
@@ -139,7 +140,7 @@ def _score(query: Query, pool: Pool, weights: Weights) -> NDArray[np.float64]:
         total += weights.vector * nearness / (nearness.max() or 1.0)
         possible += weights.vector
     total += weights.length * np.minimum(np.log1p(terms) / np.log1p(FULL_LENGTH), 1)
-    total -= weights.question * questions
+    total -= weights.question * (traits & Trait.QUESTION > 0)
     age_days = np.maximum(query.asked_at.timestamp() - times, 0) / 86_400
     total += weights.recency * np.nan_to_num(np.exp(-age_days / RECENCY_DAYS))
     return np.clip(total / possible, 0, 1)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dualmem_mcp.model.words import STOP_WORDS, index_text, index_text_of, is_question, term_count, terms, words
+from dualmem_mcp.model.words import STOP_WORDS, Trait, index_text, index_text_of, term_count, terms, traits, words
 
 MIXED = st.text(
     st.one_of(
@@ -23,9 +23,9 @@ MIXED = st.text(
     ("text", "expected"),
     [
         ("getUserName", ["getusername"]),
-        ("user_id well-known", ["user", "id", "well", "known"]),
+        ("user_id well-known e-mail", ["userid", "wellknown", "email"]),
         ("Python 3.12", ["python", "3x12"]),
-        ("src/app/main.py", ["src", "app", "main", "py"]),
+        ("src/app/main.py", ["src", "app", "mainpy"]),
         ("Ben's dog, I'll say; don't!", ["ben", "dog", "i", "say"]),
         ("l’eau", ["l", "eau"]),
         ("我喜欢猫", ["我喜", "喜欢", "欢猫"]),
@@ -92,18 +92,24 @@ def test_terms_are_different_and_tell_something() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("How are you?", True),
-        ("How are you? 😀", True),
-        ("Is it yours? [photo: a dog]", True),
-        ("真的吗？", True),
-        ("Why? Because.", False),
-        ("Really?!", False),
-        ("", False),
-        ("?", True),
+        ("How are you?", Trait.QUESTION),
+        ("How are you? 😀", Trait.QUESTION),
+        ("Is it yours? [photo: a dog]", Trait.QUESTION),
+        ("真的吗？", Trait.QUESTION),
+        ("Why? Because.", Trait(0)),
+        ("Really?!", Trait(0)),
+        ("", Trait(0)),
+        ("?", Trait.QUESTION),
+        ("We met last summer", Trait.TIME),
+        ("Two weeks ago!", Trait.TIME | Trait.NUMBER),
+        ("It was in 2019", Trait.TIME | Trait.NUMBER),
+        ("She has ٣ cats", Trait.NUMBER),
+        ("Someone phoned", Trait(0)),
+        ("Did you go on Friday?", Trait.TIME | Trait.QUESTION),
     ],
 )
-def test_is_question(text: str, expected: bool) -> None:
-    assert is_question(text) is expected
+def test_traits(text: str, expected: Trait) -> None:
+    assert traits(text) == expected
 
 
 @pytest.mark.parametrize("text", ["a_" * 50_000, "a'" * 50_000, "\u0301" * 100_000, "aB" * 50_000, "我" * 100_000])

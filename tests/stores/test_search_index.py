@@ -21,7 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from dualmem_mcp.model.ids import ConversationId
 from dualmem_mcp.model.search import Collection, Filter, ItemKind, SearchItem, item_key
-from dualmem_mcp.model.words import index_text
+from dualmem_mcp.model.words import Trait, index_text
 from dualmem_mcp.ports import SearchIndex
 from dualmem_mcp.stores.search_index import open_search_index
 
@@ -423,7 +423,7 @@ def test_features(index: SearchIndex) -> None:
     assert features.timestamps[0] == (NOON + timedelta(minutes=1)).timestamp()
     assert np.isnan(features.timestamps[1:]).all()
     assert features.terms.tolist() == [3, 1, 0]
-    assert features.questions.tolist() == [True, False, True]
+    assert features.traits.tolist() == [Trait.QUESTION, Trait(0), Trait.QUESTION]
     assert len(set(features.conversations.tolist())) == 1
 
 

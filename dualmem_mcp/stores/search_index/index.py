@@ -162,7 +162,7 @@ class SqliteSearchIndex:
                 conversations=snapshot.ids[positions] >> ORDINAL_BITS,
                 timestamps=np.where(times == NO_TIME, np.nan, times / 1e6),
                 terms=snapshot.terms[positions],
-                questions=snapshot.questions[positions],
+                traits=snapshot.traits[positions],
             )
 
         return self._with_snapshot(look)

@@ -48,7 +48,7 @@ _TABLES: Final = (
         time INTEGER,                         -- microseconds since 1970
         terms INTEGER NOT NULL,
         words INTEGER NOT NULL,
-        question INTEGER NOT NULL,
+        traits INTEGER NOT NULL,              -- model.words.Trait
         first_passage INTEGER,
         passages INTEGER                      -- NULL: has no vectors yet
     ) STRICT""",

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 NO_TIME: Final = np.iinfo(np.int64).min
 
 _COLUMNS: Final = (
-    "id, kind, author, ifnull(time, -9223372036854775808), terms, words, question, "
+    "id, kind, author, ifnull(time, -9223372036854775808), terms, words, traits, "
     "ifnull(first_passage, 0), ifnull(passages, 0)"
 )
 _TYPES: Final = np.dtype(
@@ -35,7 +35,7 @@ _TYPES: Final = np.dtype(
         ("time", "i8"),
         ("terms", "i4"),
         ("words", "i4"),
-        ("question", "?"),
+        ("traits", "u1"),
         ("first_passage", "i8"),
         ("passages", "i4"),
     ]
@@ -63,7 +63,7 @@ class Snapshot:
     times: NDArray[np.int64]
     terms: NDArray[np.int32]
     lengths: NDArray[np.int32]
-    questions: NDArray[np.bool_]
+    traits: NDArray[np.uint8]
     first_passages: NDArray[np.int64]
     passage_counts: NDArray[np.int32]
     passages: NDArray[np.int64]
@@ -175,7 +175,7 @@ def _snapshot(
         times=items["time"].copy(),
         terms=items["terms"].copy(),
         lengths=items["words"].copy(),
-        questions=items["question"].copy(),
+        traits=items["traits"].copy(),
         first_passages=firsts,
         passage_counts=counts,
         passages=passages,
@@ -192,7 +192,7 @@ def _columns(snapshot: Snapshot) -> Sequence[NDArray[Any]]:
         snapshot.times,
         snapshot.terms,
         snapshot.lengths,
-        snapshot.questions,
+        snapshot.traits,
         snapshot.first_passages,
         snapshot.passage_counts,
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from dualmem_mcp.model.search import SearchItem, item_key
-from dualmem_mcp.model.words import index_text, term_count
+from dualmem_mcp.model.words import index_text_of, term_count, traits
 from dualmem_mcp.stores.columns import from_column, to_column
 from dualmem_mcp.stores.connection import Connection
 from dualmem_mcp.stores.search_index.layout import (
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_CLOSING: Final = " \t\r\n\"'”’»)]}*_"
-_QUESTION_MARKS: Final = ("?", "？", "؟", "⁇", "⁈")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +41,12 @@ class Prepared:
     searched: str
     words: int
     terms: int
-    question: bool
+    traits: int
 
 
 def prepared(item: SearchItem) -> Prepared:
     """The item, read."""
-    searched = searchable(index_text(item.text))
+    searched = searchable(index_text_of(item.author, item.text))
     return Prepared(
         item,
         None if item.key == _usual_key(item.kind, item.conversation_id, item.turn_id) else to_column(item.key),
@@ -56,7 +54,7 @@ def prepared(item: SearchItem) -> Prepared:
         searched,
         searched.count(" ") + 1 if searched else 0,
         term_count(item.text),
-        item.text.rstrip(_CLOSING).endswith(_QUESTION_MARKS),
+        int(traits(item.text)),
     )
 
 
@@ -113,7 +111,7 @@ def put(connection: Connection, items: Iterable[Prepared]) -> int:
                 None if item.timestamp is None else microseconds(item.timestamp),
                 new.terms,
                 new.words,
-                new.question,
+                new.traits,
             ),
         )
         connection.execute(
