@@ -120,7 +120,7 @@ def model_of(app: App) -> Embed:
     """The product's model for queries. Raises RuntimeError without one: there would be nothing to compare."""
 
     def embed(text: str) -> NDArray[np.float32]:
-        vector, missing = app.edge.model.query_vector(text, 60)
+        vector, missing = app.local_edge.model.query_vector(text, 60)
         if vector is None:
             raise RuntimeError(f"the benchmark needs the model: {missing}")
         return vector
@@ -132,7 +132,7 @@ def product_search(app: App) -> Search:
     """What the tool `search_memory` does with its arguments."""
 
     def search(question: str, conversation_id: str) -> list[str]:
-        found = app.edge.search(question, conversation_id=conversation_id or None, limit=LENGTH)
+        found = app.local_edge.search(question, conversation_id=conversation_id or None, limit=LENGTH)
         if found["partial"]:
             raise RuntimeError(f"a search was partial: {found['warnings']}")
         return [f"{result['conversation_id']}/{result['turn_id']}" for result in found["results"]]
@@ -254,20 +254,20 @@ def print_table(table: Mapping[str, Any]) -> None:
     groups = next(iter(systems.values()))["groups"]
     by_session = table["where"] == "sessions"
     chief = "hit_at_1" if by_session else "recall_at_10"
-    print(f"\n| {('hit@1' if by_session else 'recall@10') + ' over ' + table['where']:38} | questions | ", end="")
+    print(f"\n| {('hit@1' if by_session else 'recall@10') + ' over ' + table['where']:42} | questions | ", end="")
     print(" | ".join(f"{name:>12}" for name in systems) + " |")
-    print(f"|{'-' * 40}|{'-' * 11}|" + f"{'-' * 14}|" * len(systems))
+    print(f"|{'-' * 44}|{'-' * 11}|" + f"{'-' * 14}|" * len(systems))
     for group, figures in groups.items():
         name = f"category {group}, {CATEGORY_NAMES[group]}" if group in CATEGORY_NAMES else group
         values = " | ".join(f"{system['groups'][group][chief]:12.3f}" for system in systems.values())
-        print(f"| {name:38} | {figures['questions']:9} | {values} |")
+        print(f"| {name:42} | {figures['questions']:9} | {values} |")
     whole = next(iter(groups))
     rows = {"recall@5": "recall_at_5"} if by_session else {"hit@10": "hit_at_10", "hit@1": "hit_at_1"}
     for name, key in {**rows, "MRR": "mrr"}.items():
         values = " | ".join(f"{system['groups'][whole][key]:12.3f}" for system in systems.values())
-        print(f"| {name + ', ' + whole:38} | {groups[whole]['questions']:9} | {values} |")
+        print(f"| {name + ', ' + whole:42} | {groups[whole]['questions']:9} | {values} |")
     for name, key in (("p50 ms", "p50_ms"), ("p95 ms", "p95_ms")):
-        print(f"| {name:38} | {'':9} | " + " | ".join(f"{system[key]:12.1f}" for system in systems.values()) + " |")
+        print(f"| {name:42} | {'':9} | " + " | ".join(f"{system[key]:12.1f}" for system in systems.values()) + " |")
     if short := systems[OURS]["short_answers"]:
         print(f"{short} answers of {OURS} had fewer than {LENGTH} results")
 

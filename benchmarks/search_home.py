@@ -38,6 +38,7 @@ class SearchHome:
             "DUALMEM_BUCKET": str(place / "bucket"),
             "DUALMEM_KEYSTORE": "file",
             "CLAUDE_CONFIG_DIR": str(place / "claude"),
+            "DUALMEM_MODEL_DIR": str(load_settings().model_dir),
         }
 
     def run(self, *arguments: str | Path) -> dict[str, Any]:
