@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from dualmem_mcp.errors import ConflictError
 from dualmem_mcp.model.search import Collection
-from dualmem_mcp.ports import Embedder, Progress, SearchIndex, no_progress
+from dualmem_mcp.ports import Embedder, Progress, SearchIndex, Unembedded, no_progress
 from dualmem_mcp.search.filling import ShouldStop, fill_indexes, never
 from dualmem_mcp.search.passages import passages
 from dualmem_mcp.search.reading import read_carried, read_sessions
 from dualmem_mcp.search.sources import CarriedSessions, SearchTruth, SessionFiles, SourceLog
 
 BATCH_ITEMS: Final = 32
-"""Items embedded between two looks at whether to stop: some tenths of a second of work."""
+"""Items of the first batch; the next ones are as large as can be embedded in `_BATCH_SECONDS`."""
+
+_BATCH_SECONDS: Final = 0.7
+"""Between two looks at whether to stop. Larger batches waste less on padding and keep all cores busy."""
+
+_BATCH_LIMITS: Final = (8, 256)
 
 _LOOK_AGAIN_SECONDS: Final = 0.2
 
@@ -148,26 +153,37 @@ def embed_items(
     progress: Progress = no_progress,
 ) -> None:
     """Give vectors to all items that have none, newest first, in batches; `report.embedded` counts them."""
-    started = time.perf_counter()
     for index in indexes.values():
         index.use_model(embedder.model_id, embedder.dimensions)
     waiting = sum(count.items - count.embedded for count in (index.counts() for index in indexes.values()))
+    started = time.perf_counter()
+    size = BATCH_ITEMS
     for index in indexes.values():
         tried: set[int] = set()
         while not should_stop():
-            batch = [one for one in index.unembedded(BATCH_ITEMS) if one.id not in tried]
+            begun = time.perf_counter()
+            batch = [one for one in index.unembedded(size) if one.id not in tried]
             if not batch:
                 break
             tried.update(one.id for one in batch)
-            texts = [passages(one.item, one.previous) for one in batch]
-            vectors = embedder.embed([text for some in texts for text in some])
-            ends = [0]
-            for some in texts:
-                ends.append(ends[-1] + len(some))
-            index.put_vectors(
-                embedder.model_id,
-                [(one.id, vectors[ends[at] : ends[at + 1]]) for at, one in enumerate(batch)],
-            )
+            _embed(batch, index, embedder)
             report.embedded += len(batch)
+            size = _next_size(len(batch), time.perf_counter() - begun)
             rate = report.embedded / max(time.perf_counter() - started, 1e-6)
             progress(report.embedded, max(waiting, report.embedded), f"embedding, {rate:,.0f} a second")
+
+
+def _embed(batch: Sequence[Unembedded], index: SearchIndex, embedder: Embedder) -> None:
+    texts = [passages(one.item, one.previous) for one in batch]
+    vectors = embedder.embed([text for some in texts for text in some])
+    placed = []
+    start = 0
+    for one, some in zip(batch, texts, strict=True):
+        placed.append((one.id, vectors[start : start + len(some)]))
+        start += len(some)
+    index.put_vectors(embedder.model_id, placed)
+
+
+def _next_size(items: int, seconds: float) -> int:
+    least, most = _BATCH_LIMITS
+    return min(most, max(least, int(items * _BATCH_SECONDS / max(seconds, 1e-6))))
