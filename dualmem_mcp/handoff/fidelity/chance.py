@@ -1,4 +1,4 @@
-"""Chance as opponent: lines drawn at random from the conversation until they are as long as the digest."""
+"""Chance as the digest's opponent: lines drawn at random from the conversation until they are as long as it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 from dualmem_mcp.handoff.fidelity.marked_lines import MarkedLine
-from dualmem_mcp.handoff.fidelity.said import Passage
 from dualmem_mcp.model.conversation import Turn
 
 _LINE_OVERHEAD = len("- [1a2b3c4d] \n")
 """Characters that a line of a brief takes beyond its text; a line drawn at random is charged them, too."""
-_REACH = 200
-"""Characters on each side of the place drawn that belong to its line, where the line itself does not end."""
+_LONGEST_LINE = 400
+"""Characters of a line that is drawn: a longer one is taken apart into stretches."""
 _MISSES = 200
 """Draws in a row that may fall on what is drawn already before the draw ends: there is not much left."""
 
@@ -63,29 +62,9 @@ class Seen:
 
 
 def _line_at(text: str, offset: int) -> tuple[int, str]:
-    """The line that a place of a text stands in, by its start; of a long line what is near the place."""
-    start = text.rfind("\n", max(0, offset - _REACH), offset) + 1
-    if not start and offset > _REACH:
-        start = text.find(" ", offset - _REACH, offset) + 1 or offset - _REACH
-    end = text.find("\n", offset, offset + _REACH)
-    return start, text[start : end if end >= 0 else offset + _REACH].strip()
-
-
-def draw_passages(passages: Sequence[Passage], characters: int, seed: str) -> list[MarkedLine]:
-    """Sentences of what was said, drawn without preference, in at most `characters`.
-
-    The same ones for the same seed; none if all of them would fit.
-    """
-    if sum(len(one.text) + _LINE_OVERHEAD for one in passages) <= characters:
-        return []
-    order = list(range(len(passages)))
-    random.Random(seed).shuffle(order)  # noqa: S311 - an opponent, not a key
-    room, misses, chosen = characters, 0, []
-    for index in order:
-        size = len(passages[index].text) + _LINE_OVERHEAD
-        if size <= room:
-            chosen.append(index)
-            room -= size
-        elif (misses := misses + 1) >= _MISSES:
-            break
-    return [MarkedLine(passages[index].text, (passages[index].position,)) for index in sorted(chosen)]
+    """The line that a place of a text stands in, by its start; of a long line the stretch that the place is in."""
+    start = text.rfind("\n", max(0, offset - _LONGEST_LINE), offset) + 1
+    if not start and offset >= _LONGEST_LINE:
+        start = offset // _LONGEST_LINE * _LONGEST_LINE
+    end = text.find("\n", offset, start + _LONGEST_LINE)
+    return start, text[start : end if end >= 0 else start + _LONGEST_LINE].strip()

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 from dualmem_mcp.handoff.fidelity.said import Passage, Speaker
 
-_RUN = re.compile(r"https?://[^\s<>\"'`)\]}|]+|(?:--?)?[A-Za-z0-9_~./\\][A-Za-z0-9_~./\\@:,%+-]*")
+_RUN = re.compile(r"[A-Za-z0-9_~./\\-][A-Za-z0-9_~./\\@:,%+-]+")
 _TRIM = ".,:/\\+-~@"
-# A word with a capital inside a sentence, in scripts that have capitals.
-_NAME = re.compile(r"(?<=[^\W_] )[^\W\d_a-zß-öø-ÿ][^\W\d_]{2,}")
+# A word with a capital inside a sentence, in scripts that have capitals. The space first: that is found fast.
+_NAME = re.compile(r" (?<=[^\W_] )([^\W\d_a-zß-öø-ÿ][^\W\d_]{2,})(?!\w)")
 _WORD = re.compile(r"\w+")
 
 _NUMBER = re.compile(r"v?\d+(?:[.:]\d+)*(?:%|[a-zA-Z]{1,3})?")
@@ -104,10 +104,10 @@ class FactReader:
 
 def _fact(run: str) -> str:
     """The form in which a run of characters is compared as a fact; empty if it is none."""
+    if run.isalpha() and run.islower():
+        return ""
     word = run.strip(_TRIM)
-    if run.startswith(("http://", "https://")):
-        fact = run.rstrip(".,:;!?/")
-    elif run.startswith("--") and word.strip("_"):
+    if "://" in run or (run.startswith("--") and word.strip("_")):
         fact = run.rstrip(_TRIM)
     elif "/" in word or "\\" in word or run[0] in "/~" or run.startswith("./"):
         fact = _file_name(run, word)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 # `[1a2b3c4d]`: 4 to 24 characters of a turn's uuid; `!` flags a rule (handoff/brief).
 _MARK = re.compile(r"\[([^\[\]\s!]{4,24})!?\]")
-_UNPLACED = re.compile(r"- \[(?:queued|mid-turn|taken back)!?\] ")
+_UNPLACED = re.compile(r"- \[(?:queued|mid-turn|taken back)!?\](?: |\Z)")
 _FENCE = re.compile(r"`{3,}")
 _ITEM = re.compile(r"- |  → |\*\*|#")
 _FOOTER = ("## Left out", "Left out, in part:", "More: load_context", "</record-")
@@ -61,7 +61,7 @@ def marked_lines(brief: str, names: TurnNames) -> list[MarkedLine]:
             lines.extend(_joined(current))
             lines.extend(pieces[:-1])
             current = pieces[-1:]
-        if not pieces and not line.startswith("## "):
+        if not pieces and (is_quoted or not line.startswith("## ")):
             unplaced = None if is_quoted else _UNPLACED.match(line)
             label = unplaced[0].strip() if unplaced else ""
             current.append(MarkedLine(line.removeprefix(unplaced[0]) if unplaced else line, label=label))

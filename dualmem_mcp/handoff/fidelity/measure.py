@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-from dualmem_mcp.handoff.fidelity.chance import Seen, draw_passages
+from dualmem_mcp.handoff.fidelity.chance import Seen
 from dualmem_mcp.handoff.fidelity.facts import FactReader
 from dualmem_mcp.handoff.fidelity.marked_lines import MarkedLine, TurnNames, marked_lines
 from dualmem_mcp.handoff.fidelity.pointers import questions, recall
@@ -42,7 +42,6 @@ def measure_fidelity(session: Session, brief: str, *, device_brief: str) -> dict
     asked = questions(said, passages, facts, seed)
     seen, size = Seen(said.turns), len(brief)
     at_random = [seen.draw(size, f"{seed}/{draw}") for draw in range(DRAWS)]
-    from_talk = [draw_passages(passages, size, f"{seed}/{draw}") for draw in range(DRAWS)]
 
     def held(digest: Sequence[MarkedLine]) -> float | None:
         return reader.coverage(facts, "\n".join(line.text for line in digest))
@@ -56,7 +55,6 @@ def measure_fidelity(session: Session, brief: str, *, device_brief: str) -> dict
             **_against_chance(
                 held=held(lines),
                 random=_mean([held(digest) for digest in at_random if digest]),
-                random_talk=_mean([held(digest) for digest in from_talk if digest]),
             ),
         },
         "pointers": {

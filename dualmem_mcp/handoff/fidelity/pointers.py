@@ -14,7 +14,7 @@ from dualmem_mcp.handoff.fidelity.said import Passage, Said
 
 BEST_LINES = 5
 NEAR_TURNS = 2
-MOST_QUESTIONS = 25
+MOST_QUESTIONS = 20
 """Questions from the user's requests, and as many from the model's sentences; of more, these are drawn."""
 
 _FEWEST_TERMS = 4
@@ -40,7 +40,7 @@ class Recall:
 
 
 def questions(said: Said, passages: Sequence[Passage], facts: Facts, seed: str) -> list[Question]:
-    """Up to 25 questions from the user's requests and up to 25 from sentences of the model's that hold a fact.
+    """Up to 20 questions from the user's requests and up to 20 from sentences of the model's that hold a fact.
 
     What was said in the same words more than once is one question with several right answers. The same questions
     for the same seed.

@@ -59,8 +59,8 @@ class Held:
 
     @cached_property
     def plain(self) -> str:
-        """The text in the form in which texts are compared."""
-        return plain(self.text)
+        """The text with single spaces; that it is cleaned and defused is the digest's duty."""
+        return _single_spaced(self.text)
 
     @cached_property
     def rows(self) -> tuple[str, ...]:
@@ -69,8 +69,8 @@ class Held:
 
     @cached_property
     def plain_lines(self) -> tuple[tuple[str, str], ...]:
-        """Label and compared text of each line."""
-        return tuple((line.label, plain(line.text)) for line in self.lines)
+        """Label and single-spaced text of each line."""
+        return tuple((line.label, _single_spaced(line.text)) for line in self.lines)
 
     @cached_property
     def by_turn(self) -> Mapping[int, str]:
@@ -83,8 +83,12 @@ class Held:
 
 
 def plain(text: str) -> str:
-    """A text as it is compared: cleaned and defused as a brief quotes it, every run of white space one space."""
-    return " ".join(defuse(clean(text)).split())
+    """A text of the conversation as a brief quotes it, cleaned and defused, with single spaces."""
+    return _single_spaced(defuse(clean(text)))
+
+
+def _single_spaced(text: str) -> str:
+    return " ".join(text.split())
 
 
 def ask(said: Said, *, agents: Sequence[AgentRun], cwd: str) -> list[Probe]:
@@ -155,7 +159,7 @@ def _holds_test(probe: Probe, answer: str, held: Held) -> bool:
 def _holds_task(probe: Probe, answer: str, held: Held) -> bool:
     """The subject in a line that does not tick it off."""
     text = plain(answer)[: _RECOGNISED[probe.kind]].rstrip()
-    return any(text in line and "[x]" not in label for label, line in held.plain_lines)
+    return any(text in line and "[x]" not in label + line[:6] for label, line in held.plain_lines)
 
 
 def _holds_agent(probe: Probe, answer: str, held: Held) -> bool:

@@ -11,7 +11,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from dualmem_mcp.model.conversation import Block, Session, Turn
 
@@ -55,9 +55,8 @@ class Asked:
     uuid: str
 
 
-@dataclass(frozen=True, slots=True)
-class Passage:
-    """A sentence or line of what was said, or an argument by which a tool call names something."""
+class Passage(NamedTuple):
+    """A sentence or line of what was said, or the argument by which a tool call names something."""
 
     text: str
     position: int
@@ -106,7 +105,7 @@ class Said:
         return False
 
     def passages(self) -> list[Passage]:
-        """What user and model said, and what the calls name, in order, in sentences or lines."""
+        """What user and model said, in sentences or lines, and what the calls name, in order."""
         asked: dict[int, list[str]] = {}
         for one in self.requests:
             asked.setdefault(one.position, []).append(one.text)
@@ -122,7 +121,7 @@ class Said:
                 if block.kind == "text":
                     found.extend(Passage(part, position, "model") for part in split(block.text))
                 elif block.kind == "tool_use":
-                    found.extend(Passage(part, position, "call") for text in _named(block) for part in split(text))
+                    found.extend(Passage(text, position, "call") for text in _named(block))
         return found
 
 
@@ -139,7 +138,7 @@ def split(text: str) -> list[str]:
 def _named(block: Block) -> Iterator[str]:
     for name in _NAMING_ARGUMENTS:
         value = block.tool_input.get(name)
-        if isinstance(value, str):
+        if isinstance(value, str) and value.strip():
             yield value[:_LONGEST_ARGUMENT]
 
 
