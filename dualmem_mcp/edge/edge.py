@@ -42,7 +42,7 @@ RESULT_TOKENS: Final = 6_000
 """Tokens that results take at most unless the caller says otherwise, and at most half of what the device reads."""
 
 RELATED_RESULTS: Final = 5
-_RELATED_POOL: Final = 40
+_RELATED_POOL: Final = 100
 
 _CATCH_UP_SECONDS: Final = 2.0
 """A search from the command line brings the indexes up to date first, for no longer than this."""
@@ -146,12 +146,8 @@ class Edge:
 
     def related(self, query: str, *, conversation_id: str, cwd: str) -> Sequence[Mapping[str, Any]]:
         """As the interface says; by words alone while the model is not in memory, for a brief must not wait."""
-        others = {
-            summary.conversation_id
-            for summary in self._catalogue.conversations(limit=200)[0]
-            if summary.cwd == cwd and summary.conversation_id != conversation_id
-        }
-        if not others or not cwd:
+        others = self._catalogue.conversations_in(cwd) - {conversation_id} if cwd else frozenset()
+        if not others:
             return []
         found = self._found(
             query,

@@ -130,6 +130,12 @@ class ConversationStore:
                 found.append(summary)
         return found, ""
 
+    def conversations_in(self, cwd: str) -> frozenset[str]:
+        """Ids of all conversations in that folder, those that are only searched included."""
+        with self._database.read() as connection:
+            rows = connection.execute("SELECT id FROM conversations WHERE cwd = ?", (to_column(cwd),))
+            return frozenset(row[0] for row in rows)
+
     def _handoffs(self, where: str, parameters: tuple[str, ...], *, limit: int = -1) -> list[HandoffRecord]:
         with self._database.read() as connection:
             rows = connection.execute(

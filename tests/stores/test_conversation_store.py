@@ -193,3 +193,12 @@ def test_a_cursor_from_elsewhere_is_refused(store: ConversationStore, cursor: st
 def test_a_limit_below_one_is_refused(store: ConversationStore) -> None:
     with pytest.raises(UsageError, match="at least 1"):
         store.conversations(limit=0)
+
+
+def test_conversations_of_a_folder_are_known_by_it(store: ConversationStore) -> None:
+    store.save_session(session(1))
+    store.save_handoff(record(1, "other"))
+    (here,) = {summary.cwd for summary in store.conversations()[0] if summary.conversation_id == CHAT}
+    assert CHAT in store.conversations_in(here)
+    assert store.conversations_in(f"{here}/below") == frozenset()
+    assert store.conversations_in("\ud800") == frozenset()
