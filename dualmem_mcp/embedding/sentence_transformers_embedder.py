@@ -41,7 +41,8 @@ class SentenceTransformersEmbedder:
     @property
     def dimensions(self) -> int:
         """Length of the vectors; loads the model, which alone knows it."""
-        return int(self._loaded_model().get_sentence_embedding_dimension())
+        # Asked of a vector: the library's method for it has another name in each of its last versions.
+        return int(self._loaded_model().encode([""], show_progress_bar=False).shape[1])
 
     @property
     def loaded(self) -> bool:
@@ -112,9 +113,11 @@ def open_sentence_transformer(name: str, *, threads: int = 2) -> Any:
     try:
         import sentence_transformers  # noqa: PLC0415
         import torch  # noqa: PLC0415
+        from transformers.utils import logging  # noqa: PLC0415
     except ImportError as error:
         raise _no_library(name) from error
     torch.set_num_threads(threads)
+    logging.disable_progress_bar()  # a server's stderr is its log
     try:
         return sentence_transformers.SentenceTransformer(str(Path(name).expanduser()), local_files_only=True)
     except (OSError, ValueError, RuntimeError, LookupError, ImportError, TypeError, AttributeError) as error:
