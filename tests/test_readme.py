@@ -37,12 +37,14 @@ def places(tmp_path: Path) -> dict[str, str]:
     }
 
 
-def test_the_examples_do_what_they_say(tmp_path: Path, places: dict[str, str]) -> None:
+def test_the_examples_do_what_they_say(tmp_path: Path, places: dict[str, str], model_dir: Path) -> None:
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("DUALMEM_", "CLAUDE_"))},
         "DUALMEM_PASSPHRASE": "correct horse battery staple",
         "DUALMEM_KEYSTORE": "file",
         "CLAUDE_CONFIG_DIR": str(tmp_path / "claude"),
+        "CLAUDE_PROJECT_DIR": "/home/you/projects/tollgate",
+        "DUALMEM_MODEL_DIR": str(model_dir),
     }
 
     def run(line: str, home: str) -> str:
@@ -61,14 +63,18 @@ def test_the_examples_do_what_they_say(tmp_path: Path, places: dict[str, str]) -
         return done.stdout
 
     lines = examples()
-    assert [line.split()[1] for line in lines] == ["init", "join", "resume", "restore", "import"]
-    init, join, resume, restore, imported = lines
+    commands = ["init", "join", "resume", "restore", "model", "index", "search", "import"]
+    assert [line.split()[1] for line in lines] == commands
+    init, join, resume, restore, pull, index, search, imported = lines
     assert "Recovery key" in run(init, "desktop")
     assert "Handed over" in run("dualmem handoff", "desktop")
     assert "is now one of vault" in run(join, "phone")
     assert run(resume, "phone").startswith("# ")
     assert "claude --resume" in run(restore, "phone")
     assert list((tmp_path / "claude" / "projects").glob("*-mine/*.jsonl"))
+    assert "is ready" in run(pull, "desktop")
+    assert re.search(r"Indexed \d{2,} new turns of 1 conversation", run(index, "desktop"))
+    assert "turn · " in run(search, "desktop")
     assert "Imported 1 entities" in run(imported, "phone")
 
 
