@@ -44,8 +44,9 @@ TOOLS: tuple[Tool, ...] = (*MEMORY_TOOLS, *SEARCH_TOOLS, *HANDOFF_TOOLS)
 
 INSTRUCTIONS = """\
 One encrypted memory for all of the user's devices.
-Memory graph: before answering about the user, their projects or earlier work, look with search_nodes; \
-keep lasting facts and preferences with create_entities, add_observations and create_relations.
+Memory: before answering about the user, their projects or earlier work, look with search_memory, which finds \
+what was said, decided or noted in all conversations and the memory graph; keep lasting facts and preferences \
+with create_entities, add_observations and create_relations.
 Conversations: when the user wants to go on elsewhere, or before a long session ends, call prepare_handoff \
 with your own summary, decisions, next steps and open questions. When the user wants to go on with earlier \
 work, call resume_conversation first (list_conversations finds an older one), then load_context for what the \
