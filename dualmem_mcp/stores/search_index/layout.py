@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import zlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -13,8 +14,6 @@ from dualmem_mcp.model.search import ItemKind
 from dualmem_mcp.stores.connection import Connection
 from dualmem_mcp.stores.database import DatabaseKind
 from dualmem_mcp.stores.database_faults import Remedies
-
-FORMAT: Final = 1
 
 # An item's id: the number of its conversation (0: none) and its place in it, so that a conversation is one range of
 # ids and neighbours differ by one. What is no turn has places of its own, so that it comes between no two turns.
@@ -82,6 +81,13 @@ _TABLES: Final = (
     "INSERT INTO names VALUES (0, '')",
     "INSERT INTO conversations (number, conversation_id) VALUES (0, '')",
 )
+
+
+_READING: Final = 1
+"""Raised when `model.words` reads texts differently than before."""
+
+FORMAT: Final = zlib.crc32("\n".join((*_TABLES, str(_READING))).encode()) >> 1 or 1
+"""Kept in the file (`PRAGMA user_version`): an index whose tables or words are of another version is made anew."""
 
 
 def create_bits(connection: Connection, dimensions: int) -> None:
