@@ -49,7 +49,7 @@ def fill_indexes(
     """
     filled = Filled()
     for collection, index in indexes.items():
-        _Filling(truth, collection, index, filled, progress).run(should_stop)
+        _Filling(truth, collection, index, filled, progress, should_stop=should_stop).run()
     return filled
 
 
@@ -63,19 +63,22 @@ class _Filling:
         index: SearchIndex,
         filled: Filled,
         progress: Progress,
+        *,
+        should_stop: ShouldStop,
     ) -> None:
         self._truth = truth
         self._collection = collection
         self._index = index
         self._filled = filled
         self._progress = progress
+        self._should_stop = should_stop
         self._generation = ""
         self._has = IndexProgress()
 
-    def run(self, should_stop: ShouldStop) -> None:
+    def run(self) -> None:
         """Fill until nothing is lacking, or until it is to stop."""
         step = self._turns if self._collection is Collection.CONVERSATIONS else self._others
-        while not should_stop():
+        while not self._should_stop():
             if self._generation != self._index.generation:
                 self._generation = self._index.generation
                 self._has = self._truth.progress(self._generation) or IndexProgress()
@@ -135,6 +138,8 @@ class _Filling:
             return False
         names, last = self._truth.entity_names(0, _AT_ONCE)
         while names:
+            if self._should_stop():
+                return False  # the next time from the beginning: what is there already is not put again
             self._put_entities(names)
             names, last = self._truth.entity_names(last, _AT_ONCE)
             time.sleep(0)
