@@ -11,7 +11,7 @@ from dualmem_mcp.model.graph import Entity
 from dualmem_mcp.model.oplog import COUNTER_BITS, Tag
 from dualmem_mcp.model.search import Collection
 from dualmem_mcp.model.source import Finding, FindingKind, IndexProgress, StoredTurn
-from dualmem_mcp.stores.columns import from_column, from_time, to_column
+from dualmem_mcp.stores.columns import from_column, from_time
 from dualmem_mcp.stores.connection import Connection
 from dualmem_mcp.stores.database import Database
 from dualmem_mcp.stores.finding_rows import read_findings_after
@@ -50,12 +50,6 @@ class SearchFeed:
         with self._database.read() as connection:
             (last,) = connection.execute("SELECT max(id) FROM turns").fetchone()
             return max(0, (last or 0) - after)
-
-    def conversations_in(self, cwd: str) -> frozenset[str]:
-        """Ids of the conversations of that working directory, those that were never handed over included."""
-        with self._database.read() as connection:
-            rows = connection.execute("SELECT id FROM conversations WHERE cwd = ?", (to_column(cwd),))
-            return frozenset(row[0] for row in rows)
 
     def findings(self, after: int, kinds: Sequence[FindingKind], limit: int) -> Sequence[tuple[int, Finding]]:
         """As the port says."""
