@@ -56,7 +56,7 @@ _TIME: Final = re.compile(
     r"\b(?:yesterday|today|tonight|tomorrow|ago|since|weekend|"
     r"(?:last|next|this|past) (?:night|morning|evening|spring|summer|autumn|fall|winter)|"
     r"(?:hour|day|night|week|month|year|decade)s?|(?:mon|tues|wednes|thurs|fri|satur|sun)days?|"
-    r"january|february|march|april|may|june|july|august|september|october|november|december|"
+    r"january|february|(?-i:March|May)|april|june|july|august|september|october|november|december|"
     r"(?:19|20)\d\d)\b",
     re.IGNORECASE,
 )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from dualmem_mcp.model.words import ROLES, STOP_WORDS, terms, words
+from dualmem_mcp.model.words import ROLES, STOP_WORDS, Trait, terms, words
 
 MAX_CHARACTERS: Final = 4_000
 """How much of each end of a long query is read: what is asked stands first or last, pasted material between."""
@@ -20,29 +20,42 @@ MAX_EMBEDDED: Final = 1_000
 """Characters that are embedded at most; the model reads no more."""
 
 
+_ASKS_WHEN: Final = re.compile(
+    r"\b(?:when|how long|(?:what|which) (?:day|date|week|month|year|time|season))\b", re.IGNORECASE
+)
+_ASKS_NUMBER: Final = re.compile(
+    r"\bhow (?:many|much|old|far|tall|big|high|large|fast|heavy|often)\b|"
+    r"\b(?:what|which) (?:number|amount|price|percentage|version|port|size|age)\b",
+    re.IGNORECASE,
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Query:
     """A query as search needs it.
 
-    `terms` are words to look up, different ones, in lower case. `embedded` is the text to embed: without the names
-    of authors, which would pull towards all they ever said; empty if there is nothing to embed. `authors` are
-    those of the known authors that are named. `asked_at` is when.
+    `terms` are words to look up, different ones, in lower case. `embedded` is the text to embed, with "I" for the
+    names of authors: a name would pull towards all that they ever said, and what they said of themselves is in the
+    first person; empty if there is nothing to embed. `authors` are those of the known authors that are named.
+    `wanted` are the traits of a text that answers, if the query tells. `asked_at` is when.
     """
 
     terms: tuple[str, ...]
     embedded: str
     authors: tuple[str, ...]
+    wanted: Trait
     asked_at: datetime
 
 
 def read_query(text: str, *, known_authors: Sequence[str], now: datetime) -> Query:
     """The query in any script and of any length; an empty one gives no terms and nothing to embed."""
     text = _ends(text)
-    authors, rest = _without_authors(text, known_authors)
+    authors, without, told = _first_person(text, known_authors)
     return Query(
         terms=_terms(text),
-        embedded=" ".join((rest if any(map(str.isalnum, rest)) else text).split())[:MAX_EMBEDDED],
+        embedded=" ".join((told if any(map(str.isalnum, without)) else text).split())[:MAX_EMBEDDED],
         authors=authors,
+        wanted=_wanted(text),
         asked_at=now,
     )
 
@@ -59,8 +72,14 @@ def _terms(text: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _without_authors(text: str, known_authors: Sequence[str]) -> tuple[tuple[str, ...], str]:
-    """The authors named in the text, and the text without their names."""
+def _wanted(text: str) -> Trait:
+    if _ASKS_WHEN.search(text):
+        return Trait.TIME
+    return Trait.NUMBER if _ASKS_NUMBER.search(text) else Trait(0)
+
+
+def _first_person(text: str, known_authors: Sequence[str]) -> tuple[tuple[str, ...], str, str]:
+    """The authors named in the text, the text without their names, and with "I" and "my" for them."""
     whose: dict[str, list[str]] = {}
     for author in known_authors:
         if author not in ROLES:
@@ -68,18 +87,20 @@ def _without_authors(text: str, known_authors: Sequence[str]) -> tuple[tuple[str
                 if len(name) > 1 and name.casefold() not in STOP_WORDS:
                     whose.setdefault(name.casefold(), []).append(author)
     if not whose:
-        return (), text
+        return (), text, text
     # Who writes no capitals at all means names, too; otherwise "mark" is not Mark.
     any_case = text == text.lower()
-    named: dict[str, None] = {}
-
-    def take_out(found: re.Match[str]) -> str:
-        name = found[1]
-        if not any_case and not name[:1].isupper() and name.isascii():
-            return found[0]
-        named.update(dict.fromkeys(whose[name.casefold()]))
-        return " "
-
     alternatives = "|".join(map(re.escape, sorted(whose, key=len, reverse=True)))
-    rest = re.sub(rf"(?<!\w)({alternatives})(?:['’]s)?(?!\w)", take_out, text, flags=re.IGNORECASE)
-    return tuple(named), rest
+    pattern = re.compile(rf"(?<!\w)({alternatives})(['’]s)?(?!\w)", re.IGNORECASE)
+    named: dict[str, None] = {}
+    without: list[str] = []
+    told: list[str] = []
+    end = 0
+    for found in pattern.finditer(text):
+        if any_case or found[1][0].isupper() or not found[1].isascii():
+            named.update(dict.fromkeys(whose.get(found[1].casefold(), ())))
+            between = text[end : found.start()]
+            without.append(between)
+            told += [between, "my" if found[2] else "I"]
+            end = found.end()
+    return tuple(named), "".join([*without, text[end:]]), "".join([*told, text[end:]])

@@ -23,11 +23,11 @@ LEXICAL_LIMIT: Final = 400
 NEAREST_LIMIT: Final = 200
 """Items taken of those with near vectors; as many as the coarse search finds without loss."""
 
-NEIGHBOUR_LIMIT: Final = 100
-"""For so many of the best by words, what was said before and after is looked at too."""
+CONTEXT_LIMIT: Final = 100
+"""For so many of the best by words, and of the nearest, what was said before and after is a candidate too."""
 
-EPISODE_SECONDS: Final = 3_600.0
-"""A longer pause than this divides what was said before it from what was said after."""
+SITTING_SECONDS: Final = 4 * 3_600.0
+"""What was said further apart than this is no context of each other."""
 
 FULL_LENGTH: Final = 30
 """Words (no stop words) from which on a text counts as long."""
@@ -40,15 +40,13 @@ RECENCY_DAYS: Final = 90.0
 class Candidates:
     """One collection's candidates: arrays of the same length, in ascending order of ids.
 
-    `lexical`, `before` and `after` are BM25 scores of the item and of its neighbours, 0 where there is none;
-    `cosines` are nan where there are no vectors. float32.
+    `lexical` is the BM25 score, 0 for what holds no word of the query; `cosines` are nan where there are no
+    vectors. Both float32 (n,).
     """
 
     collection: Collection
     features: Features
     lexical: NDArray[np.float32]
-    before: NDArray[np.float32]
-    after: NDArray[np.float32]
     cosines: NDArray[np.float32]
 
 
@@ -74,18 +72,23 @@ def collect(
 
 def _candidates(index: SearchIndex, query: Query, vector: NDArray[np.float32] | None, where: Filter) -> Candidates:
     found = index.lexical(query.terms, where, LEXICAL_LIMIT)
-    best = found.ids[:NEIGHBOUR_LIMIT]
-    groups = [found.ids, best - 1, best + 1]
+    groups = [found.ids, *_around(found.ids)]
     if vector is not None:
-        groups.append(index.nearest(vector, where, NEAREST_LIMIT).ids)
+        near = index.nearest(vector, where, NEAREST_LIMIT)
+        groups += [near.ids, *_around(near.ids)]
     features = index.features(np.unique(np.concatenate(groups)), where)
     ids = features.ids
     lexical = np.zeros(len(ids), np.float32)
     places, there = _places(ids, found.ids)
     lexical[places[there]] = found.scores[there]
     cosines = np.full(len(ids), np.nan, np.float32) if vector is None else index.cosines(vector, ids)
-    before, after = _neighbours(features, lexical)
-    return Candidates(index.collection, features, lexical, before, after, cosines)
+    return Candidates(index.collection, features, lexical, cosines)
+
+
+def _around(ids: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    best = ids[:CONTEXT_LIMIT]
+    reach = len(WEIGHTS.context)
+    return [best + distance for distance in range(-reach, reach + 1) if distance]
 
 
 def _places(ids: NDArray[np.int64], wanted: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
@@ -94,18 +97,6 @@ def _places(ids: NDArray[np.int64], wanted: NDArray[np.int64]) -> tuple[NDArray[
     there = places < len(ids)
     there[there] = ids[places[there]] == wanted[there]
     return places, there
-
-
-def _neighbours(features: Features, scores: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """For each item the score of what was said before it and after it, in the same sitting."""
-    before, after = np.zeros_like(scores), np.zeros_like(scores)
-    if len(scores) > 1:
-        adjacent = (np.diff(features.ids) == 1) & (np.diff(features.conversations) == 0)
-        # An unknown time divides nothing: comparisons with nan are false.
-        adjacent &= (features.conversations[1:] != 0) & ~(np.abs(np.diff(features.timestamps)) > EPISODE_SECONDS)
-        before[1:] = np.where(adjacent, scores[:-1], 0)
-        after[:-1] = np.where(adjacent, scores[1:], 0)
-    return before, after
 
 
 def rank(query: Query, pool: Pool, *, weights: Weights = WEIGHTS) -> list[Ranked]:
@@ -126,21 +117,64 @@ def rank(query: Query, pool: Pool, *, weights: Weights = WEIGHTS) -> list[Ranked
 
 
 def _score(query: Query, pool: Pool, weights: Weights) -> NDArray[np.float64]:
-    lexical = np.concatenate([candidates.lexical for candidates in pool]).astype(np.float64)
-    beside = np.concatenate([candidates.before + candidates.after for candidates in pool]) / 2
-    cosines = np.concatenate([candidates.cosines for candidates in pool]).astype(np.float64)
+    match = _match(pool, weights)
+    score = np.concatenate([_with_context(candidates.features, own, weights) for candidates, own in match])
     terms = np.concatenate([candidates.features.terms for candidates in pool])
     traits = np.concatenate([candidates.features.traits for candidates in pool])
     times = np.concatenate([candidates.features.timestamps for candidates in pool])
-    unit = lexical.max() or 1.0
-    total = weights.lexical * lexical / unit + weights.neighbours * beside / unit
-    possible = weights.lexical + weights.neighbours + weights.length + weights.recency
-    if not np.isnan(cosines).all():
-        nearness = np.clip(np.nan_to_num(cosines), 0, None)
-        total += weights.vector * nearness / (nearness.max() or 1.0)
-        possible += weights.vector
-    total += weights.length * np.minimum(np.log1p(terms) / np.log1p(FULL_LENGTH), 1)
-    total -= weights.question * (traits & Trait.QUESTION > 0)
+    authors = [author for candidates in pool for author in candidates.features.authors]
+    score += weights.length * np.minimum(np.log1p(terms) / np.log1p(FULL_LENGTH), 1)
+    score -= weights.question * (traits & Trait.QUESTION > 0)
+    if query.wanted:
+        score += weights.answer * (traits & query.wanted > 0)
+    if len(query.authors) == 1:
+        score += weights.author * np.fromiter(
+            (author == query.authors[0] for author in authors), bool, len(authors)
+        )
     age_days = np.maximum(query.asked_at.timestamp() - times, 0) / 86_400
-    total += weights.recency * np.nan_to_num(np.exp(-age_days / RECENCY_DAYS))
-    return np.clip(total / possible, 0, 1)
+    score += weights.recency * np.nan_to_num(np.exp(-age_days / RECENCY_DAYS))
+    return np.clip(score / _highest(query, weights), 0, 1)
+
+
+def _match(pool: Pool, weights: Weights) -> list[tuple[Candidates, NDArray[np.float64]]]:
+    """Each collection's candidates with what their own words and vectors say, scaled over all collections."""
+    most = max(float(candidates.lexical.max()) for candidates in pool) or 1.0
+    known = np.concatenate([candidates.cosines for candidates in pool])
+    known = np.clip(known[~np.isnan(known)], 0, None)
+    nearest = float(known.max(initial=0.0)) or 1.0
+    # What has no vector yet counts as the others do on average, lest it comes after all that has.
+    usual = float(known.mean()) / nearest if len(known) else 0.0
+    return [
+        (
+            candidates,
+            weights.lexical * candidates.lexical.astype(np.float64) / most
+            + weights.vector * np.nan_to_num(np.clip(candidates.cosines, 0, None) / nearest, nan=usual),
+        )
+        for candidates in pool
+    ]
+
+
+def _with_context(features: Features, own: NDArray[np.float64], weights: Weights) -> NDArray[np.float64]:
+    """Each item's match with shares of those of what was said just before and after it in its conversation."""
+    total = own.copy()
+    for distance, share in enumerate(weights.context, start=1):
+        places, there = _places(features.ids, features.ids + distance)
+        earlier = np.flatnonzero(there)
+        later = places[earlier]
+        near = (features.conversations[earlier] == features.conversations[later]) & (
+            features.conversations[earlier] != 0
+        )
+        # An unknown time divides nothing: comparisons with nan are false.
+        near &= ~(np.abs(features.timestamps[later] - features.timestamps[earlier]) > SITTING_SECONDS)
+        earlier, later = earlier[near], later[near]
+        # No index is there twice in either, so that nothing is lost.
+        total[earlier] += share * own[later]
+        total[later] += share * own[earlier]
+    return total
+
+
+def _highest(query: Query, weights: Weights) -> float:
+    """The score of an item that is the best in every view, and so are those around it."""
+    bonus = weights.length + weights.recency + (weights.answer if query.wanted else 0)
+    bonus += weights.author if len(query.authors) == 1 else 0
+    return (weights.lexical + weights.vector) * (1 + 2 * sum(weights.context)) + bonus
