@@ -8,8 +8,10 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
 from dualmem_mcp import __version__
@@ -295,8 +297,18 @@ def test_a_config_that_does_not_fit_is_named(shell: Shell) -> None:
     assert "cloud_sync_config.json" in error
 
 
+def all_commands(group: click.Group, before: str = "") -> Iterator[tuple[str, click.Command]]:
+    """The commands of the group and of the groups in it, by the words that call them."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            assert command.help, name
+            yield from all_commands(command, f"{before}{name} ")
+        else:
+            yield before + name, command
+
+
 def test_every_command_has_help_and_a_json_form() -> None:
-    for name, command in cli.commands.items():
+    for name, command in all_commands(cli):
         assert command.help, name
         options = {option for parameter in command.params for option in parameter.opts}
         assert "--json" in options or name == "serve"
@@ -304,7 +316,7 @@ def test_every_command_has_help_and_a_json_form() -> None:
 
 def test_every_command_is_in_the_readme() -> None:
     readme = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
-    for name in cli.commands:
+    for name, _ in all_commands(cli):
         assert re.search(rf"dualmem {name}\b", readme), name
 
 
@@ -349,7 +361,7 @@ def test_the_recovery_key_is_shown_even_when_the_settings_cannot_be_saved(
     def full(home: Path, values: object) -> None:
         raise DiskFullError("there is no space left", hint="Free some.")
 
-    monkeypatch.setattr("dualmem_mcp.app.save_config", full)
+    monkeypatch.setattr("dualmem_mcp.vault_access.save_config", full)
     code, out, err = shell.run("init", "--json")
     assert code == 0
     assert json.loads(out)["recovery_key"]

@@ -2,7 +2,7 @@
 
 The model, its runtime and numpy take some 150 MB and, while they index, a core. In a process of their own they
 never hold up a tool call, and when nobody searches the process ends and gives everything back, which a runtime
-inside the server would not. It is started when it is first needed, and again when it has ended or died.
+inside the server would not. It is started when it is first needed, and again when it has ended, died or hung.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final
 
-from dualmem_mcp.edge.messages import error_of, read_message, write_message
+from dualmem_mcp.edge.messages import error_of, parse_message, write_message
 from dualmem_mcp.errors import DualmemError, StoreUnreachableError
 from dualmem_mcp.search.request import DEFAULT_LIMIT
 
@@ -30,6 +31,13 @@ SEARCH_SECONDS: Final = 60.0
 
 RELATED_SECONDS: Final = 0.5
 """A brief does not wait longer for what is only beside it."""
+
+STATUS_SECONDS: Final = 2.0
+"""Nor does a status, which can be had without the process."""
+
+WAKE_SECONDS: Final = 3.0
+"""A process that is not there is started so long after there was something new: more may come at once, a client
+that has just started the server starts much else, and a server that lives for one call needs none."""
 
 _CLOSING_SECONDS: Final = 3.0
 
@@ -46,6 +54,7 @@ class _Worker:
     waiting: dict[int, Future[Any]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
     ready: bool = False
+    woken: Future[Any] | None = None
 
 
 class EdgeProcess:
@@ -54,12 +63,14 @@ class EdgeProcess:
     The process opens the data home by itself, as any other process does, keys included: none passes the pipes.
     """
 
-    def __init__(self, home: Path, *, module: str = WORKER_MODULE) -> None:
+    def __init__(self, home: Path, *, module: str = WORKER_MODULE, wake_seconds: float = WAKE_SECONDS) -> None:
         self._home = home
         self._module = module
+        self._wake_seconds = wake_seconds
         self._numbers = itertools.count(1)
         self._starting = threading.Lock()
         self._worker: _Worker | None = None
+        self._alarm: threading.Timer | None = None
         self._closed = False
 
     def search(
@@ -92,8 +103,8 @@ class EdgeProcess:
 
     def related(self, query: str, *, conversation_id: str, cwd: str) -> Sequence[Mapping[str, Any]]:
         """As the interface says: nothing if the process is not running yet, or is busy."""
-        worker = self._worker
-        if worker is None or not worker.ready or worker.process.poll() is not None:
+        worker = self._at_hand()
+        if worker is None:
             self.wake()
             return []
         try:
@@ -104,38 +115,70 @@ class EdgeProcess:
             return []
         return found
 
-    def status(self) -> dict[str, Any]:
-        """As the interface says."""
-        status: dict[str, Any] = self._ask("status", {}, SEARCH_SECONDS)
+    def status(self) -> dict[str, Any] | None:
+        """As the interface says; None if the process is not running or is busy: it is not started for this."""
+        worker = self._at_hand()
+        if worker is None:
+            return None
+        try:
+            status: dict[str, Any] = self._send(worker, "status", {}).result(STATUS_SECONDS)
+        except (_EndedError, FutureTimeoutError):
+            return None
         return status
 
     def wake(self) -> None:
-        """As the interface says; starts the process if need be, in a thread of its own."""
-        threading.Thread(target=self._wake, name="edge wake", daemon=True).start()
+        """As the interface says; a process that is not running is started in a moment."""
+        worker = self._at_hand()
+        if worker is not None:
+            # It looks by itself every other moment, so nobody waits for one that does not read.
+            if (worker.woken is None or worker.woken.done()) and not worker.lock.locked():
+                with suppress(_EndedError):
+                    worker.woken = self._send(worker, "wake", {})
+            return
+        with self._starting:
+            if self._closed or self._alarm is not None:
+                return
+            self._alarm = threading.Timer(self._wake_seconds, self._wake)
+            self._alarm.daemon = True
+            self._alarm.start()
 
     def close(self) -> None:
         """End the process; it writes what it has not written yet, and is killed if that takes long."""
         with self._starting:
             self._closed = True
             worker, self._worker = self._worker, None
+            if self._alarm is not None:
+                self._alarm.cancel()
         if worker is None:
             return
-        try:
-            with worker.lock:
-                worker.requests.close()
-        except OSError:
-            _log.debug("the edge process has gone before its pipe was closed")
+        # Whoever holds the lock for long writes to a process that does not read.
+        if worker.lock.acquire(timeout=_CLOSING_SECONDS):
+            try:
+                with suppress(OSError):  # the process has gone before
+                    worker.requests.close()
+            finally:
+                worker.lock.release()
+        else:
+            worker.process.kill()
         try:
             worker.process.wait(_CLOSING_SECONDS)
         except subprocess.TimeoutExpired:
             worker.process.kill()
             worker.process.wait()
 
+    def _at_hand(self) -> _Worker | None:
+        """The process if it runs and has answered before."""
+        worker = self._worker
+        return worker if worker is not None and worker.ready and worker.process.poll() is None else None
+
     def _wake(self) -> None:
+        with self._starting:
+            self._alarm = None
         try:
             self._ask("wake", {}, SEARCH_SECONDS)
         except DualmemError as error:
-            _log.warning("search: %s", error)
+            if not self._closed:
+                _log.warning("search: %s", error)
 
     def _ask(self, method: str, params: Mapping[str, Any], timeout_seconds: float) -> Any:
         """The answer of the process, which is started again once if it dies over the question."""
@@ -148,11 +191,12 @@ class EdgeProcess:
                     raise
                 _log.info("the search process ended; starting another")
             except FutureTimeoutError:
+                worker.process.kill()  # it hangs; the next question goes to another one
                 raise StoreUnreachableError(
                     f"the search process has not answered for {timeout_seconds:.0f} seconds",
                     operation=method,
                     subject=str(self._home),
-                    hint="Try again; `dualmem search` in a terminal works without it.",
+                    hint="Try again; another one is started for that.",
                 ) from None
         raise AssertionError("unreachable")
 
@@ -165,7 +209,8 @@ class EdgeProcess:
             return self._worker
 
     def _start(self) -> _Worker:
-        command = [sys.executable, "-m", self._module, str(self._home)]
+        # -P: the server is started in the user's folders, whose json.py or numpy.py are none of the process's.
+        command = [sys.executable, "-P", "-m", self._module, str(self._home)]
         try:
             process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603
         except OSError as error:
@@ -191,17 +236,31 @@ class EdgeProcess:
         return answer
 
     def _listen(self, worker: _Worker) -> None:
-        while (message := read_message(worker.answers)) is not None:
-            worker.ready = True
-            with worker.lock:
-                answer = worker.waiting.pop(message["id"], None)
-            if answer is None:
-                continue
-            if "error" in message:
-                answer.set_exception(error_of(message["error"]))
-            else:
-                answer.set_result(message["result"])
+        with suppress(OSError):
+            while (line := worker.answers.readline()).endswith(b"\n"):
+                self._take(worker, line)
         self._fail_all(worker)
+        # Nothing stays behind of a process that has ended by itself.
+        worker.process.wait()
+        worker.answers.close()
+        with worker.lock, suppress(OSError):
+            worker.requests.close()
+
+    def _take(self, worker: _Worker, line: bytes) -> None:
+        try:
+            message = parse_message(line)
+        except ValueError:
+            _log.warning("skipped %d bytes from the search process that are no answer", len(line))
+            return
+        worker.ready = True
+        with worker.lock:
+            answer = worker.waiting.pop(message["id"], None)
+        if answer is None:
+            return
+        if "error" in message:
+            answer.set_exception(error_of(message["error"]))
+        else:
+            answer.set_result(message["result"])
 
     def _fail_all(self, worker: _Worker) -> None:
         with worker.lock:

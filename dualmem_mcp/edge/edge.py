@@ -18,6 +18,7 @@ from dualmem_mcp.model.search import Collection, Filter
 from dualmem_mcp.ports import Clock, Progress, SearchIndex, no_progress
 from dualmem_mcp.search.filling import ShouldStop, never
 from dualmem_mcp.search.indexing import Indexer, IndexReport
+from dualmem_mcp.search.material import entity_item, entity_key
 from dualmem_mcp.search.request import DEFAULT_LIMIT, read_filter
 from dualmem_mcp.search.search import Found, search
 from dualmem_mcp.search.turns_file import import_turns
@@ -86,6 +87,8 @@ class Edge:
         self._working_set: WorkingSet | None = None
         self._used: list[str] = []
         self._waiting: int | None = None
+        self._own_sessions: LocalSessions | None = None
+        self._cached_graph = 0
         self.model = QueryModel(settings.model_dir, settings.model)
 
     # Searching
@@ -126,11 +129,12 @@ class Edge:
             return vector
 
         budget = token_budget or min(RESULT_TOKENS, self._settings.profile.context_tokens // 2)
-        found = self._found(query, where, limit=limit, token_budget=budget, embed=embed, warnings=warnings)
+        unopened: list[str] = []
+        found = self._found(query, where, limit=limit, token_budget=budget, embed=embed, unopened=unopened)
         with self._lock:
             self._used += [result.item.key for result in found.results]
         warnings += [by_words] if by_words else []
-        warnings += found.failures
+        warnings += dict.fromkeys((*unopened, *found.failures))
         if found.left_out:
             warnings.append(f"{found.left_out} more were found than the token budget has room for")
         waiting = 0 if by_words else self._waiting_items()
@@ -138,7 +142,7 @@ class Edge:
             warnings.append(f"{waiting:,} items are found by words only until they are embedded (`dualmem index`)")
         return {
             "results": [result.fields() for result in found.results],
-            "partial": bool(found.failures or by_words or waiting),
+            "partial": bool(found.failures or by_words or waiting or unopened),
             "tiers": [asdict(tier) for tier in found.tiers],
             "timings_ms": found.timings_ms,
             "warnings": warnings,
@@ -155,7 +159,7 @@ class Edge:
             limit=_RELATED_POOL,
             token_budget=4 * RESULT_TOKENS,
             embed=self._embed_if_loaded,
-            warnings=[],
+            unopened=[],
         )
         return [
             result.fields()
@@ -167,18 +171,18 @@ class Edge:
         embedder = self.model.embedder
         return self.model.query_vector(text, 0.0)[0] if embedder is not None and embedder.loaded else None
 
-    def _found(self, query: str, where: Filter, *, warnings: list[str], **given: Any) -> Found:
+    def _found(self, query: str, where: Filter, *, unopened: list[str], **given: Any) -> Found:
         return search(
             query,
             where,
-            indexes=self._opened(warnings),
+            indexes=self._opened(unopened),
             working_set=self._cache(),
             now=self._clock.now(),
             **given,
         )
 
-    def _opened(self, warnings: list[str] | None = None) -> Mapping[Collection, SearchIndex]:
-        """The indexes that can be opened; why others cannot goes to `warnings`, else is raised."""
+    def _opened(self, unopened: list[str] | None = None) -> Mapping[Collection, SearchIndex]:
+        """The indexes that can be opened; why others cannot goes to `unopened`, else is raised."""
         with self._lock:
             for collection in Collection:
                 if collection in self._indexes:
@@ -187,9 +191,9 @@ class Edge:
                     folder = self._home.vector_cache / collection.value
                     self._indexes[collection] = open_search_index(folder, self._index_key, collection)
                 except StoreUnreachableError as error:
-                    if warnings is None:
+                    if unopened is None:
                         raise
-                    warnings.append(error.message)
+                    unopened.append(error.message)
             return self._indexes.copy()
 
     def _cache(self) -> WorkingSet | None:
@@ -246,14 +250,29 @@ class Edge:
 
         Raises StoreUnreachableError, DiskFullError.
         """
+        if self._own_sessions is None:
+            self._own_sessions = self._sessions(None, None)
         report = self._indexer().run(
-            files=self._sessions(None, None),
+            files=self._own_sessions,
             carried=self._carried(),
             embedder=self.model.embedder if embed else None,
             should_stop=should_stop,
         )
         self._waiting = report.waiting
+        self._renew_cache()
         return bool(report.items_indexed or report.embedded)
+
+    def _renew_cache(self) -> None:
+        """What was deleted from the memory graph or changed there is so in the working set too."""
+        cache, version = self._cache(), self._truth.graph_version()
+        if cache is None or version == self._cached_graph:
+            return
+        self._cached_graph = version
+        start = len(entity_key(""))
+        names = [key[start:] for key in cache.keys() if key.startswith(entity_key(""))]  # noqa: SIM118
+        there = {entity_key(entity.name): entity_item(entity, at) for entity, at in self._truth.entities(names)}
+        cache.forget([key for key in map(entity_key, names) if key not in there])
+        cache.refresh(there)
 
     def _catch_up_quickly(self) -> list[str]:
         deadline = threading.Event()
@@ -295,8 +314,11 @@ class Edge:
     # The rest
 
     def status(self) -> dict[str, Any]:
-        """As the interface says: indexed items by collection, waiting, index_bytes, model."""
-        counts = {collection.value: index.counts() for collection, index in self._opened([]).items()}
+        """As the interface says: indexed items by collection, waiting, index_bytes, model.
+
+        Raises StoreUnreachableError if an index can neither be read nor made.
+        """
+        counts = {collection.value: index.counts() for collection, index in self._opened().items()}
         return {
             "indexed": {name: count.items for name, count in counts.items()},
             "waiting": sum(count.items - count.embedded for count in counts.values()),
@@ -306,28 +328,45 @@ class Edge:
         }
 
     def flush(self) -> None:
-        """Write access counts and the working set to the memory, if there is anything new in them."""
+        """Write access counts and the working set to the memory, if there is anything new in them.
+
+        Raises StoreUnreachableError; they are then written the next time.
+        """
         with self._lock:
             used, self._used = self._used, []
             cache = self._working_set
-        self._accesses.add(used, self._clock.now())
+        try:
+            self._accesses.add(used, self._clock.now())
+        except DualmemError:
+            with self._lock:
+                self._used = used + self._used
+            raise
         entries = cache.take_changed() if cache is not None else None
-        if entries is not None:
-            self._accesses.save_working_set(self.model.model_id, entries)
+        if cache is not None and entries is not None:
+            try:
+                self._accesses.save_working_set(self.model.model_id, entries)
+            except DualmemError:
+                cache.note_unsaved()
+                raise
 
     def wake(self) -> None:
         """As the interface says: in this process, whoever runs `catch_up` looks by itself."""
 
     def close(self) -> None:
         """Write what is not written yet and let everything go."""
-        self.flush()
-        with self._lock:
-            indexes, self._indexes = self._indexes, {}
-        for index in indexes.values():
-            index.close()
+        try:
+            self.flush()
+        finally:
+            with self._lock:
+                indexes, self._indexes = self._indexes, {}
+            for index in indexes.values():
+                index.close()
 
     def _waiting_items(self) -> int:
         if self._waiting is None:
-            counts = [index.counts() for index in self._opened([]).values()]
+            try:
+                counts = [index.counts() for index in self._opened([]).values()]
+            except StoreUnreachableError:
+                return 0  # which the search itself has met and told of
             self._waiting = sum(count.items - count.embedded for count in counts)
         return self._waiting

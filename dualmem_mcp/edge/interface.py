@@ -36,8 +36,8 @@ class EdgeInterface(Protocol):
         timestamp; nothing where the edge is not at hand at once."""
         ...
 
-    def status(self) -> dict[str, Any]:
-        """What is indexed, with which model, and what still waits."""
+    def status(self) -> dict[str, Any] | None:
+        """What is indexed, with which model, and what still waits; None where that is not known at once."""
         ...
 
     def wake(self) -> None:

@@ -28,9 +28,14 @@ def write_message(stream: IO[bytes], message: dict[str, Any]) -> None:
 def read_message(stream: IO[bytes]) -> dict[str, Any] | None:
     """The next message, or None at the end of the stream; a line cut short by the end counts as the end."""
     line = stream.readline()
-    if not line.endswith(b"\n"):
-        return None
-    message: dict[str, Any] = json.loads(line)
+    return parse_message(line) if line.endswith(b"\n") else None
+
+
+def parse_message(line: bytes) -> dict[str, Any]:
+    """The message of a line. Raises ValueError if it is none."""
+    message = json.loads(line)
+    if not isinstance(message, dict) or "id" not in message:
+        raise ValueError("no message")
     return message
 
 

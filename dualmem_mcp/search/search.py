@@ -85,8 +85,8 @@ def search(
 ) -> Found:
     """The best items for the query, at most `limit`, and within `token_budget` tokens.
 
-    The working set, where the device has one, is asked first; what the indexes say then goes before it. If they
-    cannot be asked, the answer is the working set's alone, and `failures` says why.
+    The working set, where the device has one, is asked first; what the indexes say then goes before it. Of an index
+    that cannot be asked `failures` says why; if none can, the answer is the working set's alone.
     """
     found = Found()
     stopwatch = _Stopwatch(found.timings_ms)
@@ -100,7 +100,7 @@ def search(
         cached = working_set.find(query.terms, vector, limit, lambda item: passes(item, where))
         hits = [_Hit(item, score, None) for item, score in cached]
         found.tiers.append(Tier(CACHE_TIER, len(hits), stopwatch.lap("cache")))
-    if not found.failures:
+    if asked:
         try:
             hits = _best(asked, query, vector, where, limit)
             found.tiers.append(Tier(INDEX_TIER, len(hits), stopwatch.lap("index")))
@@ -111,7 +111,7 @@ def search(
     found.left_out = len(hits) - len(texts)
     stopwatch.lap("fit")
     if working_set is not None:
-        _remember(working_set, hits[: len(texts)], vector)
+        _remember(working_set, hits[: len(texts)], vector, found)
     found.timings_ms["total"] = stopwatch.total()
     return found
 
@@ -125,12 +125,16 @@ class _Hit:
     place: tuple[SearchIndex, int] | None
 
 
-def _authors(asked: Sequence[SearchIndex], where: Filter, found: Found) -> list[str]:
-    try:
-        return list(dict.fromkeys(author for index in asked for author in index.authors(where)))
-    except StoreUnreachableError as error:
-        found.failures.append(error.message)
-        return []
+def _authors(asked: list[SearchIndex], where: Filter, found: Found) -> list[str]:
+    """The authors that the indexes know; those that cannot be asked are asked no further."""
+    authors: dict[str, None] = {}
+    for index in asked.copy():
+        try:
+            authors |= dict.fromkeys(index.authors(where))
+        except StoreUnreachableError as error:
+            found.failures.append(error.message)
+            asked.remove(index)
+    return list(authors)
 
 
 def _best(
@@ -178,16 +182,26 @@ def _sameness(item: SearchItem, where: Filter) -> object:
     return item.key
 
 
-def _remember(working_set: WorkingSet, hits: Sequence[_Hit], vector: NDArray[np.float32] | None) -> None:
+def _remember(
+    working_set: WorkingSet, hits: Sequence[_Hit], vector: NDArray[np.float32] | None, found: Found
+) -> None:
     """Keep what was an answer at hand, each with the passage that answered."""
     for hit in hits:
-        passage = None
-        if hit.place is not None:
-            index, number = hit.place
-            passages = index.vectors([number]).get(number)
-            if passages is not None and len(passages):
-                passage = passages[0] if vector is None else passages[int((passages @ vector).argmax())]
+        try:
+            passage = None if hit.place is None else _passage(*hit.place, vector)
+        except StoreUnreachableError as error:  # the answer stands
+            found.failures.append(error.message)
+            return
         working_set.use(hit.item, passage, hit.score)
+
+
+def _passage(index: SearchIndex, number: int, vector: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
+    """The item's passage that is nearest to the vector."""
+    passages = index.vectors([number]).get(number)
+    if passages is None or not len(passages):
+        return None
+    nearest: NDArray[np.float32] = passages[0] if vector is None else passages[int((passages @ vector).argmax())]
+    return nearest
 
 
 class _Stopwatch:

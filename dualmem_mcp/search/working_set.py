@@ -105,6 +105,16 @@ class WorkingSet:
             self._changed = False
             return tuple(self._entries.values())
 
+    def note_unsaved(self) -> None:
+        """The entries last taken could not be saved: they are to be taken again."""
+        with self._lock:
+            self._changed = True
+
+    def keys(self) -> Sequence[str]:
+        """Of what is kept."""
+        with self._lock:
+            return tuple(self._entries)
+
 
 def _score(entry: CachedItem, wanted: set[str], vector: NDArray[np.float32] | None) -> float:
     text = entry.item.text.casefold()

@@ -44,7 +44,7 @@ class Calls:
             async with self._in_order(tool.order):
                 call = Call(await self._app.get(), fitting, _from_worker_thread(report))
                 # Not abandoned when the request is cancelled: a write that has begun is finished.
-                return await to_thread.run_sync(tool.handler, call)
+                return await to_thread.run_sync(_handled, tool, call)
         except DualmemError as error:
             return Answer(error_text(error), is_error=True)
         except Exception as error:  # noqa: BLE001 - one failing call must not end the connection
@@ -66,6 +66,13 @@ class Calls:
             yield
         finally:
             self._writing.release()
+
+
+def _handled(tool: Tool, call: Call) -> Answer:
+    answer = tool.handler(call)
+    if answer.updated:
+        call.app.wake_edge()
+    return answer
 
 
 def _from_worker_thread(report: ReportProgress) -> Progress:

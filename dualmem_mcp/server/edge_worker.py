@@ -31,8 +31,14 @@ UNUSED_SECONDS: Final = 20.0
 USED_SECONDS: Final = 600.0
 """After a search it stays for the next one: starting takes most of a second."""
 
-LOOK_SECONDS: Final = 5.0
+LOOK_SECONDS: Final = 2.0
 """Between two looks whether sessions or the memory have something new."""
+
+FIRST_LOOK_SECONDS: Final = 1.0
+"""The first search waits so long for what is new since the process before, which then can be found by words."""
+
+_ENDING_SECONDS: Final = 2.0
+"""Once the server has gone the process ends by then, whatever it is doing: nothing of that is lost."""
 
 _SEARCHING_THREADS: Final = 2
 
@@ -69,10 +75,12 @@ class Worker:
         self._writing = threading.Lock()
         self._stopping = threading.Event()
         self._new = threading.Event()
+        self._looked = threading.Event()
         self._counting = threading.Lock()
         self._unanswered = 0
         self._searched = False
         self._busy_at = time.monotonic()
+        self._told = ""
         self._methods: dict[str, Callable[..., Any]] = {
             "search": self._search,
             "related": self._edge.related,
@@ -95,6 +103,9 @@ class Worker:
             while (message := read_message(requests)) is not None:
                 self._count(1)
                 pool.submit(self._answer, message)
+            timer = threading.Timer(_ENDING_SECONDS, os._exit, (0,))
+            timer.daemon = True
+            timer.start()
         self._stopping.set()
         self._new.set()
 
@@ -121,21 +132,36 @@ class Worker:
 
     def _search(self, **given: Any) -> dict[str, Any]:
         self._searched = True
+        self._looked.wait(FIRST_LOOK_SECONDS)
         return self._edge.search(**given)
 
     def _index(self) -> None:
         """Index what is new, again and again; return when there is nothing to do and nobody asks."""
+        # What is new can be found by words in milliseconds; its vectors take their time.
+        self._catch_up(embed=False)
+        self._looked.set()
         while not self._stopping.is_set():
             self._new.clear()
-            try:
-                if self._edge.catch_up(should_stop=self._stopping.is_set):
-                    self._busy_at = time.monotonic()
-                self._edge.flush()
-            except DualmemError as error:
-                _log.warning("indexing: %s", error)
+            self._catch_up(embed=True)
             if self._is_over():
                 return
             self._new.wait(LOOK_SECONDS)
+
+    def _catch_up(self, *, embed: bool) -> None:
+        try:
+            if self._edge.catch_up(should_stop=self._stopping.is_set, embed=embed):
+                self._busy_at = time.monotonic()
+            self._edge.flush()
+        except DualmemError as error:
+            if error.message != self._told:  # once, and not again at every look
+                _log.warning("indexing: %s", error)
+            self._told = error.message
+        except Exception as error:  # noqa: BLE001 - search goes on with what is indexed
+            if (fault := type(error).__name__) != self._told:
+                log_fault("indexing", error)
+            self._told = fault
+        else:
+            self._told = ""
 
     def _is_over(self) -> bool:
         with self._counting:

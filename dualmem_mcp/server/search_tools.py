@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, get_args
 
+from dualmem_mcp.handoff.quoting import one_line
 from dualmem_mcp.model.recalled import wrap
 from dualmem_mcp.model.search import SCOPES, ItemKind
 from dualmem_mcp.search.request import DEFAULT_LIMIT, MAX_LIMIT
@@ -69,7 +70,9 @@ def _result_text(position: int, result: Mapping[str, Any]) -> str:
         result["turn_id"] and f"turn {result['turn_id']}",
         result["device"] and f"device {result['device']}",
     )
-    return f"{position}. [{' · '.join(filter(None, origin))} · score {result['score']:.2f}]\n{result['text']}"
+    head = f"{position}. [{' · '.join(map(one_line, filter(None, origin)))} · score {result['score']:.2f}]"
+    # Indented, so that nothing in a text looks like the head of another result.
+    return "\n".join((head, *(f"   {line}" for line in result["text"].splitlines())))
 
 
 SEARCH_TOOLS: tuple[Tool, ...] = (

@@ -11,7 +11,7 @@ from dualmem_mcp.model.index_scope import IndexScope, covers
     ("pattern", "cwd", "expected"),
     [
         ("/home/ada/work", "/home/ada/work", True),
-        ("/home/ada/work/", "/home/ada/work/engine", True),
+        ("/home/ada/code/", "/home/ada/code/engine", True),
         ("/home/ada/work", "/home/ada/workshop", False),
         ("/home/ada/*/engine", "/home/ada/a/b/engine", True),
         ("/home/ada/*/engine", "/home/ada/a/b/engine/src", True),
@@ -19,7 +19,7 @@ from dualmem_mcp.model.index_scope import IndexScope, covers
         ("*/private", "/home/ada/private/diary", True),
         ("*/private", "/home/ada/privateer", False),
         ("/home/[ab]da", "/home/bda", True),
-        ("C:\\work", "C:/work/x", True),
+        ("C:\\code", "C:/code/x", True),
         ("/Work", "/work", False),
     ],
 )

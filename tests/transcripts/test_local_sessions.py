@@ -15,8 +15,8 @@ from tests.transcripts.conftest import SessionWriter
 
 @pytest.fixture
 def claude(tmp_path: Path) -> Path:
-    """Sessions in /work/a, /work/a/sub, /home/b and in a folder of which none says where it was."""
-    for number, cwd in enumerate(("/work/a", "/work/a/sub", "/home/b", "")):
+    """Sessions in /srv/a, /srv/a/sub, /home/b and in a folder of which none says where it was."""
+    for number, cwd in enumerate(("/srv/a", "/srv/a/sub", "/home/b", "")):
         folder = tmp_path / "projects" / (project_slug(cwd) if cwd else "-opt-c")
         writer = SessionWriter(folder, f"session-{number}")
         writer.beside("mode")
@@ -30,7 +30,7 @@ def names(claude: Path, scope: IndexScope, project_dir: str = "") -> list[str]:
 
 
 def test_the_current_project_alone_by_default(claude: Path) -> None:
-    assert names(claude, IndexScope(), "/work/a") == ["session-0"]
+    assert names(claude, IndexScope(), "/srv/a") == ["session-0"]
     assert names(claude, IndexScope(), "/nowhere") == []
 
 
@@ -41,9 +41,9 @@ def test_all_projects_the_newest_first(claude: Path) -> None:
 @pytest.mark.parametrize(
     ("projects", "found"),
     [
-        (("/work/a",), ["session-1", "session-0"]),
-        (("/work/*",), ["session-1", "session-0"]),
-        (("/home/b", "/work/a/sub"), ["session-2", "session-1"]),
+        (("/srv/a",), ["session-1", "session-0"]),
+        (("/srv/*",), ["session-1", "session-0"]),
+        (("/home/b", "/srv/a/sub"), ["session-2", "session-1"]),
         (("/opt/c",), ["session-3"]),
         ((), []),
     ],
@@ -53,13 +53,13 @@ def test_projects_that_are_named(claude: Path, projects: tuple[str, ...], found:
 
 
 def test_excluded_projects_are_left_out_whatever_else_is_said(claude: Path) -> None:
-    assert names(claude, IndexScope("all", ("/work/a/sub", "/opt/c"))) == ["session-2", "session-0"]
-    assert names(claude, IndexScope("current", ("/work/*",)), "/work/a") == []
-    assert names(claude, scope_of_project(IndexScope("current", ("/work/a",)), "/work/a")) == []
+    assert names(claude, IndexScope("all", ("/srv/a/sub", "/opt/c"))) == ["session-2", "session-0"]
+    assert names(claude, IndexScope("current", ("/srv/*",)), "/srv/a") == []
+    assert names(claude, scope_of_project(IndexScope("current", ("/srv/a",)), "/srv/a")) == []
 
 
 def test_a_project_named_for_once(claude: Path) -> None:
-    assert names(claude, scope_of_project(IndexScope(("/home/b",)), "/work/a/sub")) == ["session-1"]
+    assert names(claude, scope_of_project(IndexScope(("/home/b",)), "/srv/a/sub")) == ["session-1"]
     assert len(names(claude, scope_of_project(IndexScope(("/home/b",)), "all"))) == 4
 
 
@@ -68,14 +68,14 @@ def test_a_folder_that_is_not_there_has_no_sessions(tmp_path: Path) -> None:
 
 
 def test_what_agents_know_of_a_project(claude: Path) -> None:
-    memory = claude / "projects" / project_slug("/work/a") / "memory"
+    memory = claude / "projects" / project_slug("/srv/a") / "memory"
     memory.mkdir()
     (memory / "MEMORY.md").write_text("The shed is red.")
     (claude / "agents").mkdir()
     (claude / "agents" / "painter.md").write_text("---\nname: painter\n---\nPaint.")
-    found = dict(LocalSessions(claude, IndexScope(), "/work/a").project_files())
-    assert list(found) == [project_slug("/work/a")]
-    files = {file.name: file.data for file in found[project_slug("/work/a")]}
+    found = dict(LocalSessions(claude, IndexScope(), "/srv/a").project_files())
+    assert list(found) == [project_slug("/srv/a")]
+    files = {file.name: file.data for file in found[project_slug("/srv/a")]}
     assert files == {
         "memory/MEMORY.md": b"The shed is red.",
         "user/agents/painter.md": b"---\nname: painter\n---\nPaint.",
