@@ -127,8 +127,8 @@ def _load(models: Path) -> _Loaded:
     try:
         session = onnxruntime.InferenceSession(str(files.graph), options, providers=["CPUExecutionProvider"])
         return _Loaded(session, Tokenizer(files.tokenizer))
-    except (RuntimeError, ValueError) as error:
-        # The files are as they were written, so this runtime cannot read what another version of it was built for.
+    except Exception as error:  # the runtime's errors have no other class in common
+        # The files are as they were written: what wrote them was another version, or had other weights.
         raise TamperedError(
             f"the embedding model does not load: {type(error).__name__}",
             operation="load model",
