@@ -33,7 +33,7 @@ from dualmem_mcp.handoff.fidelity.bm25 import terms
 from dualmem_mcp.handoff.fidelity.chance import Seen
 from dualmem_mcp.handoff.fidelity.facts import FactReader
 from dualmem_mcp.handoff.fidelity.marked_lines import MarkedLine
-from dualmem_mcp.handoff.fidelity.measure import DRAWS
+from dualmem_mcp.handoff.fidelity.measure import draws_of
 from dualmem_mcp.handoff.fidelity.pointers import questions, recall
 from dualmem_mcp.handoff.fidelity.said import Passage, Said
 from dualmem_mcp.model.conversation import Session
@@ -103,7 +103,7 @@ def against_talk(session: Session, characters: int) -> tuple[float | None, float
     facts = reader.weigh(passages)
     asked = questions(said, passages, facts, str(session.conversation_id))
     covered, led = [], []
-    for draw in range(DRAWS):
+    for draw in range(draws_of(characters)):
         lines = draw_passages(passages, characters, f"{session.conversation_id}/{draw}")
         if lines:
             covered.append(reader.coverage(facts, "\n".join(line.text for line in lines)))
@@ -138,7 +138,7 @@ def gold_held(session: Session, brief: str, folder: Path | None) -> tuple[float 
     texts = list(strings(json.loads(path.read_text("utf-8"))))
     facts = reader.weigh([Passage(text, at, "model") for at, text in enumerate(texts)])
     seen = Seen(Said(session).turns)
-    drawn = [seen.draw(len(brief), f"{session.conversation_id}/{draw}") for draw in range(DRAWS)]
+    drawn = [seen.draw(len(brief), f"{session.conversation_id}/{draw}") for draw in range(draws_of(len(brief)))]
     chance = [reader.coverage(facts, "\n".join(line.text for line in lines)) for lines in drawn if lines]
     return reader.coverage(facts, brief), mean_of(chance)
 
@@ -160,7 +160,7 @@ def cosines(session: Session, brief: str) -> tuple[float | None, float | None]:
     said = Said(session)
     whole = Counter(term for turn in said.turns for block in turn.blocks for term in terms(block.text))
     seen = Seen(said.turns)
-    drawn = [seen.draw(len(brief), f"{session.conversation_id}/{draw}") for draw in range(DRAWS)]
+    drawn = [seen.draw(len(brief), f"{session.conversation_id}/{draw}") for draw in range(draws_of(len(brief)))]
     chance = [
         cosine(whole, Counter(term for line in lines for term in terms(line.text))) for lines in drawn if lines
     ]

@@ -68,8 +68,7 @@ class FactReader:
         small is a common word.
         """
         found = [self._facts_of(passage) for passage in passages]
-        words = set(_WORD.findall("\n".join(passage.text for passage in passages)))
-        common = self._names & words
+        common = self._names & self._written_small(passages)
         turns: dict[str, set[int]] = {}
         said: dict[str, float] = {}
         for passage, facts in zip(passages, found, strict=True):
@@ -89,6 +88,13 @@ class FactReader:
             self._names |= names
             found |= names
         return found
+
+    def _written_small(self, passages: Sequence[Passage]) -> set[str]:
+        """The words of the passages as they are written."""
+        words = {run.strip(_TRIM) for run in self._known}
+        if not all(map(str.isascii, self._names)):
+            words.update(_WORD.findall("\n".join(passage.text for passage in passages)))
+        return words
 
     def coverage(self, facts: Facts, text: str) -> float | None:
         """The weight of the facts that stand in a text, as a share of the weight of all; None without facts.

@@ -17,8 +17,10 @@ from dualmem_mcp.handoff.fidelity.probes import KINDS, Held, Probe, ask, is_held
 from dualmem_mcp.handoff.fidelity.said import Said
 from dualmem_mcp.model.conversation import Session
 
-DRAWS = 3
-"""Random digests that the digest is compared with; the mean over them is reported."""
+MOST_DRAWS = 5
+FEWEST_DRAWS = 2
+_DRAWN_CHARACTERS = 90_000
+"""How much is drawn at random in all, about: the longer a random digest, the less it differs from the next one."""
 _EXAMPLES = 5
 """Probes without an answer that are named."""
 
@@ -41,7 +43,7 @@ def measure_fidelity(session: Session, brief: str, *, device_brief: str) -> dict
     seed = str(session.conversation_id)
     asked = questions(said, passages, facts, seed)
     seen, size = Seen(said.turns), len(brief)
-    at_random = [seen.draw(size, f"{seed}/{draw}") for draw in range(DRAWS)]
+    at_random = [seen.draw(size, f"{seed}/{draw}") for draw in range(draws_of(size))]
 
     def held(digest: Sequence[MarkedLine]) -> float | None:
         return reader.coverage(facts, "\n".join(line.text for line in digest))
@@ -67,6 +69,11 @@ def measure_fidelity(session: Session, brief: str, *, device_brief: str) -> dict
             ),
         },
     }
+
+
+def draws_of(characters: int) -> int:
+    """Random digests that a digest of that size is compared with; the mean over them is reported."""
+    return max(FEWEST_DRAWS, min(MOST_DRAWS, _DRAWN_CHARACTERS // max(characters, 1)))
 
 
 def _probed(probes: Sequence[Probe], natural: Held, device: Held) -> dict[str, Any]:

@@ -24,10 +24,12 @@ _MOST_TERMS = 40
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """The words of something that was said, and the positions of the turns that said it."""
+    """The words of something that was said, the positions of the turns that said it and of those near them, and
+    the exchanges that they belong to."""
 
     terms: tuple[str, ...]
-    positions: tuple[int, ...]
+    near: frozenset[int]
+    exchanges: frozenset[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +56,15 @@ def questions(said: Said, passages: Sequence[Passage], facts: Facts, seed: str) 
     chance = random.Random(seed)  # noqa: S311 - a sample, not a key
     found = []
     for group in (requests, sentences):
-        found += group if len(group) <= MOST_QUESTIONS else chance.sample(group, MOST_QUESTIONS)
+        chosen = group if len(group) <= MOST_QUESTIONS else chance.sample(group, MOST_QUESTIONS)
+        for words, positions in chosen:
+            near = {turn + away for turn in positions for away in range(-NEAR_TURNS, NEAR_TURNS + 1)}
+            found.append(Question(words, frozenset(near), frozenset(map(said.exchange_at, positions))))
     return found
 
 
-def _gathered(said: Iterable[tuple[str, int]]) -> list[Question]:
+def _gathered(said: Iterable[tuple[str, int]]) -> list[tuple[tuple[str, ...], list[int]]]:
+    """The different words of each text, and where it was said."""
     positions: dict[str, list[int]] = {}
     for text, position in said:
         positions.setdefault(text, []).append(position)
@@ -66,7 +72,7 @@ def _gathered(said: Iterable[tuple[str, int]]) -> list[Question]:
     for text, where in positions.items():
         words = tuple(dict.fromkeys(terms(text)))[:_MOST_TERMS]
         if len(words) >= _FEWEST_TERMS:
-            found.append(Question(words, tuple(where)))
+            found.append((words, where))
     return found
 
 
@@ -83,8 +89,7 @@ def recall(asked: Sequence[Question], lines: Sequence[MarkedLine], said: Said) -
     part = near = 0
     for question in asked:
         reached = {turn for number in index.best(question.terms, BEST_LINES) for turn in leading[number].turns}
-        exchanges = set(map(said.exchange_at, reached))
-        is_near = any(abs(turn - right) <= NEAR_TURNS for turn in reached for right in question.positions)
+        is_near = not reached.isdisjoint(question.near)
         near += is_near
-        part += is_near or any(said.exchange_at(right) in exchanges for right in question.positions)
+        part += is_near or not question.exchanges.isdisjoint(map(said.exchange_at, reached))
     return Recall(part / len(asked), near / len(asked))

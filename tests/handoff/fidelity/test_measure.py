@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from statistics import fmean
 
@@ -17,6 +19,7 @@ from dualmem_mcp.handoff.digest import build_digest
 from dualmem_mcp.handoff.fidelity import measure_fidelity
 from dualmem_mcp.handoff.fidelity.chance import Seen
 from dualmem_mcp.handoff.fidelity.facts import FactReader
+from dualmem_mcp.handoff.fidelity.measure import draws_of
 from dualmem_mcp.handoff.fidelity.said import Passage, Said
 from dualmem_mcp.model.conversation import Session
 from dualmem_mcp.sample import write_sample_session
@@ -101,6 +104,20 @@ def test_leaving_a_request_out_lowers_the_score(tmp_path: Path) -> None:
     found = measured(session, whole_brief(session, without=frozenset(one.uuid for one in lost)))
     assert found["probes_held"]["requests"] < 1.0
     assert {f"requests {one.uuid}" for one in lost} >= set(found["probes_missing"]) != set()
+
+
+def test_what_judges_uses_no_code_of_what_is_judged() -> None:
+    judged = ("dualmem_mcp.handoff.digest", "dualmem_mcp.handoff.brief", "dualmem_mcp.model.digest")
+    script = (
+        "import sys, dualmem_mcp.handoff.fidelity\n"
+        f"print([name for name in sys.modules if name.startswith({judged!r})])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_shorter_a_digest_the_more_random_ones_it_is_compared_with() -> None:
+    assert [draws_of(size) for size in (0, 4_000, 20_000, 30_000, 44_000, 10**7)] == [5, 5, 4, 3, 2, 2]
 
 
 def test_the_same_input_gives_the_same_figures(tmp_path: Path) -> None:

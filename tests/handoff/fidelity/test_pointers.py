@@ -30,7 +30,7 @@ def asked_of(said: Said, seed: str = "a") -> list[Question]:
 
 def test_questions_come_from_requests_and_from_sentences_with_facts() -> None:
     said = conversation(2)
-    assert [one.positions for one in asked_of(said)] == [(0,), (14,), (13,), (27,)]
+    assert [(min(one.near) + 2, *one.exchanges) for one in asked_of(said)] == [(0, 1), (14, 2), (13, 1), (27, 2)]
     assert asked_of(said)[0].terms == ("please", "look", "into", "the", "amber0", "problem", "of", "section")
     assert asked_of(said)[2].terms == ("the", "amber0", "problem", "comes", "from", "module_amber0", "line", "100")
 
@@ -47,7 +47,7 @@ def test_what_was_said_twice_is_one_question_with_two_right_answers() -> None:
         dialogue.user("please run all of the tests again")
         dialogue.model("ok")
     dialogue.user("no")
-    assert [one.positions for one in asked_of(Said(dialogue.session()))] == [(0, 2)]
+    assert [(one.near, one.exchanges) for one in asked_of(Said(dialogue.session()))] == [({*range(-2, 5)}, {1, 2})]
 
 
 def test_the_whole_conversation_leads_every_question_right_and_nothing_leads_any() -> None:
@@ -67,7 +67,7 @@ def test_a_line_that_names_no_turn_leads_nowhere() -> None:
 
 def test_near_is_two_turns_and_the_part_is_the_whole_exchange() -> None:
     said = conversation(3, steps=6)  # exchanges of 14 turns
-    question = Question(("amber0", "problem"), (0,))
+    question = asked_of(said)[0]
 
     def led(turn: int) -> Recall | None:
         return recall([question], [MarkedLine("the amber0 problem", (turn,))], said)
@@ -80,7 +80,8 @@ def test_near_is_two_turns_and_the_part_is_the_whole_exchange() -> None:
 def test_only_the_five_best_lines_lead() -> None:
     said = conversation(10)
     lines = [MarkedLine("amber0 problem", (turn,)) for turn in range(20, 25)]
-    question = Question(("amber0", "problem"), (0,))
+    question = asked_of(said)[0]
+    assert question.exchanges == {1}
     worse = MarkedLine("amber0 problem and very much else that nobody asked for", (0,))
     assert recall([question], [*lines, worse], said) == Recall(0.0, 0.0)
     assert recall([question], [*lines[1:], worse], said) == Recall(1.0, 1.0)
