@@ -46,7 +46,8 @@ WORKER_MODULE: Final = "dualmem_mcp.server.edge_worker"
 
 @dataclass(slots=True)
 class _Worker:
-    """A running edge process, the answers it owes, and whether it has answered anything yet."""
+    """An edge process, the answers it owes, whether it has answered anything yet, and whether it ever will again:
+    its pipes close a moment before the system knows that it has ended."""
 
     process: subprocess.Popen[bytes]
     requests: IO[bytes]
@@ -54,6 +55,7 @@ class _Worker:
     waiting: dict[int, Future[Any]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
     ready: bool = False
+    gone: bool = False
     woken: Future[Any] | None = None
 
 
@@ -160,16 +162,12 @@ class EdgeProcess:
                 worker.lock.release()
         else:
             worker.process.kill()
-        try:
-            worker.process.wait(_CLOSING_SECONDS)
-        except subprocess.TimeoutExpired:
-            worker.process.kill()
-            worker.process.wait()
+        _reap(worker.process)
 
     def _at_hand(self) -> _Worker | None:
         """The process if it runs and has answered before."""
         worker = self._worker
-        return worker if worker is not None and worker.ready and worker.process.poll() is None else None
+        return worker if worker is not None and worker.ready and not worker.gone else None
 
     def _wake(self) -> None:
         with self._starting:
@@ -204,7 +202,7 @@ class EdgeProcess:
         with self._starting:
             if self._closed:
                 raise self._unavailable("the server is stopping")
-            if self._worker is None or self._worker.process.poll() is not None:
+            if self._worker is None or self._worker.gone:
                 self._worker = self._start()
             return self._worker
 
@@ -229,19 +227,20 @@ class EdgeProcess:
             try:
                 write_message(worker.requests, {"id": number, "method": method, "params": dict(params)})
             except (OSError, ValueError):  # its end of the pipe is gone, or ours was closed
+                worker.gone = True
+                del worker.waiting[number]
+            else:
+                if not worker.gone:
+                    return answer
                 worker.waiting.pop(number, None)
-                raise self._ended() from None
-        if worker.process.poll() is not None:
-            self._fail_all(worker)
-        return answer
+        raise self._ended()
 
     def _listen(self, worker: _Worker) -> None:
         with suppress(OSError):
             while (line := worker.answers.readline()).endswith(b"\n"):
                 self._take(worker, line)
         self._fail_all(worker)
-        # Nothing stays behind of a process that has ended by itself.
-        worker.process.wait()
+        _reap(worker.process)  # nothing stays behind of a process that has ended by itself
         worker.answers.close()
         with worker.lock, suppress(OSError):
             worker.requests.close()
@@ -264,6 +263,7 @@ class EdgeProcess:
 
     def _fail_all(self, worker: _Worker) -> None:
         with worker.lock:
+            worker.gone = True
             unanswered, worker.waiting = worker.waiting, {}
         for answer in unanswered.values():
             answer.set_exception(self._ended())
@@ -283,6 +283,15 @@ class EdgeProcess:
             subject=str(self._home),
             hint="`dualmem search` in a terminal works without it.",
         )
+
+
+def _reap(process: subprocess.Popen[bytes]) -> None:
+    """Wait for a process that is about to end, and kill it if it takes too long over that."""
+    try:
+        process.wait(_CLOSING_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 class _EndedError(StoreUnreachableError):

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from dualmem_mcp.edge.model import LOADING_SECONDS, QueryModel
-from dualmem_mcp.errors import DualmemError, StoreUnreachableError
+from dualmem_mcp.errors import DualmemError, NotFoundError, StoreUnreachableError, TamperedError
 from dualmem_mcp.handoff.channel import Channel
 from dualmem_mcp.handoff.kept import KeptConversations
-from dualmem_mcp.model.ids import DeviceId
+from dualmem_mcp.model.ids import ConversationId, DeviceId
 from dualmem_mcp.model.search import Collection, Filter
 from dualmem_mcp.ports import Clock, Progress, SearchIndex, no_progress
 from dualmem_mcp.search.filling import ShouldStop, never
@@ -135,6 +135,8 @@ class Edge:
             self._used += [result.item.key for result in found.results]
         warnings += [by_words] if by_words else []
         warnings += dict.fromkeys((*unopened, *found.failures))
+        if where.conversation_id and not found.results and self._knows_nothing_of(where.conversation_id):
+            warnings.append(f"nothing of conversation {where.conversation_id} is indexed here")
         if found.left_out:
             warnings.append(f"{found.left_out} more were found than the token budget has room for")
         waiting = 0 if by_words else self._waiting_items()
@@ -147,6 +149,13 @@ class Edge:
             "timings_ms": found.timings_ms,
             "warnings": warnings,
         }
+
+    def _knows_nothing_of(self, conversation_id: ConversationId) -> bool:
+        where = Filter(conversation_id=conversation_id)
+        try:
+            return not any(index.authors(where) for index in self._opened([]).values())
+        except StoreUnreachableError:
+            return False
 
     def related(self, query: str, *, conversation_id: str, cwd: str) -> Sequence[Mapping[str, Any]]:
         """As the interface says; by words alone while the model is not in memory, for a brief must not wait."""
@@ -221,7 +230,7 @@ class Edge:
             wait_seconds=_ALONE_SECONDS,
             files=self._sessions(project, claude_dir),
             carried=self._carried(),
-            embedder=self.model.embedder,
+            embedder=self.model.loaded(),
             progress=progress,
         )
         self._waiting = report.waiting
@@ -234,7 +243,7 @@ class Edge:
         """
         kept = import_turns(path, self._log, progress=progress)
         report = self._indexer().run_alone(
-            wait_seconds=_ALONE_SECONDS, embedder=self.model.embedder, progress=progress
+            wait_seconds=_ALONE_SECONDS, embedder=self.model.loaded(), progress=progress
         )
         self._waiting = report.waiting
         told = self._told(report)["warnings"]
@@ -252,12 +261,15 @@ class Edge:
         """
         if self._own_sessions is None:
             self._own_sessions = self._sessions(None, None)
-        report = self._indexer().run(
-            files=self._own_sessions,
-            carried=self._carried(),
-            embedder=self.model.embedder if embed else None,
-            should_stop=should_stop,
+        run = partial(
+            self._indexer().run, files=self._own_sessions, carried=self._carried(), should_stop=should_stop
         )
+        try:
+            report = run(embedder=self.model.embedder if embed else None)
+        except (NotFoundError, TamperedError):
+            if not embed or self.model.loaded() is not None:
+                raise
+            report = run()  # the model does not load: by words alone, then
         self._waiting = report.waiting
         self._renew_cache()
         return bool(report.items_indexed or report.embedded)

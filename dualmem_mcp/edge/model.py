@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from dualmem_mcp.embedding.factory import LoadableEmbedder, open_embedder
+from dualmem_mcp.embedding.model_files import model_folder
 from dualmem_mcp.errors import DualmemError
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class QueryModel:
         self._lock = threading.Lock()
         self._loader: threading.Thread | None = None
         self._failure = ""
+        self._failed_with: object = None
         self._look()
 
     def _look(self) -> None:
@@ -42,14 +44,25 @@ class QueryModel:
     @property
     def missing(self) -> str:
         """Why search has no model, with what to do about it; empty if it has one."""
+        # It may have been pulled meanwhile.
         if self._embedder is None:
-            self._look()  # it may have been pulled meanwhile
+            self._look()
+        elif self._failure and self._files() != self._failed_with:
+            self._failure = ""
+            self._look()
         return self._absent or self._failure
 
     @property
     def embedder(self) -> LoadableEmbedder | None:
         """The model, loaded or not; None where there is none."""
         return None if self.missing else self._embedder
+
+    def loaded(self) -> LoadableEmbedder | None:
+        """The model, brought into memory; None where there is none or it does not load, and `missing` says why."""
+        embedder = self.embedder
+        if embedder is not None:
+            self._loading(embedder)
+        return self.embedder
 
     @property
     def model_id(self) -> str:
@@ -69,7 +82,7 @@ class QueryModel:
         try:
             return embedder.embed([text])[0], ""
         except DualmemError as error:
-            self._failure = _told(error)
+            self._fail(error)
             return None, self._failure
 
     def _load(self, embedder: LoadableEmbedder) -> threading.Thread:
@@ -83,8 +96,20 @@ class QueryModel:
         try:
             embedder.load()
         except DualmemError as error:
-            self._failure = _told(error)
+            self._fail(error)
             _log.warning("%s", self._failure)
+
+    def _fail(self, error: DualmemError) -> None:
+        self._failed_with = self._files()
+        self._failure = _told(error)
+
+    def _files(self) -> object:
+        """What the model's files look like from outside: pulled again, they look otherwise."""
+        try:
+            looks = [(path.name, path.stat()) for path in model_folder(self._models).iterdir()]
+        except OSError:
+            return None
+        return sorted((name, look.st_size, look.st_mtime_ns) for name, look in looks)
 
 
 def _told(error: DualmemError) -> str:

@@ -39,13 +39,17 @@ def read_filter(
     if wanted:
         holding = {COLLECTION_OF[kind] for kind in wanted}
         collections = tuple(collection for collection in collections if collection in holding)
+    earliest = read_time("since", since, now=now) if since else None
+    latest = read_time("until", until, now=now) if until else None
+    if earliest and latest and earliest >= latest:
+        raise _unfit("since", since, f"Give a time before until, which is {until!r}.")
     return Filter(
         collections=collections,
         conversation_id=parse_conversation_id(conversation_id) if conversation_id else None,
         kinds=wanted,
         author=author.strip(),
-        since=read_time("since", since, now=now) if since else None,
-        until=read_time("until", until, now=now) if until else None,
+        since=earliest,
+        until=latest,
     )
 
 
