@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dualmem_mcp.handoff.quoting import one_line
 from dualmem_mcp.model.conversation import AgentRun, Block, Turn
 
 # Claude Code's tools. Source: Claude Code 1.0 to 2.1 transcripts (docs/transcripts.md).
@@ -22,7 +23,7 @@ _TEST_RUN = re.compile(
     r"(?:go|cargo|npm|pnpm|yarn|bun|deno|dotnet|swift|mix|flutter|dart|zig|mvn|gradlew?|make|just|mise|task|rake|node)"
     r"\s+(?:run\s+|--)?(?:nextest|[\w:-]*tests?[\w:-]*|check))(?=[\s;&|)]|$)"
 )
-_COUNT = re.compile(r"(\d+) (passed|passing|failed|failing)\b")
+_COUNT = re.compile(r"\b(\d{1,9}) (passed|passing|failed|failing)\b")
 _SUITES = re.compile(r"^\s*Test (?:Files|Suites)\b")
 _OUTCOME_WORDS = {"failed": ("failed", "failing"), "passed": ("passed", "passing")}
 _FAILED = re.compile(r"^[ \t]*(?:--- )?FAIL(?:ED)?\b|^panic:|\bfailed\b|\bExit code [1-9]", re.MULTILINE)
@@ -97,7 +98,8 @@ def files_changed(calls: Sequence[CallMade], agents: Sequence[AgentRun], cwd: st
 
 
 def _relative(path: str, cwd: str) -> str:
-    path, folder = path.replace("\\", "/"), cwd.replace("\\", "/").rstrip("/")
+    path, folder = (one_line(one).replace("\\", "/") for one in (path, cwd))
+    folder = folder.rstrip("/")
     return path.removeprefix(f"{folder}/") if folder else path
 
 

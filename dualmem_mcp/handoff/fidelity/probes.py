@@ -7,7 +7,7 @@ judged.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, Literal, get_args
@@ -33,6 +33,8 @@ KINDS: Final[tuple[ProbeKind, ...]] = get_args(ProbeKind)
 _RECOGNISED: Mapping[ProbeKind, int] = {"requests": 80, "tasks": 50, "agents": 40}
 _SHORT_REQUEST = 24
 """A shorter request ("yes") stands in any text: it counts only where a line begins with it."""
+
+_MOST_OF_A_KIND = 400
 
 # Characters that make a word before or after them a longer one.
 _JOINS = re.compile(r"[A-Za-z0-9_/-]")
@@ -93,17 +95,27 @@ def _single_spaced(text: str) -> str:
 
 def ask(said: Said, *, agents: Sequence[AgentRun], cwd: str) -> list[Probe]:
     """The probes of a conversation: every distinct request, changed file, open task and launched agent, the last
-    test result, the last request, the branch; of each kind as many as there are."""
+    test result, the last request, the branch.
+
+    Of a kind at most 400 are asked, spread evenly over the conversation.
+    """
     calls = calls_made(said.turns)
-    return [
-        *_requests(said),
-        *(Probe("files", uuid, (path,)) for path, uuid in files_changed(calls, agents, cwd).items()),
-        *_last_test(calls),
-        *(Probe("tasks", uuid, (subject,)) for subject, uuid in open_tasks(calls) if plain(subject)),
-        *(Probe("agents", uuid, (name,)) for name, uuid in agents_launched(calls) if plain(name)),
-        *(Probe("last_request", one.uuid, (one.text,)) for one in said.requests[-1:]),
-        *_branch(said),
-    ]
+    kinds: tuple[Iterable[Probe], ...] = (
+        _requests(said),
+        (Probe("files", uuid, (path,)) for path, uuid in files_changed(calls, agents, cwd).items()),
+        _last_test(calls),
+        (Probe("tasks", uuid, (subject,)) for subject, uuid in open_tasks(calls) if plain(subject)),
+        (Probe("agents", uuid, (name,)) for name, uuid in agents_launched(calls) if plain(name)),
+        (Probe("last_request", one.uuid, (one.text,)) for one in said.requests[-1:]),
+        _branch(said),
+    )
+    return [probe for probes in kinds for probe in _spread(list(probes))]
+
+
+def _spread(probes: list[Probe]) -> list[Probe]:
+    if len(probes) <= _MOST_OF_A_KIND:
+        return probes
+    return [probes[at * len(probes) // _MOST_OF_A_KIND] for at in range(_MOST_OF_A_KIND)]
 
 
 def _requests(said: Said) -> Iterator[Probe]:

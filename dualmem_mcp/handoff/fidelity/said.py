@@ -41,7 +41,6 @@ _LONGEST_ARGUMENT = 2_000
 _SENTENCE_END = re.compile(r"(?<=[.!?…])\s+|(?<=[。！？])")
 _WORD = re.compile(r"\w")
 
-
 _ONE_SENTENCE = 40
 """Characters up to which a line is taken for one sentence."""
 

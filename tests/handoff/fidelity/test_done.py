@@ -66,6 +66,7 @@ def test_windows_paths_are_compared_with_forward_slashes() -> None:
             "7 passed",
         ),
         ("npx mocha", "  12 passing (3s)", False, "12 passed"),
+        ("pytest", "9" * 5_000 + " passed\n7 passed", False, "7 passed"),
         ("go test ./...", "ok  \texample.org/a\t0.1s", False, "ok"),
         ("go test ./...", "--- FAIL: TestA\nFAIL\texample.org/a", True, "failed"),
         ("mise run test:ci", "PASS", False, "passed"),

@@ -144,6 +144,19 @@ def test_the_same_request_said_again_is_one_question() -> None:
     ]
 
 
+def test_of_very_many_requests_some_are_asked_about_from_all_over_the_conversation() -> None:
+    dialogue = Dialogue()
+    for number in range(3_000):
+        dialogue.user(f"wish number {number} of very many that were made in this conversation")
+    session = dialogue.session()
+    asked = [one for one in probes_of(session) if one.kind == "requests"]
+    assert len(asked) == 400
+    numbers = [int(one.answers[0].split()[2]) for one in asked]
+    assert numbers == sorted(set(numbers))
+    assert (numbers[0], numbers[-1] > 2_980) == (0, True)
+    assert not any(is_held(one, held("", session)) for one in asked)
+
+
 def test_a_secret_in_a_request_is_held_where_the_digest_has_it_redacted() -> None:
     dialogue = Dialogue()
     dialogue.user("call it with the key AKIAIOSFODNN7EXAMPLE, please")
