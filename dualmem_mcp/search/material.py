@@ -115,5 +115,6 @@ def _newest(observations: tuple[str, ...]) -> list[str]:
 
 
 def _bounded(text: str) -> str:
-    # Cut before it is looked at for secrets, which takes time; at white space, so that no half of a key stays.
-    return redact(cut_middle(text, MAX_CHARACTERS))
+    # Cut before it is looked at for secrets, which takes time; at white space, so that no half of a key stays. What
+    # stands for a secret can be longer than it was.
+    return cut(redact(cut_middle(text, MAX_CHARACTERS)), MAX_CHARACTERS)

@@ -86,6 +86,13 @@ def test_a_long_text_is_cut_in_its_middle() -> None:
     assert text.endswith("last")
 
 
+def test_what_stands_for_secrets_does_not_make_a_text_longer_than_it_may_be() -> None:
+    text = words("token=abc123def456 " * 200_000, role="assistant")
+    assert text is not None
+    assert len(text) <= MAX_CHARACTERS
+    assert "abc123" not in text
+
+
 def test_recalled_text_is_not_indexed_again() -> None:
     assert words(wrap("The shed is red", "search")) is None
     assert words("As you found:\n" + wrap("The shed is red", "search") + "\nIs it?") == "As you found:\n\nIs it?"
