@@ -160,7 +160,7 @@ def install_rival(folder: Path) -> None:
         return
     print(f"installing {RIVAL} {VERSION} into {folder}", file=sys.stderr)
     venv.create(folder, with_pip=True, clear=True)
-    pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet"]
+    pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet"]
     subprocess.run([*pip, *NEEDS], check=True, stdout=subprocess.DEVNULL)
     subprocess.run([*pip, "--no-deps", f"{RIVAL}=={VERSION}"], check=True, stdout=subprocess.DEVNULL)
     if not hasattr(sqlite3.Connection, "enable_load_extension"):
@@ -244,7 +244,7 @@ class Rival:
     """The rival's database, and servers on it."""
 
     def __init__(self, rival_venv: Path, model: Path, place: Path) -> None:
-        self._command = [rival_venv / "bin" / "memory", "server"]
+        self._command = [str(rival_venv / "bin" / "memory"), "server"]
         looked_for = place / ".cache" / "mcp_memory" / "onnx_models" / "all-MiniLM-L6-v2" / "onnx"
         looked_for.parent.mkdir(parents=True)
         looked_for.symlink_to(model.absolute())
