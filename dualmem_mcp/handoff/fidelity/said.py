@@ -38,11 +38,8 @@ _NAMING_ARGUMENTS = (
 _LONGEST_ARGUMENT = 2_000
 """Characters of an argument that are looked at: a longer one holds a file rather than names of things."""
 
-_SENTENCE_END = re.compile(r"(?<=[.!?…])\s+|(?<=[。！？])")
+_SENTENCE_END = re.compile(r"[.!?…](?=\s)|[。！？]")
 _WORD = re.compile(r"\w")
-
-_ONE_SENTENCE = 40
-"""Characters up to which a line is taken for one sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +123,8 @@ class Said:
 
 def split(text: str) -> list[str]:
     """The sentences and lines of a text, without those that hold no word."""
-    return [
-        part
-        for line in text.split("\n")
-        for piece in (_SENTENCE_END.split(line) if len(line) > _ONE_SENTENCE else (line,))
-        if (part := piece.strip()) and _WORD.search(part)
-    ]
+    pieces = _SENTENCE_END.sub(r"\g<0>\n", text).split("\n")
+    return [part for piece in pieces if (part := piece.strip()) and _WORD.search(part)]
 
 
 def _named(block: Block) -> Iterator[str]:
