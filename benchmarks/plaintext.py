@@ -1,5 +1,5 @@
-"""Looks for every word of a conversation and of a memory graph in every file, and every file name, that a handoff
-leaves: the data homes of both devices, and the bucket.
+"""Looks for every word of a conversation and of a memory graph in every file, and every file name, that handoffs,
+indexing and searches leave: the data homes of both devices, and the bucket.
 
     python benchmarks/plaintext.py [--claude-dir DIR]
 
@@ -20,7 +20,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from dualmem_mcp.app import open_app
+from dualmem_mcp.app import App, open_app
 from dualmem_mcp.model.graph import Entity
 from dualmem_mcp.sample import write_sample_session
 from dualmem_mcp.settings import load_settings
@@ -51,6 +51,13 @@ def main() -> int:
         print(f"{len(sessions)} sessions, {len(looked_for):,} words; {len(left):,} printable bytes and names")
         print(f"found: {len(found)}" + (f": {b', '.join(found[:20]).decode()}" if found else ""))
         return 1 if found else 0
+
+
+def index_and_search(app: App) -> None:
+    """Index everything, and leave access counts and a working set behind."""
+    app.local_edge.index(project="all")
+    for question in ("which test failed", "what was decided", "which file was changed"):
+        app.local_edge.search(question)
 
 
 def invented_session(place: Path) -> Path:
@@ -85,10 +92,14 @@ def leave(place: Path, claude_dir: Path, sessions: list[Path]) -> bytes:
             # The graph gets the words of the conversation, too.
             told = tuple(word.decode() for word in sorted(words_of(session))[:200])
             desktop.graph.create_entities([Entity(report["title"], "conversation", told)])
-    with open_app(replace(settings, home=place / "phone")) as phone:
+        index_and_search(desktop)
+    # A phone keeps a working set beside its indexes.
+    pocket = replace(settings, home=place / "phone", profile=settings.profile_for("ios"))
+    with open_app(pocket) as phone:
         phone.join("the passphrase of a measurement")
         for row in phone.list_conversations(limit=200)["conversations"]:
             phone.resume_conversation(row["conversation_id"])
+        index_and_search(phone)
     files = [path for path in place.rglob("*") if path.is_file()]
     content = b"\n".join(run for path in files for run in PRINTABLE.findall(path.read_bytes()))
     return content + b"\n" + "\n".join(str(path.relative_to(place)) for path in files).encode()
