@@ -5,7 +5,7 @@
     python benchmarks/fidelity.py --device pwa         with the brief of another device (default: ios)
     python benchmarks/fidelity.py --gold DIR           and what of summaries written by others (ID.json) is kept
 
-One row for each session, numbered, and the mean; nothing of any session is quoted. `held` is the digest's share,
+One row for each session, numbered, and the mean of those that are longer than their digest; nothing is quoted. `held` is the digest's share,
 `chance` that of as much of the conversation drawn at random, `talk` that of as much of what was said and called
 alone, the harder opponent: it is spared the results of tools, most of a conversation. `gold` is the share of the
 facts of a summary that someone else wrote of the session. `cosine` shows why the cosine of mean vectors is no
@@ -67,8 +67,9 @@ def main() -> None:
         for number, entry in enumerate(ClaudeCode(claude_dir).sessions(), start=1):
             rows.append(row_of(read_session(entry.path), arguments.device, arguments.gold))
             print(f"{number:<8}" + "".join(map(cell, rows[-1])))
-        if len(rows) > 1:
-            print(f"{'mean':<8}" + "".join(cell(mean_of(column)) for column in zip(*rows, strict=True)))
+        compared = [row for row in rows if row[COLUMNS.index("chance")] is not None]
+        if len(compared) > 1:
+            print(f"{'mean':<8}" + "".join(cell(mean_of(column)) for column in zip(*compared, strict=True)))
 
 
 def row_of(session: Session, device: str, gold: Path | None) -> list[float | None]:
