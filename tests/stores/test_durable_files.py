@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dualmem_mcp.errors import DiskFullError, StoreUnreachableError
-from dualmem_mcp.stores.durable_files import file_lock, remove_abandoned, write_durably
+from dualmem_mcp.stores.durable_files import file_lock, file_lock_if_free, remove_abandoned, write_durably
 
 
 def test_replaces_the_file_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -91,6 +91,21 @@ def test_a_process_holds_it_until_it_dies(tmp_path: Path) -> None:
         holder.kill()
         holder.wait()
     with file_lock(path, timeout_seconds=5):
+        pass
+
+
+def test_a_lock_that_is_held_is_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with file_lock_if_free(path) as first, file_lock_if_free(path) as second:
+        assert (first, second) == (True, False)
+    with file_lock(path), file_lock_if_free(path) as held:
+        assert not held
+    with file_lock_if_free(path) as held:
+        assert held
+
+
+def test_a_lock_where_nothing_can_be_written(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnreachableError, match="could not lock"), file_lock_if_free(tmp_path / "no" / "lock"):
         pass
 
 
