@@ -16,13 +16,13 @@ from dualmem_mcp.search.passages import passages
 from dualmem_mcp.search.reading import read_carried, read_sessions
 from dualmem_mcp.search.sources import CarriedSessions, SearchTruth, SessionFiles, SourceLog
 
-BATCH_ITEMS: Final = 32
-"""Items of the first batch; the next ones are as large as can be embedded in `_BATCH_SECONDS`."""
+BATCH_TEXTS: Final = 32
+"""Texts embedded at once at the beginning; later as many as can be in `_BATCH_SECONDS`."""
 
 _BATCH_SECONDS: Final = 0.7
 """Between two looks at whether to stop. Larger batches waste less on padding and keep all cores busy."""
 
-_BATCH_LIMITS: Final = (8, 256)
+_BATCH_LIMITS: Final = (16, 256)
 
 _LOOK_AGAIN_SECONDS: Final = 0.2
 
@@ -157,33 +157,51 @@ def embed_items(
         index.use_model(embedder.model_id, embedder.dimensions)
     waiting = sum(count.items - count.embedded for count in (index.counts() for index in indexes.values()))
     started = time.perf_counter()
-    size = BATCH_ITEMS
+    size = BATCH_TEXTS
     for index in indexes.values():
         tried: set[int] = set()
         while not should_stop():
             begun = time.perf_counter()
-            batch = [one for one in index.unembedded(size) if one.id not in tried]
+            batch = _next_batch([one for one in index.unembedded(size) if one.id not in tried], size)
             if not batch:
                 break
-            tried.update(one.id for one in batch)
-            _embed(batch, index, embedder)
+            tried.update(item_id for item_id, _ in batch)
+            texts = _embed(batch, index, embedder)
             report.embedded += len(batch)
-            size = _next_size(len(batch), time.perf_counter() - begun)
+            size = _next_size(texts, time.perf_counter() - begun)
             rate = report.embedded / max(time.perf_counter() - started, 1e-6)
             progress(report.embedded, max(waiting, report.embedded), f"embedding, {rate:,.0f} a second")
 
 
-def _embed(batch: Sequence[Unembedded], index: SearchIndex, embedder: Embedder) -> None:
-    texts = [passages(one.item, one.previous) for one in batch]
-    vectors = embedder.embed([text for some in texts for text in some])
+_Batch = list[tuple[int, Sequence[str]]]
+"""Ids of items, each with its texts."""
+
+
+def _next_batch(waiting: Sequence[Unembedded], size: int) -> _Batch:
+    """The first of the items, as far as they have no more than `size` texts; at least one."""
+    batch: _Batch = []
+    count = 0
+    for one in waiting:
+        texts = passages(one.item, one.previous)
+        count += len(texts)
+        if batch and count > size:
+            break
+        batch.append((one.id, texts))
+    return batch
+
+
+def _embed(batch: _Batch, index: SearchIndex, embedder: Embedder) -> int:
+    """Embed the texts and store their vectors; how many there were."""
+    vectors = embedder.embed([text for _, texts in batch for text in texts])
     placed = []
-    start = 0
-    for one, some in zip(batch, texts, strict=True):
-        placed.append((one.id, vectors[start : start + len(some)]))
-        start += len(some)
+    end = 0
+    for item_id, texts in batch:
+        start, end = end, end + len(texts)
+        placed.append((item_id, vectors[start:end]))
     index.put_vectors(embedder.model_id, placed)
+    return end
 
 
-def _next_size(items: int, seconds: float) -> int:
+def _next_size(texts: int, seconds: float) -> int:
     least, most = _BATCH_LIMITS
-    return min(most, max(least, int(items * _BATCH_SECONDS / max(seconds, 1e-6))))
+    return min(most, max(least, int(texts * _BATCH_SECONDS / max(seconds, 1e-6))))

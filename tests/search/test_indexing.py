@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from dualmem_mcp.model.ids import ConversationId
 from dualmem_mcp.model.recalled import wrap
 from dualmem_mcp.model.search import Collection
 from dualmem_mcp.model.source import Finding, ImportedTurn
-from dualmem_mcp.search.indexing import BATCH_ITEMS, IndexReport, embed_items
+from dualmem_mcp.search.indexing import BATCH_TEXTS, IndexReport, embed_items
 from dualmem_mcp.stores.durable_files import file_lock
 from dualmem_mcp.stores.search_index import open_search_index
 from tests.conftest import SteppingClock
@@ -200,13 +201,13 @@ def test_an_index_that_is_lost_is_filled_again_from_the_memory(
 
 
 def test_without_a_model_all_is_found_by_words_and_embedded_later(memory: Memory, embedder: WordEmbedder) -> None:
-    memory.log.add_imported([imported(number) for number in range(3 * BATCH_ITEMS)])
+    memory.log.add_imported([imported(number) for number in range(3 * BATCH_TEXTS)])
     report = memory.indexer.run()
-    assert (report.embedded, report.waiting) == (0, 3 * BATCH_ITEMS)
+    assert (report.embedded, report.waiting) == (0, 3 * BATCH_TEXTS)
     assert len(memory.texts("number5")) == 1
     report = memory.indexer.run(embedder=embedder)
-    assert (report.turns_indexed, report.embedded, report.waiting) == (0, 3 * BATCH_ITEMS, 0)
-    assert memory.counts() == (3 * BATCH_ITEMS, 3 * BATCH_ITEMS)
+    assert (report.turns_indexed, report.embedded, report.waiting) == (0, 3 * BATCH_TEXTS, 0)
+    assert memory.counts() == (3 * BATCH_TEXTS, 3 * BATCH_TEXTS)
 
 
 def test_another_model_embeds_all_again(memory: Memory, embedder: WordEmbedder) -> None:
@@ -218,10 +219,24 @@ def test_another_model_embeds_all_again(memory: Memory, embedder: WordEmbedder) 
 
 
 def test_it_stops_between_two_batches_and_goes_on_later(memory: Memory, embedder: WordEmbedder) -> None:
-    memory.log.add_imported([imported(number) for number in range(3 * BATCH_ITEMS)])
+    memory.log.add_imported([imported(number) for number in range(3 * BATCH_TEXTS)])
     report = memory.indexer.run(embedder=embedder, should_stop=lambda: len(embedder.embedded) > 0)
-    assert (report.embedded, report.waiting) == (BATCH_ITEMS, 2 * BATCH_ITEMS)
-    assert memory.indexer.run(embedder=embedder).embedded == 2 * BATCH_ITEMS
+    assert (report.embedded, report.waiting) == (BATCH_TEXTS, 2 * BATCH_TEXTS)
+    assert memory.indexer.run(embedder=embedder).embedded == 2 * BATCH_TEXTS
+
+
+def test_a_batch_has_few_items_where_they_are_long(memory: Memory, embedder: WordEmbedder) -> None:
+    memory.log.add_imported([replace(imported(number), text=f"marmalade{number} " * 2000) for number in range(20)])
+    batches: list[int] = []
+
+    def stop() -> bool:
+        batches.append(len(embedder.embedded))
+        return False
+
+    memory.indexer.run(embedder=embedder, should_stop=stop)
+    assert memory.counts() == (20, 20)
+    first = next(count for count in batches if count)
+    assert 0 < first <= BATCH_TEXTS
 
 
 def test_told_to_stop_at_once_it_does_nothing(memory: Memory, writer: SessionWriter) -> None:
