@@ -29,15 +29,16 @@ from dualmem_mcp.stores.memory_file import add_content, has_mirrored, keep_copy,
 
 MEMORY_FILE: Final = "memory.json"
 DATABASE_FILE: Final = "memory.db"
+INDEX_FOLDER: Final = "vector_cache"
 FOLDERS: Final = (
     "handoff_cache",
     "handoff_cache/desktop_sessions",
     "handoff_cache/mobile_reconstruction",
     "handoff_cache/sync_queue",
-    "vector_cache",
-    "vector_cache/conversation_embeddings",
-    "vector_cache/agent_memory_vectors",
-    "vector_cache/context_vectors",
+    INDEX_FOLDER,
+    f"{INDEX_FOLDER}/conversation_embeddings",
+    f"{INDEX_FOLDER}/agent_memory_vectors",
+    f"{INDEX_FOLDER}/context_vectors",
 )
 _PRIVATE_FILES: Final = (
     MEMORY_FILE,
@@ -87,7 +88,7 @@ class DataHome:
     @property
     def vector_cache(self) -> Path:
         """Search indexes, which can be deleted and rebuilt."""
-        return self.root / "vector_cache"
+        return self.root / INDEX_FOLDER
 
     def open_to_others(self) -> list[str]:
         """Names of what group or others could read, in the folder itself and of it; sorted."""
@@ -127,14 +128,25 @@ class DataHome:
 def open_data_home(root: Path) -> DataHome:
     """The data home in that folder, with all its folders made and nobody else let in (0700, files 0600).
 
-    Raises StoreUnreachableError or DiskFullError if the folders cannot be made.
+    Raises StoreUnreachableError or DiskFullError if the folders cannot be made; for those of the search indexes
+    there is a notice instead.
     """
     notices: list[str] = []
+    there = [""]
     with file_faults("make", root):
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in FOLDERS:
-            (root / name).mkdir(mode=0o700, exist_ok=True)
-    for name in ("", *FOLDERS, *_PRIVATE_FILES):
+            try:
+                (root / name).mkdir(mode=0o700, exist_ok=True)
+            except OSError as fault:
+                if not name.startswith(INDEX_FOLDER):
+                    raise
+                # Memory and handoffs need no index.
+                if name == INDEX_FOLDER or INDEX_FOLDER in there:
+                    notices.append(f"nothing can be indexed or searched in {root / name}: {fault.strerror}")
+            else:
+                there.append(name)
+    for name in (*there, *_PRIVATE_FILES):
         notices += _keep_private(root / name)
     return DataHome(root, tuple(notices))
 

@@ -174,3 +174,17 @@ def test_a_database_that_is_gone_although_its_key_is_here_is_told(tmp_path: Path
     home.database_file.write_bytes(b"x")
     with home.setting_up() as notices:
         assert notices == []
+
+
+def test_where_no_index_can_be_the_rest_of_the_home_still_opens(tmp_path: Path) -> None:
+    home = open_data_home(tmp_path / "home")
+    (home.vector_cache / "context_vectors").rmdir()
+    (home.vector_cache / "context_vectors").write_text("a file")
+    (notice,) = open_data_home(tmp_path / "home").notices
+    assert str(home.vector_cache / "context_vectors") in notice
+    for folder in home.vector_cache.iterdir():
+        folder.rmdir() if folder.is_dir() else folder.unlink()
+    home.vector_cache.rmdir()
+    home.vector_cache.write_text("a file")
+    (notice,) = open_data_home(tmp_path / "home").notices
+    assert str(home.vector_cache) in notice
