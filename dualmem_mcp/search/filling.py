@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -122,34 +122,15 @@ class _Filling:
         return True
 
     def _entities(self) -> bool:
-        if self._has.ops == 0:
-            return self._all_entities()
         names, last = self._truth.changed_entities(self._has.ops, _AT_ONCE)
         if last == self._has.ops:
             return False
-        self._put_entities(names)
-        self._save(replace(self._has, ops=last))
-        return True
-
-    def _all_entities(self) -> bool:
-        """Fill a new index: what the changes made is there already, so they need not be gone through."""
-        version = self._truth.graph_version()
-        if version == 0:
-            return False
-        names, last = self._truth.entity_names(0, _AT_ONCE)
-        while names:
-            if self._should_stop():
-                return False  # the next time from the beginning: what is there already is not put again
-            self._put_entities(names)
-            names, last = self._truth.entity_names(last, _AT_ONCE)
-            time.sleep(0)
-        self._save(replace(self._has, ops=version))
-        return True
-
-    def _put_entities(self, names: Sequence[str]) -> None:
+        # As they are now, whatever the changes were: those that are no more go.
         items: dict[str, SearchItem | None] = {entity_key(name): None for name in names}
         items |= {entity_key(entity.name): entity_item(entity, at) for entity, at in self._truth.entities(names)}
         self._put(items)
+        self._save(replace(self._has, ops=last))
+        return True
 
     def _put(self, items: Mapping[str, SearchItem | None]) -> None:
         gone = [key for key, item in items.items() if item is None]

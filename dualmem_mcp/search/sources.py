@@ -122,16 +122,8 @@ class SearchTruth(Protocol):
         """Findings of these kinds by the number of their last change, from the one after `after`."""
         ...
 
-    def graph_version(self) -> int:
-        """The number of the graph's last change; 0 before the first."""
-        ...
-
     def changed_entities(self, after: int, limit: int) -> tuple[Sequence[str], int]:
         """Names of the entities that the next `limit` changes were made to, and the number of the last of them."""
-        ...
-
-    def entity_names(self, after: int, limit: int) -> tuple[Sequence[str], int]:
-        """Names of all entities, in pages: from the one after `after`, and where the next page begins."""
         ...
 
     def entities(self, names: Iterable[str]) -> Sequence[tuple[Entity, datetime]]:

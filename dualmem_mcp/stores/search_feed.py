@@ -15,7 +15,7 @@ from dualmem_mcp.stores.columns import from_column, from_time
 from dualmem_mcp.stores.connection import Connection
 from dualmem_mcp.stores.database import Database
 from dualmem_mcp.stores.finding_rows import read_findings_after
-from dualmem_mcp.stores.graph_cache import graph_version, read_entity
+from dualmem_mcp.stores.graph_cache import read_entity
 
 _CHARACTERS_AT_ONCE: Final = 2_000_000
 """Texts read into memory at once end after so many characters; at least one is read."""
@@ -56,11 +56,6 @@ class SearchFeed:
         with self._database.read() as connection:
             return read_findings_after(connection, after, kinds, limit)
 
-    def graph_version(self) -> int:
-        """As the port says."""
-        with self._database.read() as connection:
-            return graph_version(connection)
-
     def changed_entities(self, after: int, limit: int) -> tuple[Sequence[str], int]:
         """As the port says."""
         with self._database.read() as connection:
@@ -69,14 +64,6 @@ class SearchFeed:
             ).fetchall()
         names = [json.loads(payload).get("name") for _, payload in rows]
         return list(dict.fromkeys(name for name in names if isinstance(name, str))), rows[-1][0] if rows else after
-
-    def entity_names(self, after: int, limit: int) -> tuple[Sequence[str], int]:
-        """As the port says."""
-        with self._database.read() as connection:
-            rows = connection.execute(
-                "SELECT id, name FROM entities WHERE id > ? ORDER BY id LIMIT ?", (after, limit)
-            ).fetchall()
-        return [from_column(name) for _, name in rows], rows[-1][0] if rows else after
 
     def entities(self, names: Iterable[str]) -> Sequence[tuple[Entity, datetime]]:
         """As the port says."""

@@ -165,6 +165,17 @@ def test_a_large_graph_is_indexed_whole(memory: Memory) -> None:
     assert memory.indexer.run().items_indexed == 0
 
 
+def test_what_is_deleted_while_a_graph_is_half_indexed_is_not_found(memory: Memory) -> None:
+    memory.graph.create_entities([Entity(f"e{number}", "t", ("marmalade",)) for number in range(450)])
+    context = memory.indexes[Collection.CONTEXT]
+    memory.indexer.run(should_stop=lambda: context.counts().items > 0)
+    assert 0 < context.counts().items < 450
+    memory.graph.delete_entities(["e0", "e449"])
+    memory.indexer.run()
+    assert context.counts().items == 448
+    assert "e0 (t)\nmarmalade" not in memory.texts("marmalade", collection=Collection.CONTEXT)
+
+
 def test_imported_turns_are_neighbours_in_the_order_of_their_file(memory: Memory, embedder: WordEmbedder) -> None:
     memory.log.add_imported([imported(number, f"conv-{number % 2}") for number in (0, 1, 2, 3, 4)])
     memory.indexer.run()
