@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dualmem_mcp.errors import DiskFullError, StoreUnreachableError
+from dualmem_mcp.errors import DiskFullError, StoreRefusedError, StoreUnreachableError
 from dualmem_mcp.model.search import Collection, Filter, SearchItem, item_key
 from dualmem_mcp.stores.search_index import SqliteSearchIndex, open_search_index
-from dualmem_mcp.stores.search_index.layout import FORMAT
+from dualmem_mcp.stores.search_index.layout import FORMAT, VERSION
 
 KEY = bytes(range(32))
 MODEL = "model"
@@ -68,9 +68,11 @@ def fill(index: SqliteSearchIndex, count: int = 300) -> None:
 
 
 def embed(index: SqliteSearchIndex) -> None:
-    for waiting in iter(lambda: index.unembedded(100), []):
+    index.use_model(MODEL, 384)
+    while waiting := index.unembedded(100):
         chance = np.random.default_rng(waiting[0].id & 0xFFFF)
         index.put_vectors(MODEL, [(entry.id, chance.normal(size=(1, 384)).astype(np.float32)) for entry in waiting])
+        index.use_model(MODEL, 384)  # in case it has been made anew
 
 
 def ask_everything(index: SqliteSearchIndex) -> tuple[int, int]:
@@ -235,13 +237,8 @@ def test_changed_bytes_under_open_connections_never_raise(
     for number in range(3):
         ask_everything(index)
         index.put(turns(3000 + number * 100, 100))
-        embed_if_model(index)
+        embed(index)
     assert_usable_after_anything(index)
-
-
-def embed_if_model(index: SqliteSearchIndex) -> None:
-    index.use_model(MODEL, 384)
-    embed(index)
 
 
 def test_another_key_begins_a_new_index_without_a_word(
@@ -264,11 +261,23 @@ def test_files_of_other_programs_and_versions_are_replaced(folder: Path) -> None
         plain.execute("CREATE TABLE t (x)")
     with contextlib.closing(open_index(folder)) as index:
         fill(index)
-        index._file.write(lambda connection: connection.execute(f"PRAGMA user_version = {FORMAT + 1}"))
+        index._file.write(lambda connection: connection.execute(f"PRAGMA user_version = {FORMAT ^ 1}"))
         before = index.generation
     with contextlib.closing(open_index(folder)) as index:
         assert index.generation != before
         assert_usable(index)
+
+
+def test_an_index_of_a_newer_version_is_left_to_it(folder: Path) -> None:
+    with contextlib.closing(open_index(folder)) as index:
+        fill(index)
+        newer = (VERSION + 1) << 16
+        index._file.write(lambda connection: connection.execute(f"PRAGMA user_version = {newer}"))
+    before = (folder / "index.db").read_bytes()
+    with pytest.raises(StoreRefusedError, match="newer version") as caught:
+        open_index(folder)
+    assert "restart" in caught.value.hint
+    assert (folder / "index.db").read_bytes() == before
 
 
 def test_where_no_file_can_be_the_index_cannot_be_reached(folder: Path) -> None:
@@ -398,6 +407,20 @@ def test_several_processes_fill_one_index(folder: Path) -> None:
             item.conversation_id for item in index.items(index.lexical(["word"], Filter(), 999).ids.tolist())
         } == {f"c{number}" for first in (0, 100, 200) for number in range(first, first + 5)}
         assert index.counts().items == 15 * 20 - 3 * sum(n % 3 == 0 for f in (0, 100, 200) for n in range(f, f + 5))
+
+
+def test_a_process_goes_on_while_another_deletes_the_file(folder: Path) -> None:
+    process = _worker(folder, 0, 30)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.strip().isdigit() and int(line) % 3 == 0:
+            (folder / "index.db").unlink(missing_ok=True)
+            with contextlib.closing(open_index(folder)) as index:
+                ask_everything(index)
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    with contextlib.closing(open_index(folder)) as index:
+        assert ask_everything(index)[0] == index.counts().items
 
 
 def test_two_that_find_one_file_damaged_go_on_with_one_new_file(folder: Path) -> None:

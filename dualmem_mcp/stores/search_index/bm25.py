@@ -29,8 +29,10 @@ B: Final = 0.75
 MOST_STEMS: Final = 64
 """Of a longer query only its rarest words count."""
 
-_MOST_STEMS_LOOKED_AT: Final = 1_000
-
+_COUNTS: Final = (
+    "SELECT count.doc, stem.value FROM json_each(?) stem CROSS JOIN word_counts count ON count.term = stem.value "
+    "ORDER BY count.doc, stem.value LIMIT ?"
+)
 _PLACES: Final = (
     "SELECT stem.key, place.doc FROM json_each(?) stem CROSS JOIN word_places place ON place.term = stem.value"
 )
@@ -65,12 +67,8 @@ def rarest(connection: Connection, stems: Sequence[str]) -> Iterable[str]:
     """The stems to search: all of a query of reasonable length, else the rarest that the index holds."""
     if len(stems) <= MOST_STEMS:
         return stems
-    counts: list[tuple[int, str]] = []
-    for stem in stems[:_MOST_STEMS_LOOKED_AT]:
-        row = connection.execute("SELECT doc FROM word_counts WHERE term = ?", (stem,)).fetchone()
-        if row is not None:
-            counts.append((row[0], stem))
-    return [stem for _, stem in sorted(counts)[:MOST_STEMS]]
+    rows = connection.execute(_COUNTS, (json.dumps(list(stems)), MOST_STEMS))
+    return [stem for _, stem in rows]
 
 
 def scores(

@@ -18,7 +18,7 @@ from dualmem_mcp.stores.search_index.index_file import IndexFile
 from dualmem_mcp.stores.search_index.layout import FIRST_ASIDE, KINDS, ORDINAL_BITS
 from dualmem_mcp.stores.search_index.nearest import item_cosines, item_vectors, nearest_items
 from dualmem_mcp.stores.search_index.selection import best, passing
-from dualmem_mcp.stores.search_index.snapshot import NO_TIME, Snapshot, refreshed
+from dualmem_mcp.stores.search_index.snapshot import NO_TIME, Snapshot, model, refreshed
 from dualmem_mcp.stores.search_index.vectors import direction
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ T = TypeVar("T")
 class SqliteSearchIndex:
     """A SearchIndex in `index.db` of a collection's folder.
 
-    The first search reads what filters and the coarse search need into memory, 80 bytes an item; `release` lets go
+    The first search reads what filters and the coarse search need into memory, 110 bytes an item; `release` lets go
     of it. Errors of the disk come as StoreUnreachableError and DiskFullError; damage is mended without one.
     """
 
@@ -83,7 +83,8 @@ class SqliteSearchIndex:
 
     def use_model(self, model_id: str, dimensions: int) -> None:
         """As SearchIndex says."""
-        self._file.write(lambda connection: writing.use_model(connection, model_id, dimensions))
+        if self._file.read(model) != (model_id, dimensions):
+            self._file.write(lambda connection: writing.use_model(connection, model_id, dimensions))
 
     def unembedded(self, limit: int) -> Sequence[Unembedded]:
         """As SearchIndex says; only turns have one before them."""
@@ -157,7 +158,7 @@ class SqliteSearchIndex:
             times = snapshot.times[positions]
             return Features(
                 ids=snapshot.ids[positions],
-                kinds=tuple(KINDS[kind] for kind in snapshot.kinds[positions]),
+                kinds=tuple(KINDS[kind] for kind in snapshot.kinds[positions].tolist()),
                 authors=tuple(snapshot.names[author] for author in snapshot.authors[positions].tolist()),
                 conversations=snapshot.ids[positions] >> ORDINAL_BITS,
                 timestamps=np.where(times == NO_TIME, np.nan, times / 1e6),

@@ -6,6 +6,7 @@ first; SQLite leaves the log of the new file alone when connections to the remov
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable
@@ -66,7 +67,11 @@ class IndexFile:
 
     def size_bytes(self) -> int:
         """Size on disk, with the write-ahead log."""
-        return sum(path.stat().st_size for path in (self.path, _beside(self.path, _LOG)) if path.exists())
+        with file_faults("look at", self.path):
+            size = self.path.stat().st_size
+            with contextlib.suppress(FileNotFoundError):
+                size += _beside(self.path, _LOG).stat().st_size
+        return size
 
     def release(self) -> None:
         """Close all connections; the next use opens one again."""
@@ -78,8 +83,15 @@ class IndexFile:
     def _run(
         self, transaction: Callable[[Database], AbstractContextManager[Connection]], work: Callable[[Connection], T]
     ) -> T:
-        for _ in range(_ATTEMPTS):
-            opened = self._open()
+        for attempt in range(_ATTEMPTS):
+            before = _identity(self.path)
+            try:
+                opened = self._open()
+            except StoreUnreachableError:
+                after = _identity(self.path)
+                if attempt + 1 < _ATTEMPTS and (after is None or after != before):
+                    continue  # deleted again while it was being made
+                raise
             try:
                 self._check(opened)
                 with transaction(opened.database) as connection:
@@ -89,12 +101,14 @@ class IndexFile:
             except (LockedError, TamperedError):
                 self._remove(opened)
             except StoreUnreachableError:
-                if _identity(self.path) == opened.identity and opened is self._opened:
-                    raise
+                is_there = _identity(self.path) == opened.identity and opened is self._opened
+                # Connections that met with a fault may have been closed, and the log with the last of them.
                 self._let_go(opened)
+                if is_there:
+                    raise
             except DualmemError as error:
                 # sqlite-vec reports damage of the pages below it as an error of its own.
-                if type(error) is not DualmemError or not opened.database.damaged_pages():
+                if type(error) is not DualmemError or not _has_damage(opened.database):
                     raise
                 self._remove(opened)
         raise StoreUnreachableError(
@@ -192,6 +206,13 @@ def _identity(path: Path) -> _Identity | None:
 
 def _identity_of(status: os.stat_result) -> _Identity:
     return status.st_dev, status.st_ino
+
+
+def _has_damage(database: Database) -> bool:
+    try:
+        return bool(database.damaged_pages())
+    except (LockedError, TamperedError):
+        return True
 
 
 def _damaged(path: Path) -> TamperedError:

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final
 
-from dualmem_mcp.errors import TamperedError
+from dualmem_mcp.errors import StoreRefusedError, TamperedError
 from dualmem_mcp.model.search import ItemKind
 from dualmem_mcp.stores.connection import Connection
 from dualmem_mcp.stores.database import DatabaseKind
@@ -83,11 +83,11 @@ _TABLES: Final = (
 )
 
 
-_READING: Final = 1
-"""Raised when `model.words` reads texts differently than before."""
+VERSION: Final = 1
+"""Raised with every change of the tables, or of how `model.words` reads texts."""
 
-FORMAT: Final = zlib.crc32("\n".join((*_TABLES, str(_READING))).encode()) >> 1 or 1
-"""Kept in the file (`PRAGMA user_version`): an index whose tables or words are of another version is made anew."""
+FORMAT: Final = VERSION << 16 | zlib.crc32("\n".join(_TABLES).encode()) & 0xFFFF
+"""Kept in the file (`PRAGMA user_version`), with a checksum in case somebody forgot to raise the version."""
 
 
 def create_bits(connection: Connection, dimensions: int) -> None:
@@ -105,7 +105,11 @@ def bit_words(dimensions: int) -> int:
 
 
 def set_up(connection: Connection, transaction: Callable[[], AbstractContextManager[None]], path: str) -> None:
-    """Make the tables of a new index. Raises TamperedError for one that has been cut or is of another version."""
+    """Make the tables of a new index.
+
+    Raises TamperedError for one that has been cut or is of an older version, and StoreRefusedError for one of a
+    newer version: were it made anew here, two programs would do nothing else but take turns at that.
+    """
     if _is_cut(connection, Path(path)):
         raise TamperedError("the index has been cut", operation="open index", subject=path)
     if _format(connection) == 0:
@@ -115,8 +119,16 @@ def set_up(connection: Connection, transaction: Callable[[], AbstractContextMana
                     connection.execute(statement)
                 connection.execute("INSERT INTO state VALUES ('generation', ?)", (secrets.token_hex(16),))
                 connection.execute(f"PRAGMA user_version = {FORMAT}")
-    if _format(connection) != FORMAT:
-        raise TamperedError("the index is of another version", operation="open index", subject=path)
+    found = _format(connection)
+    if found >> 16 > VERSION:
+        raise StoreRefusedError(
+            "the search index was made by a newer version of dualmem-mcp",
+            operation="open index",
+            subject=path,
+            hint="Update dualmem-mcp, or restart the program that still runs the older version.",
+        )
+    if found != FORMAT:
+        raise TamperedError("the index is of an older version", operation="open index", subject=path)
 
 
 def _is_cut(connection: Connection, path: Path) -> bool:
