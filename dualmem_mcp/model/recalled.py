@@ -12,7 +12,7 @@ from typing import Final
 TAG: Final = "dualmem-recalled"
 """The element around recalled text."""
 
-_OWN_TAG: Final = re.compile(rf"<(?=/?\s*{TAG})", re.IGNORECASE)
+_OWN_TAG: Final = re.compile(rf"<(?=\s*/?\s*{TAG})", re.IGNORECASE)
 _START: Final = r"^[ \t>]*"  # a quotation in Markdown stays recognisable
 _ELEMENT: Final = re.compile(
     rf"{_START}<{TAG} from=\"[^\"\n]{{0,80}}\">.*?(?:</{TAG}>|\Z)", re.DOTALL | re.MULTILINE

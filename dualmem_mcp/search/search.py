@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from dualmem_mcp.errors import StoreUnreachableError
+from dualmem_mcp.handoff.quoting import clean
 from dualmem_mcp.model.search import COLLECTION_OF, Collection, Filter, SearchItem
 from dualmem_mcp.ports import SearchIndex
 from dualmem_mcp.search.excerpts import fit
@@ -91,7 +92,8 @@ def search(
     found = Found()
     stopwatch = _Stopwatch(found.timings_ms)
     asked = [indexes[collection] for collection in where.collections if collection in indexes]
-    query = read_query(text, known_authors=_authors(asked, where, found), now=now)
+    # Without what the items were rid of too, so that the same words are the same.
+    query = read_query(clean(text), known_authors=_authors(asked, where, found), now=now)
     stopwatch.lap("read")
     vector = embed(query.embedded) if query.embedded else None
     stopwatch.lap("embed")
