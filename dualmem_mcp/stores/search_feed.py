@@ -15,7 +15,7 @@ from dualmem_mcp.stores.columns import from_column, from_time
 from dualmem_mcp.stores.connection import Connection
 from dualmem_mcp.stores.database import Database
 from dualmem_mcp.stores.finding_rows import read_findings_after
-from dualmem_mcp.stores.graph_cache import read_entity
+from dualmem_mcp.stores.graph_cache import graph_version, read_entity
 
 _CHARACTERS_AT_ONCE: Final = 2_000_000
 """Texts read into memory at once end after so many characters; at least one is read."""
@@ -55,6 +55,11 @@ class SearchFeed:
         """As the port says."""
         with self._database.read() as connection:
             return read_findings_after(connection, after, kinds, limit)
+
+    def graph_version(self) -> int:
+        """The number of the graph's last change; 0 before the first."""
+        with self._database.read() as connection:
+            return graph_version(connection)
 
     def changed_entities(self, after: int, limit: int) -> tuple[Sequence[str], int]:
         """As the port says."""

@@ -89,6 +89,7 @@ def test_entities_come_with_the_time_of_their_last_addition(
 
 
 def test_changes_of_the_graph_name_the_entities_they_touch(feed: SearchFeed, graph: GraphStore) -> None:
+    assert feed.graph_version() == 0
     assert feed.changed_entities(0, 10) == ([], 0)
     graph.create_entities([Entity("Ada", "person"), Entity("Babbage", "person")])
     graph.create_relations([Relation("Ada", "Babbage", "knows")])
@@ -97,7 +98,7 @@ def test_changes_of_the_graph_name_the_entities_they_touch(feed: SearchFeed, gra
     assert names == ["Ada", "Babbage"]
     names, end = feed.changed_entities(last, 100)
     assert set(names) == {"Babbage"}
-    assert end == graph.version()
+    assert end == feed.graph_version()
     graph.add_observations([EntityObservations("Ada", ("x",))])
     assert feed.changed_entities(end, 100) == (["Ada"], end + 1)
 
