@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Final
 
 from dualmem_mcp.model.words import ROLES, STOP_WORDS, Trait, terms, words
+from dualmem_mcp.search.time_spans import Span, read_spans
 
 MAX_CHARACTERS: Final = 4_000
 """How much of each end of a long query is read: what is asked stands first or last, pasted material between."""
@@ -37,13 +38,15 @@ class Query:
     `terms` are words to look up, different ones, in lower case. `embedded` is the text to embed, with "I" for the
     names of authors: a name would pull towards all that they ever said, and what they said of themselves is in the
     first person; empty if there is nothing to embed. `authors` are those of the known authors that are named.
-    `wanted` are the traits of a text that answers, if the query tells. `asked_at` is when.
+    `wanted` are the traits of a text that answers, if the query tells, `spans` the time that it speaks of.
+    `asked_at` is when.
     """
 
     terms: tuple[str, ...]
     embedded: str
     authors: tuple[str, ...]
     wanted: Trait
+    spans: tuple[Span, ...]
     asked_at: datetime
 
 
@@ -56,6 +59,7 @@ def read_query(text: str, *, known_authors: Sequence[str], now: datetime) -> Que
         embedded=" ".join((told if any(map(str.isalnum, without)) else text).split())[:MAX_EMBEDDED],
         authors=authors,
         wanted=_wanted(text),
+        spans=read_spans(text, now),
         asked_at=now,
     )
 
