@@ -5,11 +5,12 @@
     python benchmarks/fidelity.py --device pwa         with the brief of another device (default: ios)
     python benchmarks/fidelity.py --gold DIR           and what of summaries written by others (ID.json) is kept
 
-One row for each session, numbered, and the mean of those that are longer than their digest; nothing is quoted. `held` is the digest's share,
-`chance` that of as much of the conversation drawn at random, `talk` that of as much of what was said and called
-alone, the harder opponent: it is spared the results of tools, most of a conversation. `gold` is the share of the
-facts of a summary that someone else wrote of the session. `cosine` shows why the cosine of mean vectors is no
-measure: that of the words' counts of the digest and of the conversation, beside that of a random digest.
+One row for each session, numbered, and the mean of those that are longer than their digest; nothing is quoted.
+`held` is the digest's share, `chance` that of as much of the conversation drawn at random, `talk` that of as much
+of what was said and called alone, the harder opponent: it is spared the results of tools, most of a conversation.
+`gold` is the share of the facts of a summary that someone else wrote of the session. `cosine` shows why the cosine
+of mean vectors is no measure: that of the words' counts of the digest and of the conversation, beside that of a
+random digest.
 """
 
 from __future__ import annotations

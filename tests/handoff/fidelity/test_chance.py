@@ -34,6 +34,12 @@ def test_a_draw_fills_its_room_with_different_lines_of_the_conversation(characte
         assert size > characters - 50
 
 
+def test_a_line_that_is_drawn_again_takes_no_room() -> None:
+    seen = conversation()
+    size = seen.characters // 2
+    assert sum(len(line.text) + len("- [1a2b3c4d] \n") for line in seen.draw(size, "a")) > size - 50
+
+
 def test_a_digest_as_long_as_the_conversation_has_no_opponent() -> None:
     seen = conversation(5)
     assert seen.draw(seen.characters, "a") == []
