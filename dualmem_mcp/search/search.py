@@ -93,7 +93,7 @@ def search(
     stopwatch = _Stopwatch(found.timings_ms)
     asked = [indexes[collection] for collection in where.collections if collection in indexes]
     # Without what the items were rid of too, so that the same words are the same.
-    query = read_query(clean(text), known_authors=_authors(asked, where, found), now=now)
+    query = read_query(clean(text.replace("\0", " ")), known_authors=_authors(asked, where, found), now=now)
     stopwatch.lap("read")
     vector = embed(query.embedded) if query.embedded else None
     stopwatch.lap("embed")
