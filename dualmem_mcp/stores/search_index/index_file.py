@@ -24,7 +24,7 @@ from dualmem_mcp.stores.search_index.layout import INDEX
 FILE_NAME: Final = "index.db"
 _LOCK_NAME: Final = ".index.lock"
 _LOG, _SHARED = "-wal", "-shm"
-_ATTEMPTS: Final = 5
+_ATTEMPTS: Final = 20
 
 T = TypeVar("T")
 
@@ -67,10 +67,10 @@ class IndexFile:
 
     def size_bytes(self) -> int:
         """Size on disk, with the write-ahead log."""
-        with file_faults("look at", self.path):
-            size = self.path.stat().st_size
-            with contextlib.suppress(FileNotFoundError):
-                size += _beside(self.path, _LOG).stat().st_size
+        size = 0
+        for path in (self.path, _beside(self.path, _LOG)):
+            with contextlib.suppress(OSError):  # deleted a moment ago
+                size += path.stat().st_size
         return size
 
     def release(self) -> None:
