@@ -19,7 +19,7 @@ from dualmem_mcp import __version__
 from dualmem_mcp.crypto.keys import derive_database_key, derive_index_key, load_device
 from dualmem_mcp.edge.client import EdgeProcess
 from dualmem_mcp.edge.interface import EdgeInterface
-from dualmem_mcp.errors import NotFoundError, StoreUnreachableError
+from dualmem_mcp.errors import DualmemError, NotFoundError, StoreUnreachableError
 from dualmem_mcp.handoff.channel import Channel
 from dualmem_mcp.handoff.context import load_section
 from dualmem_mcp.handoff.digest import build_digest
@@ -334,7 +334,11 @@ class App:
         return [difference.sentence for difference in differences]
 
     def _related(self, query: str, digest: Digest) -> Sequence[Related]:
-        found = self.edge.related(query, conversation_id=digest.conversation_id, cwd=digest.cwd)
+        try:
+            found = self.edge.related(query, conversation_id=digest.conversation_id, cwd=digest.cwd)
+        except DualmemError as error:  # a brief is whole without it
+            _log.info("no related material: %s", error)
+            return ()
         return [Related.from_result(result) for result in found]
 
     # This device
