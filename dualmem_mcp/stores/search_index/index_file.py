@@ -9,13 +9,21 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
-from dualmem_mcp.errors import DualmemError, LockedError, StoreUnreachableError, TamperedError
+from dualmem_mcp.errors import (
+    DiskFullError,
+    DualmemError,
+    LockedError,
+    StoreRefusedError,
+    StoreUnreachableError,
+    TamperedError,
+)
 from dualmem_mcp.stores.connection import Connection
 from dualmem_mcp.stores.database import Database
 from dualmem_mcp.stores.durable_files import file_faults, file_lock
@@ -25,6 +33,7 @@ FILE_NAME: Final = "index.db"
 _LOCK_NAME: Final = ".index.lock"
 _LOG, _SHARED = "-wal", "-shm"
 _ATTEMPTS: Final = 20
+_PATIENCE_SECONDS: Final = 2.0
 
 T = TypeVar("T")
 
@@ -83,15 +92,19 @@ class IndexFile:
     def _run(
         self, transaction: Callable[[Database], AbstractContextManager[Connection]], work: Callable[[Connection], T]
     ) -> T:
+        deadline = time.monotonic() + _PATIENCE_SECONDS
         for attempt in range(_ATTEMPTS):
-            before = _identity(self.path)
             try:
                 opened = self._open()
-            except StoreUnreachableError:
-                after = _identity(self.path)
-                if attempt + 1 < _ATTEMPTS and (after is None or after != before):
-                    continue  # deleted again while it was being made
+            except (LockedError, TamperedError):
+                continue  # what has just been made is not whole: somebody is at it
+            except (StoreRefusedError, DiskFullError):
                 raise
+            except StoreUnreachableError:
+                # It may have been deleted again while it was being made; that shows at once, being locked does not.
+                if attempt + 1 == _ATTEMPTS or time.monotonic() > deadline:
+                    raise
+                continue
             try:
                 self._check(opened)
                 with transaction(opened.database) as connection:
@@ -100,23 +113,29 @@ class IndexFile:
                 self._let_go(opened)
             except (LockedError, TamperedError):
                 self._remove(opened)
-            except StoreUnreachableError:
-                is_there = _identity(self.path) == opened.identity and opened is self._opened
-                # Connections that met with a fault may have been closed, and the log with the last of them.
-                self._let_go(opened)
-                if is_there:
-                    raise
             except DualmemError as error:
-                # sqlite-vec reports damage of the pages below it as an error of its own.
-                if type(error) is not DualmemError or not _has_damage(opened.database):
+                if self._survives(opened, error):
                     raise
-                self._remove(opened)
         raise StoreUnreachableError(
             f"{self.path} is damaged again each time it is made anew",
             operation="open index",
             subject=str(self.path),
             hint="Check that its disk is healthy, and that no other program writes to it.",
         )
+
+    def _survives(self, opened: _Opened, error: DualmemError) -> bool:
+        """Whether the index is still the one to be used after that error, which is then the caller's to see."""
+        if _identity(self.path) != opened.identity or opened is not self._opened:
+            self._let_go(opened)
+            return False
+        if isinstance(error, StoreUnreachableError):
+            # Connections that met with a fault have been closed, and perhaps the log with the last of them.
+            self._let_go(opened)
+        elif type(error) is DualmemError and _has_damage(opened.database):
+            # sqlite-vec reports damage of the pages below it as an error of its own.
+            self._remove(opened)
+            return False
+        return True
 
     def _open(self) -> _Opened:
         with self._lock:
@@ -129,7 +148,11 @@ class IndexFile:
                     except (LockedError, TamperedError):
                         _delete(self.path)
                         database = Database.open(self.path, self._key, INDEX)
-                    self._opened = self._look(database)
+                    try:
+                        self._opened = self._look(database)
+                    except StoreUnreachableError:
+                        database.close()
+                        raise
             return self._opened
 
     def _look(self, database: Database) -> _Opened:
@@ -211,7 +234,7 @@ def _identity_of(status: os.stat_result) -> _Identity:
 def _has_damage(database: Database) -> bool:
     try:
         return bool(database.damaged_pages())
-    except (LockedError, TamperedError):
+    except (LockedError, TamperedError, StoreUnreachableError):
         return True
 
 

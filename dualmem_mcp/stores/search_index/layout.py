@@ -14,6 +14,7 @@ from dualmem_mcp.model.search import ItemKind
 from dualmem_mcp.stores.connection import Connection
 from dualmem_mcp.stores.database import DatabaseKind
 from dualmem_mcp.stores.database_faults import Remedies
+from dualmem_mcp.stores.durable_files import file_faults
 
 # An item's id: the number of its conversation (0: none) and its place in it, so that a conversation is one range of
 # ids and neighbours differ by one. What is no turn has places of its own, so that it comes between no two turns.
@@ -134,11 +135,15 @@ def set_up(connection: Connection, transaction: Callable[[], AbstractContextMana
 def _is_cut(connection: Connection, path: Path) -> bool:
     """Whether pages are missing at the end: SQLCipher reads such as zeros. With a log they may be in there."""
     log = path.with_name(path.name + "-wal")
-    if log.exists() and log.stat().st_size:
-        return False
-    pages: int = connection.execute("PRAGMA page_count").fetchone()[0]
-    page_bytes: int = connection.execute("PRAGMA cipher_page_size").fetchone()[0]
-    return path.stat().st_size < pages * int(page_bytes)
+    with file_faults("look at", path):
+        if log.exists() and log.stat().st_size:
+            return False
+        size_bytes = path.stat().st_size
+    pages, page_bytes = (
+        int(connection.execute(f"PRAGMA {name}").fetchone()[0])  # SQLCipher gives a text
+        for name in ("page_count", "page_size")
+    )
+    return size_bytes < pages * page_bytes
 
 
 def _format(connection: Connection) -> int:
