@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -36,6 +37,7 @@ class Shell:
         monkeypatch.setenv("DUALMEM_PASSPHRASE", PASSPHRASE)
         monkeypatch.setenv("DUALMEM_BUCKET", str(root / "bucket"))
         monkeypatch.setenv("CLAUDE_CONFIG_DIR", str(root / "claude"))
+        monkeypatch.setenv("DUALMEM_MODEL_DIR", str(root / "model"))
         monkeypatch.setattr("sys.stdin", io.StringIO())
         self.device("desktop")
 
@@ -252,6 +254,105 @@ def test_import_and_export(shell: Shell) -> None:
     shell.fails(3, "import", str(shell.root / "nothing"))
     (shell.root / "binary").write_bytes(bytes(range(256)) * 10)
     shell.fails(2, "import", str(shell.root / "binary"))
+
+
+TURNS = (
+    '{"conversation_id": "boat", "id": "t0", "role": "user", "author": "Jonas", "text": "The winch is broken.",'
+    ' "timestamp": "2026-02-01T10:00:00Z"}\n'
+    '{"conversation_id": "kiln", "id": "t0", "role": "user", "text": "The glaze came out blistered."}\n'
+    "not json\n"
+)
+
+
+def test_turns_are_imported_and_found(shell: Shell) -> None:
+    source = shell.root / "turns.jsonl"
+    source.write_text(TURNS)
+    code, out, err = shell.run("import", "--format", "turns", str(source))
+    assert (code, out) == (0, "Imported 2 turns; skipped 1.\n")
+    assert "warning: line 3: not a JSON object; skipped" in err
+    again = shell.json("import", str(source))
+    assert {key: again[key] for key in ("form", "entities", "relations", "observations", "turns", "skipped")} == {
+        "form": "turns",
+        "entities": 0,
+        "relations": 0,
+        "observations": 0,
+        "turns": 0,
+        "skipped": 1,
+    }
+    found = shell.json("search", "who said the winch is broken?", "--limit", "1")
+    assert set(found) == {"results", "partial", "tiers", "timings_ms", "warnings"}
+    assert found["partial"]  # there is no model
+    (result,) = found["results"]
+    assert result == {
+        "id": "turn/boat/t0",
+        "kind": "turn",
+        "text": "The winch is broken.",
+        "score": result["score"],
+        "conversation_id": "boat",
+        "turn_id": "t0",
+        "author": "Jonas",
+        "timestamp": "2026-02-01T10:00:00+00:00",
+        "device": result["device"],
+    }
+    code, out, err = shell.run("search", "glaze", "--conversation", "kiln", "--kind", "turn")
+    assert code == 0
+    assert "The glaze came out blistered." in out
+    assert "[kiln t0]" in out
+    assert "dualmem model pull" in err
+
+
+def test_sessions_are_indexed_once_and_found_as_they_are_searched(shell: Shell, session: Path) -> None:
+    counts = shell.json("index", "--project", "all")
+    assert set(counts) >= {"conversations", "turns_indexed", "skipped", "duration_ms"}
+    assert (counts["conversations"], counts["turns_indexed"] > 0) == (1, True)
+    code, out, _ = shell.run("index", "--project", "all")
+    assert (code, out.partition(" in ")[0]) == (0, "Indexed 0 new turns of 0 conversations")
+    source = shell.root / "memory.json"
+    source.write_text('{"type":"entity","name":"cutter","entityType":"boat","observations":["oak on oak"]}')
+    shell.json("import", str(source))
+    # What is new is indexed before the search is answered.
+    (result,) = shell.json("search", "cutter", "--scope", "memory")["results"]
+    assert (result["kind"], result["text"], result["conversation_id"]) == (
+        "entity",
+        "cutter (boat)\noak on oak",
+        None,
+    )
+
+
+def test_a_search_that_does_not_fit_or_finds_nothing(shell: Shell) -> None:
+    error, hint = shell.fails(2, "search", "x", "--since", "tomorrow")
+    assert "tomorrow" in error
+    assert "7d" in hint
+    shell.fails(3, "model", "pull", "--from", str(shell.root / "nothing"))
+    shell.fails(3, "import", "--format", "turns", str(shell.root / "nothing"))
+    code, out, err = shell.run("search", "x", "--conversation", "another")
+    assert (code, out) == (0, "Nothing was found.\n")
+    assert "warning: nothing of conversation another is indexed here" in err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no pseudo-terminals")
+def test_a_person_sees_how_far_indexing_is(shell: Shell) -> None:
+    import pty
+
+    source = shell.root / "turns.jsonl"
+    source.write_text("".join(TURNS.splitlines(keepends=True)[0].replace("t0", f"t{n}") for n in range(450)))
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dualmem_mcp.cli", "import", "--json", str(source)],
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    seen = b""
+    with contextlib.suppress(OSError):  # which is how a pseudo-terminal ends
+        while part := os.read(ours, 1 << 16):
+            seen += part
+    os.close(ours)
+    out, _ = process.communicate(timeout=30)
+    assert json.loads(out)["turns"] == 450
+    assert b"450/450" in seen
+    assert b"\x1b[2Kwarning: " in seen  # the bar is gone again
 
 
 def test_sessions_that_are_no_sessions(shell: Shell) -> None:

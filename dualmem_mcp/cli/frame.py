@@ -85,11 +85,15 @@ def shown_bar() -> Iterator[Progress]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("opening the data home", total=None)
+        stage = ""
 
         def progress(done: int, total: int, message: str) -> None:
-            if bar.tasks[task].description != message:  # a new stage, with a speed of its own
-                bar.reset(task, description=message)
-            bar.update(task, completed=done, total=total)
+            nonlocal stage
+            # What stands after a comma may change from step to step.
+            if (now := message.partition(",")[0]) != stage:
+                stage = now
+                bar.reset(task, description=message)  # a new stage, with a speed of its own
+            bar.update(task, completed=done, total=total, description=message)
 
         yield progress
 

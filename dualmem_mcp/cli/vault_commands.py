@@ -123,4 +123,4 @@ def _show_facts(facts: dict[str, Any], as_json: bool) -> None:
         return
     for name, value in facts.items():
         shown = "none" if value is None else "; ".join(map(str, value)) if isinstance(value, list) else value
-        click.echo(f"{name.replace('_', ' '):<18} {shown}")
+        click.echo(f"{name.replace('_', ' '):<19} {shown}")
