@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
+from dualmem_mcp import __version__
 from dualmem_mcp.embedding import minilm
 from dualmem_mcp.embedding.model_files import GRAPH_FILE, MANIFEST_FILE, model_folder, verified_model
 from dualmem_mcp.embedding.onnx_graph import build_graph
@@ -125,7 +126,10 @@ def _build(weights: Weights, folder: Path) -> None:
         "files": {
             name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()
         },
-        "built_with": {name: importlib.metadata.version(name) for name in ("dualmem-mcp", "onnx", "numpy")},
+        "built_with": {
+            "dualmem-mcp": __version__,
+            **{name: importlib.metadata.version(name) for name in ("onnx", "numpy")},
+        },
     }
     # The old manifest goes first: between two writes there is no model, and never one with another's files.
     with file_faults("replace", folder):

@@ -94,16 +94,17 @@ def _from_path(path: Path, scratch: Path) -> Weights:
 
 
 def _from_hub_cache(_: Path) -> Weights:
-    """From what other programs on this device fetched from the hub."""
+    """From what other programs on this device fetched from the hub, mostly as `main`."""
     from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415
 
-    weights, tokenizer = (
-        try_to_load_from_cache(minilm.REPOSITORY, name, revision=minilm.REVISION)
-        for name in (minilm.WEIGHTS_FILE, minilm.TOKENIZER_FILE)
-    )
-    if not isinstance(weights, str) or not isinstance(tokenizer, str):
-        raise NotFoundError("it is not there", operation="pull model", subject=minilm.REPOSITORY)
-    return _checked(Path(tokenizer).parent, "Hugging Face cache", weights=Path(weights))
+    for revision in (minilm.REVISION, "main"):
+        weights, tokenizer = (
+            try_to_load_from_cache(minilm.REPOSITORY, name, revision=revision)
+            for name in (minilm.WEIGHTS_FILE, minilm.TOKENIZER_FILE)
+        )
+        if isinstance(weights, str) and isinstance(tokenizer, str):
+            return _checked(Path(tokenizer).parent, "Hugging Face cache", weights=Path(weights))
+    raise NotFoundError("it is not there", operation="pull model", subject=minilm.REPOSITORY)
 
 
 def _from_hub(scratch: Path) -> Weights:

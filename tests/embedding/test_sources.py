@@ -194,16 +194,22 @@ def test_a_hub_that_is_away_is_left_at_once(scratch: Path, monkeypatch: pytest.M
         sources._from_hub(scratch)
 
 
+@pytest.mark.parametrize("revision", [minilm.REVISION, "main"])
 def test_the_local_cache_of_the_hub_is_used(
-    published: Path, tmp_path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+    published: Path, tmp_path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch, revision: str
 ) -> None:
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     with pytest.raises(NotFoundError):
         sources._from_hub_cache(scratch)
-    snapshot = tmp_path / "hub" / f"models--{minilm.REPOSITORY.replace('/', '--')}" / "snapshots" / minilm.REVISION
+    repository = tmp_path / "hub" / f"models--{minilm.REPOSITORY.replace('/', '--')}"
+    commit = "c" * 40 if revision == "main" else revision
+    snapshot = repository / "snapshots" / commit
     shutil.copytree(published, snapshot)
+    if revision == "main":  # a branch is a file that names its commit
+        (repository / "refs").mkdir()
+        (repository / "refs" / "main").write_text(commit)
     found = find_weights(None, scratch, quiet)
     assert found.origin == "Hugging Face cache"
     assert found.weights.parent == snapshot
