@@ -19,7 +19,7 @@ def app(tmp_path: Path, clock, monkeypatch: pytest.MonkeyPatch):
         if name.startswith(("DUALMEM_", "CLAUDE_")):
             monkeypatch.delenv(name)
     settings = load_settings(tmp_path / "home", bucket=str(tmp_path / "bucket"))
-    settings = replace(settings, keystore="file", claude_dir=tmp_path / "claude")
+    settings = replace(settings, keystore="file", claude_dir=tmp_path / "claude", model_dir=tmp_path / "model")
     with open_app(settings, clock=clock) as opened:
         yield opened
 
@@ -85,4 +85,41 @@ def test_damaged_pages_are_found(app: App) -> None:
     with open_app(app.settings, clock=app.clock) as again:
         check = found(again)["database"]
     assert not check["ok"]
+    assert check["hint"]
+
+
+def test_without_a_model_it_says_how_to_get_one(app: App) -> None:
+    check = found(app)["search model"]
+    assert check["ok"]
+    assert "by words alone" in check["detail"]
+    assert "dualmem model pull" in check["hint"]
+
+
+def test_items_without_vectors_are_told(app: App, tmp_path: Path) -> None:
+    turn = '{"conversation_id": "c", "id": "t", "role": "user", "text": "The winch is broken."}'
+    (tmp_path / "turns.jsonl").write_text(turn)
+    app.import_file(tmp_path / "turns.jsonl")
+    check = found(app)["search index"]
+    assert check["ok"]
+    assert "1 items" in check["detail"]
+    assert "1 have no vectors yet" in check["detail"]
+    assert "dualmem index" in check["hint"]
+
+
+def test_a_model_that_is_there_is_tried(app: App, model_dir: Path, clock) -> None:
+    settings = replace(app.settings, model_dir=model_dir)
+    app.close()
+    with open_app(settings, clock=clock) as opened:
+        check = found(opened)["search model"]
+    assert check["ok"]
+    assert "loads and answers" in check["detail"]
+
+
+def test_a_place_where_no_index_can_be_is_named(app: App) -> None:
+    folder = app.home.vector_cache / "context_vectors"
+    folder.rmdir()
+    folder.write_text("a file in the folder's place")
+    check = found(app)["search index"]
+    assert not check["ok"]
+    assert str(folder) in check["detail"]
     assert check["hint"]
