@@ -15,8 +15,9 @@ PASSAGE_WORDS: Final = 120
 PASSAGE_CHARACTERS: Final = 900
 """Characters of a passage at most, for texts without spaces and for code."""
 
-LONG_WORDS: Final = 40
-"""A turn with more words is embedded by itself, too: it says enough to be found without what came before."""
+OWN_WORDS: Final = 12
+"""A turn with more words is embedded by itself, too: it says enough to be found without what came before. Shorter
+ones mostly react, and are half of all: so two turns have three or four vectors."""
 
 MAX_PASSAGES: Final = 16
 """Passages of an item at most; what is beyond is found by its words."""
@@ -40,7 +41,7 @@ def passages(item: SearchItem, previous: SearchItem | None) -> tuple[str, ...]:
         return (stretches[0], *own[1:MAX_PASSAGES])
     day = f"({item.timestamp.day} {item.timestamp:%B %Y}) " if item.timestamp else ""
     in_context = _before(previous) + day + own[0]
-    if len(own) == 1 and len(item.text.split()) <= LONG_WORDS:
+    if len(own) == 1 and len(item.text.split()) <= OWN_WORDS:
         return (in_context,)
     return (in_context, *own[: MAX_PASSAGES - 1])
 
