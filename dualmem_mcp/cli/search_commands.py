@@ -75,7 +75,7 @@ def pull(source: Path | None, as_json: bool) -> None:
 
     settings = settings_of_call()
     with shown_bar() as progress:
-        pulled = pull_model(settings.model_dir, source=source, progress=progress)
+        pulled = pull_model(settings.model_dir, name=settings.model, source=source, progress=progress)
     if as_json:
         print_json(pulled)
         return
