@@ -381,3 +381,13 @@ def test_processes_that_make_one_database_at_once_all_succeed(path: Path) -> Non
             assert process.returncode == 0
         with Database.open(file, KEY) as database:
             assert keys(database) == ["0", "1", "2", "3"]
+
+
+def test_a_database_opened_twice_in_one_process_stays_locked_for_others(database: Database, path: Path) -> None:
+    put(database, "a", b"1")
+    Database.open(path, KEY).close()
+    # A process that finds no lock takes itself for the last one, and removes the log that is in use here.
+    subprocess.run([sys.executable, "-c", OPEN_AND_WRITE, str(path), "b"], check=True)
+    assert path.with_name("memory.db-wal").exists()
+    put(database, "c", b"1")
+    assert keys(database) == ["a", "b", "c"]

@@ -1,0 +1,139 @@
+"""What an index keeps in memory is what its file says, however it came to be."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dualmem_mcp.model.search import Collection, Filter, SearchItem, item_key
+from dualmem_mcp.stores.search_index import SqliteSearchIndex, open_search_index
+from dualmem_mcp.stores.search_index import snapshot as snapshots
+from dualmem_mcp.stores.search_index.layout import KEPT_CHANGES
+from dualmem_mcp.stores.search_index.snapshot import Snapshot, refreshed
+
+MODEL = "model"
+DIMENSIONS = 40
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Iterator[SqliteSearchIndex]:
+    opened = open_search_index(tmp_path, bytes(32), Collection.CONVERSATIONS)
+    opened.use_model(MODEL, DIMENSIONS)
+    yield opened
+    opened.close()
+
+
+def item(number: int, text: str = "word", conversation: str = "c") -> SearchItem:
+    return SearchItem(item_key("turn", conversation, str(number)), "turn", text, conversation, str(number))
+
+
+def embed(index: SqliteSearchIndex, limit: int, passages: int, chance: np.random.Generator) -> None:
+    vectors = [
+        (waiting.id, chance.normal(size=(passages, DIMENSIONS)).astype(np.float32))
+        for waiting in index.unembedded(limit)
+    ]
+    index.put_vectors(MODEL, vectors)
+
+
+def read(index: SqliteSearchIndex, known: Snapshot | None) -> Snapshot:
+    return index._file.read(lambda connection: refreshed(connection, known))
+
+
+def assert_equal(one: Snapshot, other: Snapshot) -> None:
+    for field in dataclasses.fields(Snapshot):
+        ours, theirs = getattr(one, field.name), getattr(other, field.name)
+        if isinstance(ours, np.ndarray):
+            assert ours.dtype == theirs.dtype, field.name
+            np.testing.assert_array_equal(ours, theirs, err_msg=field.name)
+        else:
+            assert ours == theirs, field.name
+
+
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from(["put", "change", "remove", "embed", "model"]),
+            st.lists(st.integers(0, 30), max_size=8),
+            st.sampled_from(["c", "d"]),
+        ),
+        max_size=25,
+    ),
+    seed=st.integers(0, 1000),
+)
+@settings(max_examples=30, deadline=None)
+def test_changes_that_are_read_again_make_what_reading_it_whole_makes(
+    steps: list[tuple[str, list[int], str]], seed: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    chance = np.random.default_rng(seed)
+    index = open_search_index(tmp_path_factory.mktemp("index"), bytes(32), Collection.CONVERSATIONS)
+    index.use_model(MODEL, DIMENSIONS)
+    known = read(index, None)
+    for number, (step, numbers, conversation) in enumerate(steps):
+        if step == "put":
+            index.put([item(one, conversation=conversation) for one in numbers])
+        elif step == "change":
+            index.put([item(one, f"changed {number}", conversation) for one in numbers])
+        elif step == "remove":
+            index.remove([item(one, conversation=conversation).key for one in numbers])
+        elif step == "embed":
+            embed(index, len(numbers), int(chance.integers(0, 4)), chance)
+        else:
+            index.use_model("another", 8)
+            index.use_model(MODEL, DIMENSIONS)
+        if chance.random() < 0.7:
+            known = read(index, known)
+            assert_equal(known, read(index, None))
+    index.close()
+
+
+@pytest.mark.parametrize("count", [3_000, KEPT_CHANGES + 500])
+def test_too_many_changes_are_read_as_a_whole(index: SqliteSearchIndex, count: int) -> None:
+    index.put([item(0)])
+    known = read(index, None)
+    index.put([item(number) for number in range(count)])
+    known = read(index, known)
+    assert len(known.ids) == count
+    assert_equal(known, read(index, None))
+
+
+def test_nothing_new_is_nothing_read(index: SqliteSearchIndex) -> None:
+    index.put([item(0)])
+    known = read(index, None)
+    assert read(index, known) is known
+
+
+def test_the_chunks_of_sqlite_vec_hold_what_its_table_says(index: SqliteSearchIndex) -> None:
+    chance = np.random.default_rng(1)
+    index.put([item(number) for number in range(700)])
+    embed(index, 700, 1, chance)
+    index.remove([item(number).key for number in range(0, 700, 3)])
+    passages, bits = index._file.read(lambda connection: snapshots._all_bits(connection, 1))
+    by_table = index._file.read(lambda connection: connection.execute("SELECT passage, bits FROM bits").fetchall())
+    assert dict(zip(passages.tolist(), bits[:, 0].tolist(), strict=True)) == {
+        passage: int.from_bytes(data, "little") for passage, data in by_table
+    }
+    assert len(by_table) == 466
+
+
+def test_few_of_the_nearest_are_missed_by_their_bits(tmp_path: Path) -> None:
+    chance = np.random.default_rng(2)
+    index = open_search_index(tmp_path, bytes(32), Collection.CONVERSATIONS)
+    index.use_model(MODEL, 384)
+    centres = chance.normal(size=(40, 384)) + 0.3
+    rows = centres[chance.integers(40, size=4_000)] + chance.normal(size=(4_000, 384)) * 1.2
+    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    index.put([item(number) for number in range(len(rows))])
+    index.put_vectors(MODEL, [(entry.id, rows[[int(entry.item.turn_id)]]) for entry in index.unembedded(len(rows))])
+    found = 0
+    for query in rows[:50] + chance.normal(size=(50, 384)).astype(np.float32) * 0.02:
+        exact = set(np.argsort(-(rows @ query))[:10].tolist())
+        nearest = index.nearest(query, Filter(), 10)
+        found += len(exact & {int(entry.turn_id) for entry in index.items(nearest.ids.tolist())})
+    index.close()
+    assert found / 500 >= 0.97
