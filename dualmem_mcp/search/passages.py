@@ -17,7 +17,7 @@ PASSAGE_CHARACTERS: Final = 900
 
 OWN_WORDS: Final = 12
 """A turn with more words is embedded by itself, too: it says enough to be found without what came before. Shorter
-ones mostly react, and are half of all: so two turns have three or four vectors."""
+ones mostly react; among friends they are a quarter of all."""
 
 MAX_PASSAGES: Final = 16
 """Passages of an item at most; what is beyond is found by its words."""

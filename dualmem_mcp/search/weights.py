@@ -20,11 +20,11 @@ class Weights:
     vector: float = 1.25
     """Cosine of the query and the item's nearest passage."""
 
-    context: tuple[float, ...] = (0.4, 0.2, 0.1)
-    """Share of an item's lexical and vector views that the items one, two and three turns away get, on both sides:
+    context: tuple[float, ...] = (0.5, 0.25)
+    """Share of an item's lexical and vector views that the items one and two turns away get, on both sides:
     an answer has its question's words beside it, and a talk stays on its subject for some turns."""
 
-    length: float = 1.0
+    length: float = 1.25
     """Long turns tell more than short ones, which often only react."""
 
     question: float = 0.3

@@ -88,9 +88,9 @@ def test_an_answer_gains_by_the_question_before_it() -> None:
     assert order(read("x"), pool) == [50, 51, 10]
 
 
-def test_context_is_shared_up_to_three_turns_away_and_less_each_time() -> None:
-    pool = candidates([0, 0, 5, 0, 0, 0, 0], ids=[1, 9, 10, 11, 12, 13, 14], terms=[1, 1, 30, 1, 1, 1, 1])
-    assert order(read("x"), pool) == [10, 9, 11, 12, 13, 1, 14]
+def test_context_is_shared_up_to_two_turns_away_and_less_each_time() -> None:
+    pool = candidates([0, 0, 5, 0, 0, 0], ids=[1, 9, 10, 11, 12, 13], terms=[1, 1, 30, 1, 1, 1])
+    assert order(read("x"), pool) == [10, 9, 11, 12, 1, 13]
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def test_found_by_words_by_vector_and_beside_them(index: SqliteSearchIndex) -> N
     blue = next(one.id for one in waiting if one.item.text == "Blue")
     query = read("the lantern")
     by_words = collect([index], query, None, Filter())
-    assert set(texts(index, by_words, query)) == set(said[:5])
+    assert set(texts(index, by_words, query)) == set(said[:4])
     assert texts(index, by_words, query)[:2] == [said[1], said[2]]
     both = collect([index], query, vector(blue), Filter())
     assert "Blue" in texts(index, both, query)[:3]
