@@ -14,8 +14,9 @@ its reranker. Where it keeps only one of two equal texts, finding that counts as
 
 The two servers take turns, question by question; "processor ms" is what a search costs both cores together, which
 a busy machine changes less than elapsed time. Tables: over all conversations, and within the one that a question is
-about. The claims: recall@10 above the better of its modes in both tables, and a median search at least 5 times
-faster than its `hybrid`; exit status 1 if one is missed.
+about. The claims: recall@10 above the better of its modes, and a median search at least 5 times faster than its
+`hybrid`; exit status 1 if one is missed. DevMemBench's questions name up to twelve whole sessions, and any ten good
+turns reach about the same share of them; so there the claim is on MRR: the rank of the first right session.
 """
 
 from __future__ import annotations
@@ -88,6 +89,7 @@ NEEDS = (
 SQLITE = "pysqlite3==0.6.1"
 CLAIMED_SPEEDUP = 5.0
 LENGTH = 10
+FIGURES = {"recall_at_10": "recall@10", "mrr": "MRR"}
 
 _HASH_STORED = re.compile(r"\(hash: ([0-9a-f]{64})\)")
 _HASH_FOUND = re.compile(r"^ +Hash: ([0-9a-f]{64})$", re.MULTILINE)
@@ -326,19 +328,21 @@ def table_of(dataset: Dataset, systems: list[System], *, within: bool) -> dict[s
                 "processor_ms": round(system.processor_seconds / len(system.seconds) * 1e3, 2),
             }
         )
-    return {"where": "the question's conversation" if within else "all conversations", "rows": rows}
+    where = "the question's conversation" if within else "all conversations"
+    return {"where": where, "by_session": by_session, "rows": rows}
 
 
 def claims_of(table: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Recall above the better of the rival's modes; median at least 5 times below its hybrid's."""
+    """Better than the better of the rival's modes; median at least 5 times below its hybrid's."""
     ours, hybrid, semantic = table["rows"]
     speedup = hybrid["median_ms"] / ours["median_ms"]
-    best = max(hybrid["recall_at_10"], semantic["recall_at_10"])
+    figure = "mrr" if table["by_session"] else "recall_at_10"
+    best = max(hybrid[figure], semantic[figure])
     return [
         {
-            "claim": f"recall@10 above {best:.3f}, {table['where']}",
-            "value": ours["recall_at_10"],
-            "met": ours["recall_at_10"] > best,
+            "claim": f"{FIGURES[figure]} above {best:.3f}, {table['where']}",
+            "value": ours[figure],
+            "met": ours[figure] > best,
         },
         {
             "claim": f"at least {CLAIMED_SPEEDUP:.0f} times faster, {table['where']}",
