@@ -63,6 +63,13 @@ class Corpus:
         self.words = ["".join(chance.choice(letters, length)) for length in lengths]
         weights = 1 / (np.arange(len(self.words)) + 2.7)
         self.chances = weights / weights.sum()
+        # As MiniLM's: a mean of half their length, and half of the variance in some 20 directions, which lie askew.
+        scale = np.sqrt(1 / np.arange(1, DIMENSIONS + 1))
+        scale /= np.linalg.norm(scale)
+        askew = np.linalg.qr(chance.normal(size=(DIMENSIONS, DIMENSIONS)))[0]
+        self.spread = (0.6 * scale[:, None] * askew).astype(np.float32)
+        mean = chance.normal(size=DIMENSIONS)
+        self.mean = (0.5 * mean / np.linalg.norm(mean)).astype(np.float32)
         self.centres = chance.normal(size=(max(size // 50, 20), DIMENSIONS)).astype(np.float32)
         rare = np.where(np.arange(len(self.words)) < 100, 0, self.chances)  # the most frequent ones: stop words
         self.query_chances = rare / rare.sum()
@@ -93,19 +100,20 @@ class Corpus:
     def vectors(self, first: int, passages: int) -> np.ndarray:
         """Vectors of a batch, float32 (count, passages, DIMENSIONS)."""
         count = min(BATCH, self.size - first)
-        chance = np.random.default_rng((2, first))
-        centres = self.centres[chance.integers(len(self.centres), size=(count, passages))]
-        vectors = centres + chance.normal(size=(count, passages, DIMENSIONS), scale=1.0).astype(np.float32)
-        return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+        return self._near_centres(np.random.default_rng((2, first)), (count, passages))
 
     def queries(self, runs: int) -> Iterator[tuple[list[str], np.ndarray]]:
         """Words and a vector, for each run."""
         chance = np.random.default_rng(3)
         for _ in range(runs):
             words = [self.words[word] for word in chance.choice(len(self.words), size=6, p=self.query_chances)]
-            centre = self.centres[chance.integers(len(self.centres))]
-            vector = centre + chance.normal(size=DIMENSIONS, scale=1.2).astype(np.float32)
-            yield words, (vector / np.linalg.norm(vector)).astype(np.float32)
+            yield words, self._near_centres(chance, ())
+
+    def _near_centres(self, chance: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        centres = self.centres[chance.integers(len(self.centres), size=shape)]
+        away = chance.normal(size=(*shape, DIMENSIONS)).astype(np.float32)
+        vectors = self.mean + (centres + away) @ self.spread
+        return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
 
 
 def build(index: SqliteSearchIndex, corpus: Corpus, long: float) -> int:
