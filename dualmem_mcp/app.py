@@ -19,7 +19,8 @@ from dualmem_mcp import __version__
 from dualmem_mcp.crypto.keys import derive_database_key, derive_index_key, load_device
 from dualmem_mcp.edge.client import EdgeProcess
 from dualmem_mcp.edge.interface import EdgeInterface
-from dualmem_mcp.errors import DualmemError, NotFoundError, StoreUnreachableError
+from dualmem_mcp.edge.status import search_status
+from dualmem_mcp.errors import DualmemError, NotFoundError
 from dualmem_mcp.handoff.channel import Channel
 from dualmem_mcp.handoff.context import load_section
 from dualmem_mcp.handoff.digest import build_digest
@@ -384,18 +385,5 @@ class App:
             "newest_handoff": newest.created_at.isoformat() if newest else None,
             "waiting_uploads": len(self.outbox.pending()),
             "memory_file": str(self.settings.memory_file) if self.settings.memory_file else None,
-            **self._search_status(),
-        }
-
-    def _search_status(self) -> dict[str, Any]:
-        try:
-            # The edge's process knows best; where none is running, none is started for this.
-            status = self.edge.status() or self.local_edge.status()
-        except StoreUnreachableError as error:
-            return {"indexed": None, "waiting_for_vectors": None, "index_bytes": None, "model": error.message}
-        return {
-            "indexed": sum(status["indexed"].values()),
-            "waiting_for_vectors": status["waiting"],
-            "index_bytes": status["index_bytes"],
-            "model": status["model"] or status["model_missing"],
+            **search_status(self.edge, lambda: self.local_edge),
         }

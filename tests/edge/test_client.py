@@ -28,6 +28,12 @@ def module(folder: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> str:
     return "other_worker"
 
 
+def halt(process: int) -> None:
+    """Stop a process where it is, as if it hung."""
+    os.kill(process, signal.SIGSTOP)
+    until(lambda: ") T " in Path(f"/proc/{process}/stat").read_text())
+
+
 QUICKLY = """
 from dualmem_mcp.server import edge_worker
 edge_worker.UNUSED_SECONDS = edge_worker.USED_SECONDS = 0.1
@@ -74,7 +80,7 @@ def test_a_kill_in_the_middle_of_a_search_costs_nothing_but_time(start_edge: Sta
     edge = start_edge()
     before = edge.search("glaze")
     process = process_of(edge)
-    os.kill(process, signal.SIGSTOP)  # the question waits in the pipe
+    halt(process)  # the question waits in the pipe
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(edge.search, "glaze")
         until(lambda: edge._worker is not None and edge._worker.waiting)
@@ -97,7 +103,7 @@ def test_one_that_hangs_is_given_up_and_the_next_search_answered(
     edge = start_edge()
     edge.search("glaze")
     hanging = process_of(edge)
-    os.kill(hanging, signal.SIGSTOP)
+    halt(hanging)
     monkeypatch.setattr(client, "SEARCH_SECONDS", 0.2)
     with pytest.raises(StoreUnreachableError, match="has not answered"):
         edge.search("glaze")
@@ -111,7 +117,7 @@ def test_closing_does_not_wait_for_one_that_hangs(start_edge: StartEdge, monkeyp
     edge = start_edge()
     edge.search("glaze")
     process = process_of(edge)
-    os.kill(process, signal.SIGSTOP)
+    halt(process)
     # More than a pipe holds: whoever asks is held up while it writes.
     failed: list[StoreUnreachableError] = []
 
@@ -166,7 +172,7 @@ def test_status_and_related_start_nothing_and_wait_for_nothing(
     edge.search("glaze")
     monkeypatch.setattr(client, "STATUS_SECONDS", 0.1)
     monkeypatch.setattr(client, "RELATED_SECONDS", 0.1)
-    os.kill(process_of(edge), signal.SIGSTOP)
+    halt(process_of(edge))
     assert edge.status() is None
     assert edge.related("glaze", conversation_id="x", cwd="/x") == []
     os.kill(process_of(edge), signal.SIGCONT)

@@ -1,0 +1,29 @@
+"""What `memory_status` and `dualmem status` say of search."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from dualmem_mcp.edge.interface import EdgeInterface
+from dualmem_mcp.errors import StoreUnreachableError
+
+if TYPE_CHECKING:
+    from dualmem_mcp.edge.edge import Edge
+
+
+def search_status(edge: EdgeInterface, local: Callable[[], Edge]) -> Mapping[str, Any]:
+    """indexed, waiting_for_vectors and index_bytes, None where no index can be used, and the model, or why none.
+
+    Where the edge does not know at once, as its process is not running, `local` gives one that does.
+    """
+    try:
+        status = edge.status() or local().status()
+    except StoreUnreachableError as error:
+        return {"indexed": None, "waiting_for_vectors": None, "index_bytes": None, "model": error.message}
+    return {
+        "indexed": sum(status["indexed"].values()),
+        "waiting_for_vectors": status["waiting"],
+        "index_bytes": status["index_bytes"],
+        "model": status["model"] or status["model_missing"],
+    }
