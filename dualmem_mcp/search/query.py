@@ -18,8 +18,7 @@ MAX_TERMS: Final = 64
 """Words that are searched at most, taken from both ends too."""
 
 MAX_EMBEDDED: Final = 1_000
-"""Characters that are embedded at most; the model reads no more."""
-
+"""Characters that are embedded at most, half from each end of a longer query; the model reads no more."""
 
 _ASKS_WHEN: Final = re.compile(
     r"\b(?:when|how long|(?:what|which) (?:day|date|week|month|year|time|season))\b", re.IGNORECASE
@@ -56,7 +55,7 @@ def read_query(text: str, *, known_authors: Sequence[str], now: datetime) -> Que
     authors, without, told = _first_person(text, known_authors)
     return Query(
         terms=_terms(text),
-        embedded=" ".join((told if any(map(str.isalnum, without)) else text).split())[:MAX_EMBEDDED],
+        embedded=_embedded(told if any(map(str.isalnum, without)) else text),
         authors=authors,
         wanted=_wanted(text),
         spans=read_spans(text, now),
@@ -66,6 +65,12 @@ def read_query(text: str, *, known_authors: Sequence[str], now: datetime) -> Que
 
 def _ends(text: str) -> str:
     return text if len(text) <= 2 * MAX_CHARACTERS else f"{text[:MAX_CHARACTERS]} {text[-MAX_CHARACTERS:]}"
+
+
+def _embedded(text: str) -> str:
+    text = " ".join(text.split())
+    half = MAX_EMBEDDED // 2
+    return text if len(text) <= MAX_EMBEDDED else f"{text[: half - 1]} {text[-half:]}"
 
 
 def _terms(text: str) -> tuple[str, ...]:

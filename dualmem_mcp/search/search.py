@@ -128,11 +128,16 @@ class _Hit:
 
 
 def _authors(asked: list[SearchIndex], where: Filter, found: Found) -> list[str]:
-    """The authors that the indexes know; those that cannot be asked are asked no further."""
+    """The persons who took part in conversations; indexes that cannot be asked are asked no further.
+
+    What stands as author elsewhere is a kind of agent, say: "Plan" and "Explore" are words of queries too.
+    """
     authors: dict[str, None] = {}
     for index in asked.copy():
         try:
-            authors |= dict.fromkeys(index.authors(where))
+            known = index.authors(where)
+            if index.collection is Collection.CONVERSATIONS:
+                authors |= dict.fromkeys(known)
         except StoreUnreachableError as error:
             found.failures.append(error.message)
             asked.remove(index)

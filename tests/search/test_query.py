@@ -89,6 +89,8 @@ def test_of_a_long_query_both_ends_are_read() -> None:
     assert {"backup", "fail", "broke", "parsing"} <= set(query.terms)
     assert len(query.terms) == MAX_TERMS
     assert len(query.embedded) == MAX_EMBEDDED
+    assert query.embedded.startswith("Why does backup fail?")
+    assert query.embedded.endswith("What broke parsing?")
     assert len(middle) > 2 * MAX_CHARACTERS
 
 
