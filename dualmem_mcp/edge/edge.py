@@ -20,7 +20,7 @@ from dualmem_mcp.search.filling import ShouldStop, never
 from dualmem_mcp.search.indexing import Indexer, IndexReport
 from dualmem_mcp.search.material import entity_item, entity_key
 from dualmem_mcp.search.request import DEFAULT_LIMIT, read_filter
-from dualmem_mcp.search.search import Found, search
+from dualmem_mcp.search.search import search
 from dualmem_mcp.search.turns_file import import_turns
 from dualmem_mcp.search.working_set import SMALL_CACHE, WorkingSet
 from dualmem_mcp.settings import Settings
@@ -130,7 +130,16 @@ class Edge:
 
         budget = token_budget or min(RESULT_TOKENS, self._settings.profile.context_tokens // 2)
         unopened: list[str] = []
-        found = self._found(query, where, limit=limit, token_budget=budget, embed=embed, unopened=unopened)
+        found = search(
+            query,
+            where,
+            limit=limit,
+            token_budget=budget,
+            indexes=self._opened(unopened),
+            working_set=self._cache(),
+            embed=embed,
+            now=self._clock.now(),
+        )
         with self._lock:
             self._used += [result.item.key for result in found.results]
         warnings += [by_words] if by_words else []
@@ -162,13 +171,16 @@ class Edge:
         others = self._catalogue.conversations_in(cwd) - {conversation_id} if cwd else frozenset()
         if not others:
             return []
-        found = self._found(
+        # The working set is for what somebody asked for.
+        found = search(
             query,
             Filter(),
             limit=_RELATED_POOL,
             token_budget=4 * RESULT_TOKENS,
+            indexes=self._opened([]),
+            working_set=None,
             embed=self._embed_if_loaded,
-            unopened=[],
+            now=self._clock.now(),
         )
         return [
             result.fields()
@@ -179,16 +191,6 @@ class Edge:
     def _embed_if_loaded(self, text: str) -> NDArray[np.float32] | None:
         embedder = self.model.embedder
         return self.model.query_vector(text, 0.0)[0] if embedder is not None and embedder.loaded else None
-
-    def _found(self, query: str, where: Filter, *, unopened: list[str], **given: Any) -> Found:
-        return search(
-            query,
-            where,
-            indexes=self._opened(unopened),
-            working_set=self._cache(),
-            now=self._clock.now(),
-            **given,
-        )
 
     def _opened(self, unopened: list[str] | None = None) -> Mapping[Collection, SearchIndex]:
         """The indexes that can be opened; why others cannot goes to `unopened`, else is raised."""

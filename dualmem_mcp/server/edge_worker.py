@@ -35,7 +35,7 @@ LOOK_SECONDS: Final = 2.0
 """Between two looks whether sessions or the memory have something new."""
 
 FIRST_LOOK_SECONDS: Final = 1.0
-"""The first search waits so long for what is new since the process before, which then can be found by words."""
+"""Searches wait so long, once, for what is new since the process before, which then can be found by words."""
 
 _ENDING_SECONDS: Final = 2.0
 """Once the server has gone the process ends by then, whatever it is doing: nothing of that is lost."""
@@ -92,7 +92,10 @@ class Worker:
         """Answer requests and index, until the pipe closes or nothing is left to do; ends the process."""
         threading.Thread(target=self._read, args=(requests,), name="requests", daemon=True).start()
         self._index()
-        self._app.close()
+        try:
+            self._app.close()
+        except DualmemError as error:
+            _log.warning("search: %s", error)
         with self._writing:
             self._answers.close()
         # The thread that reads the pipe cannot be interrupted, so there is no waiting for it.
@@ -133,6 +136,7 @@ class Worker:
     def _search(self, **given: Any) -> dict[str, Any]:
         self._searched = True
         self._looked.wait(FIRST_LOOK_SECONDS)
+        self._looked.set()  # if it takes longer, the next ones do not wait
         return self._edge.search(**given)
 
     def _index(self) -> None:

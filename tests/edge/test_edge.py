@@ -48,6 +48,17 @@ def test_a_small_device_answers_from_its_working_set_first(open_home: OpenApp) -
 
 
 @pytest.mark.usefixtures("phone")
+def test_what_a_brief_looked_for_is_not_kept_at_hand(open_home: OpenApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = open_home()
+    # Turns of a file have no folder of their own.
+    monkeypatch.setattr(app.catalogue, "conversations_in", {"/pottery": frozenset(("boat", "kiln"))}.__getitem__)
+    found = app.local_edge.related("glaze", conversation_id="boat", cwd="/pottery")
+    assert found[0]["text"] == TALK[3][2]
+    assert {result["conversation_id"] for result in found} == {"kiln"}
+    assert tiers(app.local_edge.search("glaze"))["edge_cache"] == 0
+
+
+@pytest.mark.usefixtures("phone")
 def test_the_working_set_outlives_the_process_and_the_indexes(open_home: OpenApp, home: Path) -> None:
     with open_home() as app:
         app.local_edge.search("glaze kiln")
