@@ -102,7 +102,6 @@ def questions(dataset: Dataset, embedder: Embedder, *, pooled: bool) -> tuple[li
         index = open_search_index(Path(folder), bytes(32), Collection.CONVERSATIONS)
         with closing(index):
             fill(index, dataset, embedder)
-            vectors = embedder.embed
             asked = []
             for question in dataset.questions:
                 inside = (
@@ -110,7 +109,7 @@ def questions(dataset: Dataset, embedder: Embedder, *, pooled: bool) -> tuple[li
                 )
                 where = Filter(collections=(Collection.CONVERSATIONS,), conversation_id=inside)
                 query = read_query(question.text, known_authors=index.authors(where), now=SystemClock().now())
-                pool = collect([index], query, vectors([query.embedded])[0], where)
+                pool = collect([index], query, embedder.embed([query.embedded])[0], where)
                 prefix = f"{question.conversation_id}/" if question.conversation_id else ""
                 wanted = frozenset(prefix + one for one in question.evidence)
                 asked.append(Asked(query, pool, question.category, question.conversation_id, wanted))
