@@ -24,6 +24,7 @@ from functools import partial
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
+from dualmem_mcp.durable_files import file_lock_if_free
 from dualmem_mcp.handoff.redact import redact
 from dualmem_mcp.model.graph import Entity
 from dualmem_mcp.model.ids import DeviceId
@@ -36,7 +37,6 @@ from dualmem_mcp.search.material import turn_item
 from dualmem_mcp.search.reading import read_sessions
 from dualmem_mcp.search.turns_file import import_turns
 from dualmem_mcp.stores.database import Database
-from dualmem_mcp.stores.durable_files import file_lock_if_free
 from dualmem_mcp.stores.graph_store import GraphStore
 from dualmem_mcp.stores.search_feed import SearchFeed
 from dualmem_mcp.stores.search_index import open_search_index

@@ -10,8 +10,8 @@ from typing import NoReturn
 
 import click
 
+from dualmem_mcp.durable_files import DISK_FULL
 from dualmem_mcp.errors import DiskFullError, DualmemError, StoreUnreachableError, UsageError
-from dualmem_mcp.stores.durable_files import DISK_FULL
 
 INTERRUPTED = 130
 READER_GONE = 141

@@ -177,7 +177,7 @@ def save_config(home: Path, values: dict[str, Any]) -> None:
     Raises UsageError if what is there cannot be read, DiskFullError or StoreUnreachableError if it cannot be
     written; the file is then as it was.
     """
-    from dualmem_mcp.stores.durable_files import write_durably  # noqa: PLC0415  (only `init` and `join` write)
+    from dualmem_mcp.durable_files import write_durably  # noqa: PLC0415  (only `init` and `join` write)
 
     path = home / CONFIG_FILE
     document = _read_document(path)

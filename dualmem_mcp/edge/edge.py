@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from dualmem_mcp.durable_files import file_lock_if_free
 from dualmem_mcp.edge.model import LOADING_SECONDS, QueryModel
 from dualmem_mcp.errors import DualmemError, NotFoundError, StoreUnreachableError, TamperedError
 from dualmem_mcp.handoff.channel import Channel
@@ -28,7 +29,6 @@ from dualmem_mcp.stores.access_log import DatabaseAccessLog
 from dualmem_mcp.stores.conversation_store import ConversationStore
 from dualmem_mcp.stores.data_home import DataHome
 from dualmem_mcp.stores.database import Database
-from dualmem_mcp.stores.durable_files import file_lock_if_free
 from dualmem_mcp.stores.search_feed import SearchFeed
 from dualmem_mcp.stores.search_index import SqliteSearchIndex, open_search_index
 from dualmem_mcp.stores.source_progress import SourceProgress

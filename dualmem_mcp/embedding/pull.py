@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dualmem_mcp import __version__
+from dualmem_mcp.durable_files import TEMPORARY, file_faults, file_lock, write_durably
 from dualmem_mcp.embedding import minilm
 from dualmem_mcp.embedding.model_files import GRAPH_FILE, MANIFEST_FILE, model_folder, verified_model
 from dualmem_mcp.embedding.onnx_graph import build_graph
@@ -19,7 +20,6 @@ from dualmem_mcp.embedding.safetensors_file import read_float32_tensors
 from dualmem_mcp.embedding.sources import Weights, find_weights
 from dualmem_mcp.errors import NotFoundError, TamperedError, UsageError
 from dualmem_mcp.ports import Progress, no_progress
-from dualmem_mcp.stores.durable_files import TEMPORARY, file_faults, file_lock, write_durably
 
 _STEPS: Final = 4
 _SCRATCH: Final = ".pull-"

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from dualmem_mcp.durable_files import file_faults, file_lock, sync_folder
 from dualmem_mcp.errors import MalformedError, NotFoundError
 from dualmem_mcp.ports import Clock
 from dualmem_mcp.reference_jsonl import parse_memory_file
-from dualmem_mcp.stores.durable_files import file_faults, file_lock, sync_folder
 from dualmem_mcp.stores.graph_store import GraphStore
 from dualmem_mcp.stores.keystore import KEY_FILE
 from dualmem_mcp.stores.memory_file import add_content, has_mirrored, keep_copy, read_memory_file, summary

@@ -22,6 +22,7 @@ from contextlib import AbstractContextManager
 from io import BufferedReader
 from pathlib import Path
 
+from dualmem_mcp.durable_files import DISK_FULL, file_lock, sync_folder
 from dualmem_mcp.errors import (
     ConflictError,
     DiskFullError,
@@ -30,7 +31,6 @@ from dualmem_mcp.errors import (
     StoreUnreachableError,
 )
 from dualmem_mcp.ports import ObjectInfo
-from dualmem_mcp.stores.durable_files import DISK_FULL, file_lock, sync_folder
 from dualmem_mcp.stores.object_keys import check_key, check_prefix, check_range, is_key
 
 _ABANDONED_AFTER_SECONDS = 24 * 3600.0

@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
+from dualmem_mcp.durable_files import file_faults, sync_folder
 from dualmem_mcp.errors import DualmemError, LockedError, StoreUnreachableError
-from dualmem_mcp.stores.durable_files import file_faults, sync_folder
 
 SERVICE = "dualmem"
 KEY_FILE = "device.key"

@@ -12,6 +12,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Self
 
+from dualmem_mcp.durable_files import (
+    TEMPORARY,
+    file_faults,
+    file_lock,
+    remove_abandoned,
+    sync_folder,
+    write_durably,
+)
 from dualmem_mcp.errors import ConflictError, DualmemError, MalformedError, NotFoundError, StoreUnreachableError
 from dualmem_mcp.model.graph import Entity, Graph, Relation
 from dualmem_mcp.ports import Clock
@@ -22,14 +30,6 @@ from dualmem_mcp.reference_jsonl import (
     parse_memory_file,
     relation_line,
     serialise_graph,
-)
-from dualmem_mcp.stores.durable_files import (
-    TEMPORARY,
-    file_faults,
-    file_lock,
-    remove_abandoned,
-    sync_folder,
-    write_durably,
 )
 from dualmem_mcp.stores.graph_import import ImportCounts
 from dualmem_mcp.stores.graph_store import GraphStore

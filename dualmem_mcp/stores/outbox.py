@@ -7,9 +7,9 @@ import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
+from dualmem_mcp.durable_files import TEMPORARY, file_faults, remove_abandoned, sync_folder, write_durably
 from dualmem_mcp.errors import ConflictError, DualmemError, NotFoundError, TamperedError
 from dualmem_mcp.stores.database import Database
-from dualmem_mcp.stores.durable_files import TEMPORARY, file_faults, remove_abandoned, sync_folder, write_durably
 
 
 class FileOutbox:

@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 from typing import Final
 
+from dualmem_mcp.durable_files import TEMPORARY, file_faults, remove_abandoned, write_durably
 from dualmem_mcp.errors import StoreUnreachableError, UsageError
 from dualmem_mcp.model.ids import HandoffId
-from dualmem_mcp.stores.durable_files import TEMPORARY, file_faults, remove_abandoned, write_durably
 
 _HANDOFF_ID: Final = re.compile(r"[0-9a-f]{32}")
 

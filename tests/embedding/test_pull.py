@@ -121,7 +121,7 @@ def test_several_pulls_at_once_build_one_model(published: Path, tmp_path: Path) 
 
 def test_whoever_waits_for_a_pull_finds_the_model_built(published: Path, models: Path) -> None:
     body = (
-        "from dualmem_mcp.stores.durable_files import file_lock\n"
+        "from dualmem_mcp.durable_files import file_lock\n"
         "from dualmem_mcp.embedding.model_files import model_folder\n"
         "with file_lock(model_folder(models) / '.lock'):\n"
         "    print('held', flush=True)\n"

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dualmem_mcp.durable_files import file_lock_if_free
 from dualmem_mcp.model.ids import DeviceId
 from dualmem_mcp.model.index_scope import IndexScope
 from dualmem_mcp.model.search import Collection, Filter, SearchItem
 from dualmem_mcp.search.indexing import Indexer
 from dualmem_mcp.stores.database import Database
-from dualmem_mcp.stores.durable_files import file_lock_if_free
 from dualmem_mcp.stores.graph_store import GraphStore
 from dualmem_mcp.stores.search_feed import SearchFeed
 from dualmem_mcp.stores.search_index import SqliteSearchIndex, open_search_index

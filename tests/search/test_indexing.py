@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from dualmem_mcp.durable_files import file_lock
 from dualmem_mcp.errors import ConflictError
 from dualmem_mcp.model.graph import Entity, EntityObservations
 from dualmem_mcp.model.ids import ConversationId
@@ -22,7 +23,6 @@ from dualmem_mcp.model.recalled import wrap
 from dualmem_mcp.model.search import Collection
 from dualmem_mcp.model.source import Finding, ImportedTurn
 from dualmem_mcp.search.indexing import BATCH_TEXTS, IndexReport, embed_items
-from dualmem_mcp.stores.durable_files import file_lock
 from dualmem_mcp.stores.search_index import open_search_index
 from tests.conftest import SteppingClock
 from tests.search.home import Memory, WordEmbedder

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from dualmem_mcp.durable_files import file_lock
 from dualmem_mcp.errors import ConflictError, DiskFullError, StoreRefusedError, StoreUnreachableError
 from dualmem_mcp.stores.directory import DirectoryObjectStore
-from dualmem_mcp.stores.durable_files import file_lock
 from dualmem_mcp.stores.objects import open_object_store
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
+from dualmem_mcp.durable_files import file_faults, file_lock
 from dualmem_mcp.errors import (
     DiskFullError,
     DualmemError,
@@ -26,7 +27,6 @@ from dualmem_mcp.errors import (
 )
 from dualmem_mcp.stores.connection import Connection
 from dualmem_mcp.stores.database import Database
-from dualmem_mcp.stores.durable_files import file_faults, file_lock
 from dualmem_mcp.stores.search_index.layout import INDEX
 
 FILE_NAME: Final = "index.db"

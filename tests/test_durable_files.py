@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from dualmem_mcp.durable_files import file_lock, file_lock_if_free, remove_abandoned, write_durably
 from dualmem_mcp.errors import DiskFullError, StoreUnreachableError
-from dualmem_mcp.stores.durable_files import file_lock, file_lock_if_free, remove_abandoned, write_durably
 
 
 def test_replaces_the_file_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_a_file_system_without_locks_is_told(tmp_path: Path, monkeypatch: pytest
 HOLD = """
 import sys
 from pathlib import Path
-from dualmem_mcp.stores.durable_files import file_lock
+from dualmem_mcp.durable_files import file_lock
 with file_lock(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
