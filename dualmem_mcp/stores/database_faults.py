@@ -92,12 +92,11 @@ def primary_code(error: Exception) -> int | None:
 def _is_full(folder: Path) -> bool:
     """Whether there is hardly room for another byte or, where the platform tells, for another file."""
     try:
-        free = shutil.disk_usage(folder).free
-    except FileNotFoundError:  # the folder went while it was in use
+        if shutil.disk_usage(folder).free < _FREE_BYTES_WHEN_FULL:
+            return True
+        if sys.platform == "win32":
+            return False
+        files = os.statvfs(folder)
+    except OSError:  # the folder or its disk went while it was in use
         return False
-    if free < _FREE_BYTES_WHEN_FULL:
-        return True
-    if sys.platform == "win32":
-        return False
-    files = os.statvfs(folder)
     return files.f_files > 0 and files.f_favail == 0
