@@ -32,6 +32,9 @@ def covers(pattern: str, cwd: str) -> bool:
     """Whether a folder or pattern stands for that working directory."""
     place = cwd.replace("\\", "/").rstrip("/")
     wanted = pattern.replace("\\", "/").rstrip("/")
-    if any(char in wanted for char in "*?["):
-        return fnmatchcase(place, wanted) or fnmatchcase(place, f"{wanted}/*")
-    return place == wanted or place.startswith(f"{wanted}/")
+    # A folder may have a `[` in its name: one that is excluded so must not be let in as a pattern that fails.
+    if place == wanted or place.startswith(f"{wanted}/"):
+        return True
+    return any(char in wanted for char in "*?[") and (
+        fnmatchcase(place, wanted) or fnmatchcase(place, f"{wanted}/*")
+    )

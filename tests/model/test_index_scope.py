@@ -19,6 +19,8 @@ from dualmem_mcp.model.index_scope import IndexScope, covers
         ("*/private", "/home/ada/private/diary", True),
         ("*/private", "/home/ada/privateer", False),
         ("/home/[ab]da", "/home/bda", True),
+        ("/home/ada/[secret] notes", "/home/ada/[secret] notes", True),
+        ("/home/ada/[secret] notes", "/home/ada/[secret] notes/2026", True),
         ("C:\\code", "C:/code/x", True),
         ("/Work", "/work", False),
     ],
