@@ -87,6 +87,7 @@ class Edge:
         self._working_set: WorkingSet | None = None
         self._used: list[str] = []
         self._waiting: int | None = None
+        self._behind = ""
         self._own_sessions: LocalSessions | None = None
         self._cached_graph = 0
         self.model = QueryModel(settings.model_dir, settings.model)
@@ -142,7 +143,7 @@ class Edge:
         )
         with self._lock:
             self._used += [result.item.key for result in found.results]
-        warnings += [by_words] if by_words else []
+        warnings += filter(None, (by_words, self._behind))
         warnings += dict.fromkeys((*unopened, *found.failures))
         if where.conversation_id and not found.results and self._knows_nothing_of(where.conversation_id):
             warnings.append(f"nothing of conversation {where.conversation_id} is indexed here")
@@ -153,7 +154,7 @@ class Edge:
             warnings.append(f"{waiting:,} items are found by words only until they are embedded (`dualmem index`)")
         return {
             "results": [result.fields() for result in found.results],
-            "partial": bool(found.failures or by_words or waiting or unopened),
+            "partial": bool(found.failures or by_words or waiting or unopened or self._behind),
             "tiers": [asdict(tier) for tier in found.tiers],
             "timings_ms": found.timings_ms,
             "warnings": warnings,
@@ -259,22 +260,30 @@ class Edge:
     def catch_up(self, *, should_stop: ShouldStop = never, embed: bool = True) -> bool:
         """Index what is new now, unless another process is at it; whether there was anything to do.
 
-        Raises StoreUnreachableError, DiskFullError.
+        Raises StoreUnreachableError, DiskFullError; until it succeeds again, searches say so.
         """
+        try:
+            report = self._caught_up(should_stop, embed=embed)
+        except DualmemError as error:
+            self._behind = f"what is new is not indexed yet: {error.message}"
+            raise
+        self._behind = ""
+        self._waiting = report.waiting
+        self._renew_cache()
+        return bool(report.items_indexed or report.embedded)
+
+    def _caught_up(self, should_stop: ShouldStop, *, embed: bool) -> IndexReport:
         if self._own_sessions is None:
             self._own_sessions = self._sessions(None, None)
         run = partial(
             self._indexer().run, files=self._own_sessions, carried=self._carried(), should_stop=should_stop
         )
         try:
-            report = run(embedder=self.model.embedder if embed else None)
+            return run(embedder=self.model.embedder if embed else None)
         except (NotFoundError, TamperedError):
             if not embed or self.model.loaded() is not None:
                 raise
-            report = run()  # the model does not load: by words alone, then
-        self._waiting = report.waiting
-        self._renew_cache()
-        return bool(report.items_indexed or report.embedded)
+            return run()  # the model does not load: by words alone, then
 
     def _renew_cache(self) -> None:
         """What was deleted from the memory graph or changed there is so in the working set too."""
@@ -295,8 +304,8 @@ class Edge:
         timer.start()
         try:
             self.catch_up(should_stop=deadline.is_set)
-        except DualmemError as error:
-            return [f"what is new is not indexed yet: {error.message}"]
+        except DualmemError:
+            return []  # the search says so
         finally:
             timer.cancel()
         return ["not all that is new is indexed yet; `dualmem index` does that"] if deadline.is_set() else []

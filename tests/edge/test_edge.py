@@ -119,6 +119,21 @@ def test_uses_that_cannot_be_written_now_are_written_later(
     assert DatabaseAccessLog(app.database).accesses([FIRST_TURN])[FIRST_TURN].count == 1
 
 
+def test_while_nothing_can_be_indexed_searches_say_so(open_home: OpenApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    edge = open_home().local_edge
+
+    def full(*_: object, **__: object) -> None:
+        raise StoreUnreachableError("the disk is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dualmem_mcp.search.indexing.fill_indexes", full)
+        found = edge.search("glaze", catch_up=True)
+        assert (texts(found)[0], found["partial"]) == (TALK[3][2], True)
+        assert "what is new is not indexed yet: the disk is away" in found["warnings"]
+    edge.catch_up()
+    assert not any("not indexed" in warning for warning in edge.search("glaze")["warnings"])
+
+
 def test_one_index_that_cannot_be_used_leaves_the_others(open_home: OpenApp, home: Path) -> None:
     folder = home / "vector_cache" / Collection.CONTEXT.value
     shutil.rmtree(folder)
