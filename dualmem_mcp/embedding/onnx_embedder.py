@@ -14,7 +14,7 @@ from dualmem_mcp.embedding.model_files import PULL_HINT, verified_model
 from dualmem_mcp.embedding.native_memory import give_back_memory
 from dualmem_mcp.embedding.onnx_graph import OUTPUT
 from dualmem_mcp.embedding.tokens import Tokenizer, batches
-from dualmem_mcp.errors import TamperedError
+from dualmem_mcp.errors import NotFoundError, TamperedError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,8 +61,8 @@ class OnnxEmbedder:
     def load(self) -> None:
         """Bring the model into memory, if it is not there (0.2 s).
 
-        Raises NotFoundError if there is none, TamperedError if it is damaged, StoreUnreachableError if it cannot
-        be read.
+        Raises NotFoundError if there is none, or no runtime for it, TamperedError if it is damaged,
+        StoreUnreachableError if it cannot be read.
         """
         self._model()
 
@@ -115,8 +115,16 @@ class OnnxEmbedder:
 
 def _load(models: Path) -> _Loaded:
     files = verified_model(models)
-    import onnxruntime  # noqa: PLC0415
-
+    try:
+        import onnxruntime  # noqa: PLC0415
+    except ImportError as error:  # on Windows also where its C++ libraries are missing
+        raise NotFoundError(
+            f"ONNX Runtime cannot be imported ({error})",
+            operation="load model",
+            subject="onnxruntime",
+            hint="Install it again: `pip install --force-reinstall onnxruntime`; on Windows it also needs "
+            "Microsoft's Visual C++ Redistributable.",
+        ) from error
     options = onnxruntime.SessionOptions()
     # With one thread the runtime starts none of its own, and nothing waits actively between calls.
     options.intra_op_num_threads = 1

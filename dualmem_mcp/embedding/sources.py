@@ -5,9 +5,9 @@ Whatever the source, a file counts only with the digest that `minilm` states.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from dualmem_mcp.durable_files import DISK_FULL
 from dualmem_mcp.embedding import minilm
 from dualmem_mcp.errors import DualmemError, NotFoundError, StoreUnreachableError, TamperedError
 
@@ -40,11 +41,13 @@ def find_weights(given: Path | None, scratch: Path, say: Say) -> Weights:
     """The published files, from the path given or else from the first source that has them; `scratch` is a folder
     for what is downloaded or unpacked, `say` is told what is being done.
 
-    Raises NotFoundError or TamperedError for a path that does not fit, StoreUnreachableError if no source has them.
+    Raises NotFoundError or TamperedError for a path that does not fit, StoreUnreachableError if no source has them,
+    OSError if there is no space for them.
     """
     if given is not None:
         say(f"reading {given}")
-        return _from_path(given.expanduser(), scratch)
+        # Unlike Path.expanduser, this leaves the home of somebody unknown as it is: a path that is not there.
+        return _from_path(Path(os.path.expanduser(given)), scratch)  # noqa: PTH111
     reasons: list[str] = []
     for name, take in (
         ("the local Hugging Face cache", _from_hub_cache),
@@ -56,6 +59,10 @@ def find_weights(given: Path | None, scratch: Path, say: Say) -> Weights:
             return take(scratch)
         except DualmemError as error:
             reasons.append(f"{name}: {error.message}")
+        except OSError as fault:
+            if fault.errno in DISK_FULL:  # no source can help that
+                raise
+            reasons.append(f"{name}: {fault.strerror or type(fault).__name__}")
     raise StoreUnreachableError(
         "the embedding model could not be fetched; " + "; ".join(reasons),
         operation="pull model",
@@ -77,7 +84,7 @@ def _from_path(path: Path, scratch: Path) -> Weights:
                 return _from_archive(path, scratch, str(path))
             return _checked(path.parent, str(path), weights=path)
     except OSError as fault:
-        if fault.errno == errno.ENOSPC:  # not the path's fault
+        if fault.errno in DISK_FULL:  # not the path's fault
             raise
         raise StoreUnreachableError(
             f"{path} cannot be read: {fault.strerror or type(fault).__name__}",
@@ -130,6 +137,8 @@ def _from_hub(scratch: Path) -> Weights:
                     if file.tell() > size:  # the digest would not fit; do not fill the disk to learn that
                         break
         except (transport_error, OSError) as error:
+            if isinstance(error, OSError) and error.errno in DISK_FULL:
+                raise
             raise StoreUnreachableError(
                 f"it cannot be reached ({type(error).__name__})", operation="pull model", subject=url
             ) from error

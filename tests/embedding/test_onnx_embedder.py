@@ -85,6 +85,13 @@ def test_a_graph_that_this_runtime_cannot_read_is_no_traceback(models: Path) -> 
         OnnxEmbedder(models).load()
 
 
+def test_a_runtime_that_cannot_be_imported_is_no_traceback(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(NotFoundError, match="cannot be imported") as caught:
+        OnnxEmbedder(models).load()
+    assert "onnxruntime" in caught.value.hint
+
+
 def test_a_loaded_model_survives_the_loss_of_its_files(models: Path) -> None:
     embedder = OnnxEmbedder(models)
     before = embedder.embed(["abc"])

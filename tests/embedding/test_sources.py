@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -101,6 +103,11 @@ def test_a_path_that_is_nothing_is_not_found(tmp_path: Path, scratch: Path) -> N
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_the_home_of_somebody_unknown_is_not_found(scratch: Path) -> None:
+    with pytest.raises(NotFoundError, match="no file or folder"):
+        find_weights(Path("~nobody-of-this-name/model"), scratch, quiet)
+
+
 def test_a_pipe_is_not_waited_for(tmp_path: Path, scratch: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(NotFoundError):
@@ -127,7 +134,8 @@ class Hub(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
-        self.wfile.write(data)
+        with contextlib.suppress(ConnectionError):  # whoever asked has left
+            self.wfile.write(data)
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
@@ -213,6 +221,32 @@ def test_the_local_cache_of_the_hub_is_used(
     found = find_weights(None, scratch, quiet)
     assert found.origin == "Hugging Face cache"
     assert found.weights.parent == snapshot
+
+
+def test_a_cache_that_cannot_be_read_is_passed_over(
+    published: Path, tmp_path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch, hub: type[Hub]
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    folder = f"models--{minilm.REPOSITORY.replace('/', '--')}"
+    snapshot = tmp_path / "hub" / folder / "snapshots" / minilm.REVISION
+    snapshot.parent.mkdir(parents=True)
+    shutil.copytree(published, snapshot)
+    # What is there, but fails to be read, for root too.
+    (snapshot / minilm.WEIGHTS_FILE).unlink()
+    (snapshot / minilm.WEIGHTS_FILE).symlink_to("/proc/self/mem")
+    assert find_weights(None, scratch, quiet).origin == "Hugging Face hub"
+
+
+def test_a_full_disk_is_not_the_fault_of_the_hub(hub: type[Hub], scratch: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            find_weights(None, scratch, quiet)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 # PyPI
