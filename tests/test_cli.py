@@ -301,6 +301,24 @@ def test_turns_are_imported_and_found(shell: Shell) -> None:
     assert "dualmem model pull" in err
 
 
+def test_nothing_of_an_imported_turn_speaks_to_the_terminal(shell: Shell) -> None:
+    source = shell.root / "turns.jsonl"
+    turn = {
+        "conversation_id": "boat",
+        "id": "t\x1b[2J0",
+        "role": "user",
+        "author": "A\x1b]0;x\x07\nB",
+        "text": "oak\x1bc",
+    }
+    source.write_text(json.dumps(turn))
+    shell.json("import", str(source))
+    code, out, _ = shell.run("search", "oak")
+    assert code == 0
+    assert "turn · A B" in out
+    assert "[boat t0]" in out
+    assert not any(char < " " for char in out.replace("\n", ""))
+
+
 def test_sessions_are_indexed_once_and_found_as_they_are_searched(shell: Shell, session: Path) -> None:
     counts = shell.json("index", "--project", "all")
     assert set(counts) >= {"conversations", "turns_indexed", "skipped", "duration_ms"}

@@ -8,6 +8,7 @@ from typing import Any, get_args
 import click
 
 from dualmem_mcp.cli.frame import cli, json_option, opened, print_json, settings_of_call, shown_bar, size_text, warn
+from dualmem_mcp.handoff.quoting import one_line
 from dualmem_mcp.model.search import SCOPES, ItemKind
 from dualmem_mcp.search.request import DEFAULT_LIMIT, MAX_LIMIT
 
@@ -34,11 +35,13 @@ def search(query: str, as_json: bool, **given: Any) -> None:
     if not found["results"]:
         click.echo("Nothing was found.")
     for result in found["results"]:
-        origin = (result["kind"], result["author"], (result["timestamp"] or "")[:16].replace("T", " "))
+        # Names and ids of imported turns are other people's: nothing in them may speak to the terminal.
+        author = one_line(result["author"] or "")
+        origin = (result["kind"], author, (result["timestamp"] or "")[:16].replace("T", " "))
         click.echo(click.style(f"{result['score']:.2f}  {' · '.join(filter(None, origin))}", bold=True))
         for line in result["text"].splitlines():
             click.echo(f"      {line}")
-        place = " ".join(filter(None, (result["conversation_id"], result["turn_id"])))
+        place = one_line(" ".join(filter(None, (result["conversation_id"], result["turn_id"]))))
         if place:
             click.echo(click.style(f"      [{place}]", dim=True))
 
