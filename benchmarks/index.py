@@ -182,6 +182,7 @@ def measure(size: int, runs: int, long: float, folder: Path) -> None:
             times.append(time.perf_counter() - begun)
             processor.append(time.thread_time() - worked)
         print(f"  {name:30}{summary(times[5:])}   processor {statistics.median(processor[5:]) * 1e3:7.2f} ms")
+    compare_with_extensions(index, corpus, runs)
     found, by_bits = recall(index, corpus, long)
     print(f"  {'recall@10 of nearest':30}{found:8.3f}   of the 200 with the fewest bits that differ {by_bits:.3f}")
     print(
@@ -199,6 +200,27 @@ def search(index: SqliteSearchIndex, words: list[str], vector: np.ndarray, where
     features = index.features(np.unique(np.concatenate([lexical.ids, nearest.ids, best - 1, best + 1])), where)
     index.cosines(vector, features.ids)
     index.items(lexical.ids[:10].tolist())
+
+
+def compare_with_extensions(index: SqliteSearchIndex, corpus: Corpus, runs: int) -> None:
+    """The same questions to sqlite-vec and FTS5 themselves."""
+    times: dict[str, list[float]] = {}
+
+    def ask(name: str, sql: str, parameters: tuple[object, ...]) -> None:
+        begun = time.thread_time()
+        index._file.read(lambda connection: connection.execute(sql, parameters).fetchall())
+        times.setdefault(name, []).append(time.thread_time() - begun)
+
+    for words, vector in corpus.queries(min(runs, 20)):
+        bits = np.packbits(vector > 0, bitorder="little").tobytes()
+        ask("sqlite-vec's nearest 200", "SELECT passage FROM bits WHERE bits MATCH vec_bit(?) AND k = 200", (bits,))
+        query = " OR ".join(f'"{word}"' for word in words)
+        ask(
+            "FTS5's bm25, best 200", "SELECT rowid FROM words WHERE words MATCH ? ORDER BY rank LIMIT 200", (query,)
+        )
+    ask("all bits, by the table", "SELECT passage, bits FROM bits", ())
+    for name, taken in times.items():
+        print(f"  {name:30}{'':38}processor {statistics.median(taken) * 1e3:7.2f} ms")
 
 
 def touch(index: SqliteSearchIndex) -> None:

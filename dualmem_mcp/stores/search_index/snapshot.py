@@ -1,7 +1,7 @@
 """What searching needs of a whole index in memory: a row of columns for each item, and each passage's bits.
 
 110 bytes an item with one passage, or 5 MB for 50,000. With it every filter is exact and free, the coarse search
-takes a twentieth of the time that sqlite-vec's own takes for 200 neighbours, and BM25 knows the statistics of any
+takes a tenth of the time that sqlite-vec's own takes for 200 neighbours, and BM25 knows the statistics of any
 scope. It is read once; after that the table `changes` tells what to read again, whichever process wrote it.
 """
 
