@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -94,7 +95,7 @@ def fetch_sentence_transformer(name: str) -> dict[str, Any]:
 
     Raises NotFoundError if the library is missing, or the model neither here nor on the hub.
     """
-    folder = Path(name).expanduser()
+    folder = Path(_expanded(name))
     if folder.is_dir():
         open_sentence_transformer(name)
         source = "folder"
@@ -119,7 +120,7 @@ def open_sentence_transformer(name: str, *, threads: int = 2) -> Any:
     torch.set_num_threads(threads)
     logging.disable_progress_bar()  # a server's stderr is its log
     try:
-        return sentence_transformers.SentenceTransformer(str(Path(name).expanduser()), local_files_only=True)
+        return sentence_transformers.SentenceTransformer(_expanded(name), local_files_only=True)
     except (OSError, ValueError, RuntimeError, LookupError, ImportError, TypeError, AttributeError) as error:
         # The library passes on what each part of a model raises for files that are missing or do not fit.
         raise NotFoundError(
@@ -128,6 +129,11 @@ def open_sentence_transformer(name: str, *, threads: int = 2) -> Any:
             subject=name,
             hint="Run `dualmem model pull` with DUALMEM_MODEL set to it, or unset DUALMEM_MODEL.",
         ) from error
+
+
+def _expanded(name: str) -> str:
+    # Unlike Path.expanduser, this leaves the home of somebody unknown as it is: a model that is not there.
+    return os.path.expanduser(name)  # noqa: PTH111
 
 
 def _downloaded(name: str) -> str:

@@ -8,7 +8,10 @@ import pytest
 from dualmem_mcp.embedding.factory import open_embedder
 from dualmem_mcp.embedding.model_files import GRAPH_FILE, model_folder
 from dualmem_mcp.embedding.onnx_embedder import OnnxEmbedder
-from dualmem_mcp.embedding.sentence_transformers_embedder import SentenceTransformersEmbedder
+from dualmem_mcp.embedding.sentence_transformers_embedder import (
+    SentenceTransformersEmbedder,
+    fetch_sentence_transformer,
+)
 from dualmem_mcp.errors import NotFoundError
 
 
@@ -41,6 +44,12 @@ def test_other_models_need_the_extra(tmp_path: Path) -> None:
     else:
         assert isinstance(embedder, SentenceTransformersEmbedder)
         assert embedder.model_id == "BAAI/bge-small-en-v1.5/sentence-transformers"
+
+
+def test_a_model_in_the_home_of_somebody_unknown_is_no_traceback() -> None:
+    with pytest.raises(NotFoundError) as caught:
+        fetch_sentence_transformer("~nobody-of-this-name/model")
+    assert "DUALMEM_MODEL" in caught.value.hint
 
 
 def test_a_model_of_the_extra_that_is_not_here_is_no_traceback(tmp_path: Path) -> None:
