@@ -14,7 +14,6 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,7 +46,7 @@ WORKER_MODULE: Final = "dualmem_mcp.server.edge_worker"
 @dataclass(slots=True)
 class _Worker:
     """An edge process, the answers it owes, whether it has answered anything yet, and whether it ever will again:
-    its pipes close a moment before the system knows that it has ended."""
+    its pipes close a moment before the system knows that it has ended. One that hung was killed for that."""
 
     process: subprocess.Popen[bytes]
     requests: IO[bytes]
@@ -56,6 +55,7 @@ class _Worker:
     lock: threading.Lock = field(default_factory=threading.Lock)
     ready: bool = False
     gone: bool = False
+    hung: bool = False
     woken: Future[Any] | None = None
 
 
@@ -111,8 +111,9 @@ class EdgeProcess:
             return []
         try:
             params = {"query": query, "conversation_id": conversation_id, "cwd": cwd}
-            found: list[dict[str, Any]] = self._send(worker, "related", params).result(RELATED_SECONDS)
-        except (DualmemError, FutureTimeoutError) as error:
+            asked = self._send(worker, "related", params, patience_seconds=RELATED_SECONDS / 2)
+            found: list[dict[str, Any]] = asked.result(RELATED_SECONDS / 2)
+        except (DualmemError, TimeoutError) as error:
             _log.info("no related material: %s", type(error).__name__)
             return []
         return found
@@ -123,8 +124,9 @@ class EdgeProcess:
         if worker is None:
             return None
         try:
-            status: dict[str, Any] = self._send(worker, "status", {}).result(STATUS_SECONDS)
-        except (_EndedError, FutureTimeoutError):
+            asked = self._send(worker, "status", {}, patience_seconds=STATUS_SECONDS / 2)
+            status: dict[str, Any] = asked.result(STATUS_SECONDS / 2)
+        except (_EndedError, TimeoutError):
             return None
         return status
 
@@ -182,20 +184,20 @@ class EdgeProcess:
         """The answer of the process, which is started again once if it dies over the question."""
         for attempt in (1, 2):
             worker = self._running()
+            # From outside: even the writing of a question may wait for a process that hangs.
+            watchdog = threading.Timer(timeout_seconds, _give_up, (worker,))
+            watchdog.daemon = True
+            watchdog.start()
             try:
-                return self._send(worker, method, params).result(timeout_seconds)
+                return self._send(worker, method, params).result()
             except _EndedError:
+                if worker.hung:
+                    raise self._unanswered(method, timeout_seconds) from None
                 if attempt == 2:
                     raise
                 _log.info("the search process ended; starting another")
-            except FutureTimeoutError:
-                worker.process.kill()  # it hangs; the next question goes to another one
-                raise StoreUnreachableError(
-                    f"the search process has not answered for {timeout_seconds:.0f} seconds",
-                    operation=method,
-                    subject=str(self._home),
-                    hint="Try again; another one is started for that.",
-                ) from None
+            finally:
+                watchdog.cancel()
         raise AssertionError("unreachable")
 
     def _running(self) -> _Worker:
@@ -219,10 +221,15 @@ class EdgeProcess:
         threading.Thread(target=self._listen, args=(worker,), name="edge answers", daemon=True).start()
         return worker
 
-    def _send(self, worker: _Worker, method: str, params: Mapping[str, Any]) -> Future[Any]:
+    def _send(
+        self, worker: _Worker, method: str, params: Mapping[str, Any], *, patience_seconds: float = -1
+    ) -> Future[Any]:
+        """The answer to come. Raises TimeoutError if others have not written their questions by then."""
         number = next(self._numbers)
         answer: Future[Any] = Future()
-        with worker.lock:
+        if not worker.lock.acquire(timeout=patience_seconds):
+            raise TimeoutError
+        try:
             worker.waiting[number] = answer
             try:
                 write_message(worker.requests, {"id": number, "method": method, "params": dict(params)})
@@ -233,6 +240,8 @@ class EdgeProcess:
                 if not worker.gone:
                     return answer
                 worker.waiting.pop(number, None)
+        finally:
+            worker.lock.release()
         raise self._ended()
 
     def _listen(self, worker: _Worker) -> None:
@@ -276,6 +285,14 @@ class EdgeProcess:
             hint="Try again; what it wrote to the log says why. Memory and handoffs work without it.",
         )
 
+    def _unanswered(self, method: str, waited_seconds: float) -> StoreUnreachableError:
+        return StoreUnreachableError(
+            f"the search process has not answered for {waited_seconds:.0f} seconds",
+            operation=method,
+            subject=str(self._home),
+            hint="Try again; another one is started for that.",
+        )
+
     def _unavailable(self, why: str) -> StoreUnreachableError:
         return StoreUnreachableError(
             f"the search process is not there: {why}",
@@ -283,6 +300,11 @@ class EdgeProcess:
             subject=str(self._home),
             hint="`dualmem search` in a terminal works without it.",
         )
+
+
+def _give_up(worker: _Worker) -> None:
+    worker.hung = True
+    worker.process.kill()
 
 
 def _reap(process: subprocess.Popen[bytes]) -> None:

@@ -97,8 +97,10 @@ def test_a_process_that_dies_over_every_question_is_an_error_that_says_so(
         edge.search("glaze")
 
 
+# More than a pipe holds: whoever asks the second is held up while it writes already.
+@pytest.mark.parametrize("query", ["glaze", "glaze " * 50_000], ids=["short", "long"])
 def test_one_that_hangs_is_given_up_and_the_next_search_answered(
-    start_edge: StartEdge, monkeypatch: pytest.MonkeyPatch
+    start_edge: StartEdge, monkeypatch: pytest.MonkeyPatch, query: str
 ) -> None:
     edge = start_edge()
     edge.search("glaze")
@@ -106,7 +108,7 @@ def test_one_that_hangs_is_given_up_and_the_next_search_answered(
     halt(hanging)
     monkeypatch.setattr(client, "SEARCH_SECONDS", 0.2)
     with pytest.raises(StoreUnreachableError, match="has not answered"):
-        edge.search("glaze")
+        edge.search(query)
     monkeypatch.setattr(client, "SEARCH_SECONDS", 60.0)
     assert edge.search("glaze")["results"]
     assert process_of(edge) != hanging
