@@ -121,7 +121,11 @@ def test_the_chunks_of_sqlite_vec_hold_what_its_table_says(index: SqliteSearchIn
     assert len(by_table) == 466
 
 
-def test_few_of_the_nearest_are_missed_by_their_bits(tmp_path: Path) -> None:
+@pytest.mark.parametrize("held", [0, 10_000])
+def test_few_of_the_nearest_are_missed_by_their_bits(
+    tmp_path: Path, held: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshots, "_HELD_PASSAGES", held)
     chance = np.random.default_rng(2)
     index = open_search_index(tmp_path, bytes(32), Collection.CONVERSATIONS)
     index.use_model(MODEL, 384)
@@ -137,3 +141,31 @@ def test_few_of_the_nearest_are_missed_by_their_bits(tmp_path: Path) -> None:
         found += len(exact & {int(entry.turn_id) for entry in index.items(nearest.ids.tolist())})
     index.close()
     assert found / 500 >= 0.97
+
+
+def test_scores_are_the_same_whether_vectors_are_held_or_read(
+    index: SqliteSearchIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chance = np.random.default_rng(3)
+    monkeypatch.setattr(snapshots, "_HELD_PASSAGES", 60)
+    index.put([item(number) for number in range(40)])
+    embed(index, 20, 3, chance)
+    query = chance.normal(size=DIMENSIONS).astype(np.float32)
+    ids = index.lexical(["word"], Filter(), 100).ids
+    assert read(index, None).vectors is not None
+    held = index.nearest(query, Filter(), 40), index.cosines(query, ids)
+    known = read(index, None)
+    embed(index, 1, 1, chance)  # one more than are held
+    assert read(index, known).vectors is None
+    index.remove(
+        [waiting.key for waiting in index.items(ids.tolist()) if waiting not in _embedded(index, held[0].ids)]
+    )
+    there = np.isin(ids, held[0].ids)
+    nearest, cosines = index.nearest(query, Filter(), 40), index.cosines(query, ids)
+    assert nearest.ids.tolist() == held[0].ids.tolist()
+    np.testing.assert_allclose(nearest.scores, held[0].scores, atol=1e-6)
+    np.testing.assert_allclose(cosines[there], held[1][there], atol=1e-6)
+
+
+def _embedded(index: SqliteSearchIndex, ids: np.ndarray) -> list[SearchItem]:
+    return list(index.items(ids.tolist()))

@@ -36,7 +36,7 @@ def nearest_items(
     inside = everything if passing is None else everything[passing[snapshot.owners]]
     if len(inside) > WHOLE_SCOPE:
         inside = _nearest_by_bits(snapshot, query, inside if passing is not None else None, limit)
-    found = cosines(connection, snapshot.passages[inside], query)
+    found = _cosines(connection, snapshot, snapshot.passages[inside], query)
     owners, scores = _best_passages(snapshot.owners[inside], found)
     chosen = best(scores, limit)
     return owners[chosen], scores[chosen]
@@ -53,7 +53,7 @@ def item_cosines(
     passages = np.repeat(snapshot.first_passages[wanted] - np.cumsum(counts) + counts, counts) + np.arange(
         counts.sum()
     )
-    owners, scores = _best_passages(np.repeat(wanted, counts), cosines(connection, passages, query))
+    owners, scores = _best_passages(np.repeat(wanted, counts), _cosines(connection, snapshot, passages, query))
     by_position = np.full(len(snapshot.ids) + 1, np.nan, np.float32)
     by_position[owners] = scores
     return by_position[np.where(there, positions, -1)]
@@ -74,6 +74,15 @@ def item_vectors(
             matrix = decoded([row[0] for row in rows], snapshot.dimensions)
             found[int(snapshot.ids[position])] = matrix.astype(np.float32)
     return found
+
+
+def _cosines(
+    connection: Connection, snapshot: Snapshot, passages: NDArray[np.int64], query: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    if snapshot.vectors is None:
+        return cosines(connection, passages, query)
+    scores: NDArray[np.float32] = snapshot.vectors[np.searchsorted(snapshot.passages, passages)] @ query
+    return scores
 
 
 def _best_passages(
