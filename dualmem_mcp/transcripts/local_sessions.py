@@ -30,6 +30,7 @@ class LocalSessions:
         self._claude = ClaudeCode(claude_dir)
         self._scope = scope
         self._project_dir = project_dir
+        self._stated: dict[Path, tuple[int, str]] = {}
         self._cwds: dict[Path, str] = {}
 
     def paths(self) -> Sequence[str]:
@@ -76,10 +77,15 @@ class LocalSessions:
         return () if isinstance(self._scope.projects, str) else self._scope.projects
 
     def _cwd(self, folder: Path, entry: SessionEntry) -> str:
-        """The working directory that a project folder is named after, as its sessions state it."""
+        """The working directory that the session states and its folder is named after, else what another one of
+        the folder states: directories whose names differ in their signs alone have one folder."""
+        size_bytes, cwd = self._stated.get(entry.path, (-1, ""))
+        if not cwd and size_bytes != entry.size_bytes:
+            cwd = _stated_cwd(entry.path)
+            self._stated[entry.path] = entry.size_bytes, cwd
         if not self._cwds.get(folder):
-            self._cwds[folder] = _stated_cwd(entry.path)
-        return self._cwds[folder]
+            self._cwds[folder] = cwd
+        return cwd if cwd and project_slug(cwd) == folder.name else self._cwds[folder]
 
 
 def _stated_cwd(path: Path) -> str:

@@ -58,6 +58,17 @@ def test_excluded_projects_are_left_out_whatever_else_is_said(claude: Path) -> N
     assert names(claude, scope_of_project(IndexScope("current", ("/srv/a",)), "/srv/a")) == []
 
 
+def test_projects_that_share_a_folder_are_told_apart(claude: Path) -> None:
+    folder = claude / "projects" / project_slug("/srv/x.y")
+    assert folder.name == project_slug("/srv/x-y")
+    for number, cwd in enumerate(("/srv/x.y", "/srv/x-y", "/srv/x.y")):
+        writer = SessionWriter(folder, f"shared-{number}")
+        writer.user("hello", cwd=cwd)
+        os.utime(writer.write(), (1_800_000_000 + number, 1_800_000_000 + number))
+    assert names(claude, IndexScope(("/srv/x-y",))) == ["shared-1"]
+    assert names(claude, IndexScope(exclude=("/srv/x.y",)), "/srv/x-y") == ["shared-1"]
+
+
 def test_a_project_named_for_once(claude: Path) -> None:
     assert names(claude, scope_of_project(IndexScope(("/home/b",)), "/srv/a/sub")) == ["session-1"]
     assert len(names(claude, scope_of_project(IndexScope(("/home/b",)), "all"))) == 4
