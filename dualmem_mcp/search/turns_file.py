@@ -22,6 +22,7 @@ from dualmem_mcp.ports import Progress, no_progress
 from dualmem_mcp.search.sources import SourceLog
 
 _AT_ONCE: Final = 200
+_CHARACTERS_AT_ONCE: Final = 8_000_000
 _MAX_LINE_BYTES: Final = 32 << 20
 _MAX_NAME: Final = 1_000
 _SHOWN_WARNINGS: Final = 20
@@ -77,20 +78,22 @@ def is_turns_file(path: Path) -> bool:
 def import_turns(path: Path, log: SourceLog, *, progress: Progress = no_progress) -> TurnsReport:
     """Keep the turns of a file; done again, it changes nothing.
 
-    Lines that are no turns are skipped and told of; the others are kept, in their order, 200 in one transaction.
+    Lines that are no turns are skipped and told of; the others are kept, in their order, up to 200 at once.
     Raises NotFoundError, MalformedError if no line is a turn, StoreUnreachableError if the file cannot be read
     to its end (what was read stays), and the errors of the log.
     """
     report = TurnsReport()
     conversations: set[str] = set()
     batch: list[tuple[int, ImportedTurn]] = []
+    held = 0
     with _opened(path) as file:
         size = path.stat().st_size
         for number, turn in _turns(path, file, report, conversations):
             batch.append((number, turn))
-            if len(batch) == _AT_ONCE:
+            held += len(turn.text)
+            if len(batch) == _AT_ONCE or held > _CHARACTERS_AT_ONCE:
                 _keep(batch, log, report)
-                batch = []
+                batch, held = [], 0
                 progress(file.tell(), max(size, file.tell()), f"importing, {report.turns:,} turns")
         _keep(batch, log, report)
     report.conversations = len(conversations)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dualmem_mcp.errors import MalformedError, NotFoundError, StoreUnreachableError
-from dualmem_mcp.model.source import StoredTurn
+from dualmem_mcp.model.source import ImportedTurn, StoredTurn
 from dualmem_mcp.ports import Clock
 from dualmem_mcp.search import turns_file
 from dualmem_mcp.search.turns_file import import_turns, is_turns_file, read_timestamp
@@ -206,6 +206,22 @@ def test_a_line_too_long_is_skipped_without_being_held(
     path = write(tmp_path / "t.jsonl", line(id="a"), line(text="x" * 1000), line(id="b"))
     report = import_turns(path, log)
     assert (report.turns, report.warnings) == (2, ["line 2: longer than 32 MiB; skipped"])
+
+
+def test_long_turns_are_not_gathered_in_memory(
+    tmp_path: Path, log: SourceProgress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns_file, "_CHARACTERS_AT_ONCE", 1_000)
+    add, sizes = log.add_imported, []
+
+    def counted(turns: Sequence[ImportedTurn]) -> tuple[int, Sequence[ImportedTurn]]:
+        sizes.append(len(turns))
+        return add(turns)
+
+    monkeypatch.setattr(log, "add_imported", counted)
+    path = write(tmp_path / "t.jsonl", *(line(id=number, text="x" * 600) for number in range(5)))
+    assert import_turns(path, log).turns == 5
+    assert sizes == [2, 2, 1]
 
 
 def test_marks_and_line_ends_of_other_systems(tmp_path: Path, log: SourceProgress) -> None:
