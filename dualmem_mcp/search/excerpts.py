@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Final
 
 from dualmem_mcp.handoff.quoting import cut
-from dualmem_mcp.model.conversation import estimate_tokens
 
 FRAME_TOKENS: Final = 30
 """What a result takes beside its text: ids, author, time, score."""
@@ -48,11 +47,6 @@ def excerpt(text: str, words: Sequence[str], limit: int) -> str:
     space = text.find(" ", start, start + 40)
     start = space + 1 if space >= 0 else start
     return "…" + cut(text[start:], limit - 1)
-
-
-def result_tokens(texts: Sequence[str]) -> int:
-    """Estimated tokens of results with these texts."""
-    return sum(estimate_tokens(text) + FRAME_TOKENS for text in texts)
 
 
 def _best_start(text: str, words: Sequence[str], limit: int) -> int:

@@ -5,9 +5,15 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dualmem_mcp.search.excerpts import MAX_EXCERPT, MIN_EXCERPT, excerpt, fit, result_tokens
+from dualmem_mcp.model.conversation import estimate_tokens
+from dualmem_mcp.search.excerpts import FRAME_TOKENS, MAX_EXCERPT, MIN_EXCERPT, excerpt, fit
 
 FILLER = "and so the day went by without anything that anybody would have to remember later on. "
+
+
+def result_tokens(texts: list[str]) -> int:
+    """What results with these texts take."""
+    return sum(estimate_tokens(text) + FRAME_TOKENS for text in texts)
 
 
 def test_a_short_text_is_shown_as_it_is() -> None:
