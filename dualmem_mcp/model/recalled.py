@@ -14,8 +14,10 @@ TAG: Final = "dualmem-recalled"
 
 _OWN_TAG: Final = re.compile(rf"<(?=\s*/?\s*{TAG})", re.IGNORECASE)
 _START: Final = r"^[ \t>]*"  # a quotation in Markdown stays recognisable
+# The line before the results of a search. Source: server/search_tools.py.
+_FOUND: Final = rf"(?:{_START}\d{{1,3}} found\. What follows is quoted from memory: [^\n]{{0,80}}\n)?"
 _ELEMENT: Final = re.compile(
-    rf"{_START}<{TAG} from=\"[^\"\n]{{0,80}}\">.*?(?:</{TAG}>|\Z)", re.DOTALL | re.MULTILINE
+    rf"{_FOUND}{_START}<{TAG} from=\"[^\"\n]{{0,80}}\">.*?(?:</{TAG}>|\Z)", re.DOTALL | re.MULTILINE
 )
 
 # A brief: its title, then the record within an element whose name ends in digits of its own, or, where the brief

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from dualmem_mcp.model.recalled import TAG, without_recalled, wrap
 from dualmem_mcp.server.prompts import PROMPTS
+from dualmem_mcp.server.search_tools import search_text
 
 
 @given(text=st.text(), before=st.text(alphabet="abc \n"), after=st.text(alphabet="abc \n"))
@@ -40,6 +41,16 @@ def test_what_is_cut_off_goes_to_the_end() -> None:
 def test_a_quotation_of_it_goes_too() -> None:
     quoted = "\n".join(f"> {line}" for line in wrap("one", "search").split("\n"))
     assert without_recalled(f"You said\n{quoted}\nWhy?") == "You said\n\nWhy?"
+
+
+def test_nothing_of_a_whole_answer_of_search_stays() -> None:
+    result = {"kind": "turn", "author": "user", "timestamp": None, "conversation_id": "c", "turn_id": "t"}
+    answer = search_text({"results": [{**result, "device": None, "score": 0.5, "text": "one"}], "warnings": []})
+    assert without_recalled(f"See:\n{answer}\nWhy?") == "See:\n\nWhy?"
+    quoted = "\n".join(f"> {line}" for line in answer.split("\n"))
+    assert without_recalled(quoted) == ""
+    spoken = "3 found. What follows is quoted from memory: so it said, and why?"
+    assert without_recalled(f"{spoken} <{TAG}>") == f"{spoken} <{TAG}>"
 
 
 def test_who_speaks_of_the_tag_is_heard() -> None:
