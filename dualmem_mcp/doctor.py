@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dualmem_mcp.app import App
+from dualmem_mcp.embedding.minilm import NAME as DEFAULT_MODEL
+from dualmem_mcp.embedding.model_files import check_present
 from dualmem_mcp.errors import DualmemError, NotFoundError
 from dualmem_mcp.transcripts.claude_code import ClaudeCode
 
@@ -96,9 +98,21 @@ def _outbox(app: App) -> _Finding:
 def _model(app: App) -> _Finding:
     model = app.local_edge.model
     if model.missing:
-        return _Finding(model.missing, "`dualmem model pull` fetches it once.")
+        return _Finding(model.missing, "`dualmem model pull` fetches it once.", ok=not _model_is_damaged(app))
     _, problem = model.query_vector("a text", wait_seconds=60.0)
     return _Finding(problem, ok=False) if problem else _Finding(f"{model.model_id} loads and answers")
+
+
+def _model_is_damaged(app: App) -> bool:
+    if app.settings.model != DEFAULT_MODEL:
+        return False
+    try:
+        check_present(app.settings.model_dir)
+    except NotFoundError:
+        return False
+    except DualmemError:
+        return True
+    return False
 
 
 def _search_index(app: App) -> _Finding:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -113,6 +114,18 @@ def test_a_model_that_is_there_is_tried(app: App, model_dir: Path, clock) -> Non
         check = found(opened)["search model"]
     assert check["ok"]
     assert "loads and answers" in check["detail"]
+
+
+def test_a_model_cut_short_needs_mending(app: App, model_dir: Path, tmp_path: Path, clock) -> None:
+    copied = shutil.copytree(model_dir, tmp_path / "models")
+    graph = next(copied.rglob("model.onnx"))
+    os.truncate(graph, graph.stat().st_size // 2)
+    app.close()
+    with open_app(replace(app.settings, model_dir=copied), clock=clock) as opened:
+        check = found(opened)["search model"]
+    assert not check["ok"]
+    assert str(graph) in check["detail"]
+    assert "dualmem model pull" in check["hint"]
 
 
 def test_a_place_where_no_index_can_be_is_named(app: App) -> None:
