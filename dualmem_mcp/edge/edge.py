@@ -280,7 +280,7 @@ class Edge:
         )
         try:
             return run(embedder=self.model.embedder if embed else None)
-        except (NotFoundError, TamperedError):
+        except (NotFoundError, TamperedError, StoreUnreachableError):
             if not embed or self.model.loaded() is not None:
                 raise
             return run()  # the model does not load: by words alone, then
@@ -290,12 +290,12 @@ class Edge:
         cache, version = self._cache(), self._truth.graph_version()
         if cache is None or version == self._cached_graph:
             return
-        self._cached_graph = version
         start = len(entity_key(""))
         names = [key[start:] for key in cache.keys() if key.startswith(entity_key(""))]  # noqa: SIM118
         there = {entity_key(entity.name): entity_item(entity, at) for entity, at in self._truth.entities(names)}
         cache.forget([key for key in map(entity_key, names) if key not in there])
         cache.refresh(there)
+        self._cached_graph = version
 
     def _catch_up_quickly(self) -> list[str]:
         deadline = threading.Event()

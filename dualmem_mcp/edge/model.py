@@ -84,6 +84,9 @@ class QueryModel:
         except DualmemError as error:
             self._fail(error)
             return None, self._failure
+        except (RuntimeError, MemoryError) as error:  # of the runtimes, which have no class of errors in common
+            _log.warning("the embedding model failed: %s", type(error).__name__)
+            return None, f"this search went by words alone: the model failed ({type(error).__name__})"
 
     def _load(self, embedder: LoadableEmbedder) -> threading.Thread:
         with self._lock:

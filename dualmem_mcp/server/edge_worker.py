@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import threading
 import time
@@ -49,6 +50,8 @@ def main() -> None:
     # Whatever a library prints must not get among the answers.
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     log_to_stderr()
+    # A Ctrl-C in a terminal reaches every process there: the server ends by it, and by that closes the pipe.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         # The mirror of memory.json is the server's own to keep.
         app = open_app(replace(load_settings(Path(sys.argv[1])), memory_file=None))
@@ -103,14 +106,16 @@ class Worker:
 
     def _read(self, requests: IO[bytes]) -> None:
         with ThreadPoolExecutor(_SEARCHING_THREADS, thread_name_prefix="request") as pool:
-            while (message := read_message(requests)) is not None:
-                self._count(1)
-                pool.submit(self._answer, message)
-            timer = threading.Timer(_ENDING_SECONDS, os._exit, (0,))
-            timer.daemon = True
-            timer.start()
-        self._stopping.set()
-        self._new.set()
+            try:
+                while (message := read_message(requests)) is not None:
+                    self._count(1)
+                    pool.submit(self._answer, message)
+            finally:  # also when what came was no message: without requests there is nothing to stay for
+                timer = threading.Timer(_ENDING_SECONDS, os._exit, (0,))
+                timer.daemon = True
+                timer.start()
+                self._stopping.set()
+                self._new.set()
 
     def _count(self, change: int) -> None:
         with self._counting:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -227,3 +229,32 @@ def test_a_model_that_is_pulled_meanwhile_is_used(start_server: Any, project: Pr
     assert texts(found(server, "pottery oven temperature", limit=1)) == ["the kiln is too hot for this glaze"]
     status = server.call("memory_status")["structuredContent"]
     assert "MiniLM" in status["model"]
+
+
+def start_alone(home: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-P", "-m", "dualmem_mcp.server.edge_worker", str(home)]
+    environment = {**os.environ, "DUALMEM_KEYSTORE": "file", "CLAUDE_CONFIG_DIR": str(home / "claude")}
+    return subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def test_an_interruption_in_the_terminal_is_left_to_the_server(tmp_path: Path) -> None:
+    with start_alone(tmp_path / "home") as process:
+        process.stdin.write(b'{"id": 1, "method": "status", "params": {}}\n')
+        process.stdin.flush()
+        assert b'"result"' in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        process.stdin.write(b'{"id": 2, "method": "status", "params": {}}\n')
+        process.stdin.flush()
+        assert b'"id": 2' in process.stdout.readline()
+        process.stdin.close()
+        assert process.wait(30) == 0
+        assert process.stderr.read() == b""
+
+
+def test_what_is_no_message_ends_the_process(tmp_path: Path) -> None:
+    with start_alone(tmp_path / "home") as process:
+        process.stdin.write(b"neither JSON nor anything\n")
+        process.stdin.flush()
+        assert process.wait(30) == 0
