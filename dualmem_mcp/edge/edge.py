@@ -5,24 +5,20 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from dualmem_mcp.durable_files import file_lock_if_free
 from dualmem_mcp.edge.model import LOADING_SECONDS, QueryModel
-from dualmem_mcp.errors import DualmemError, NotFoundError, StoreUnreachableError, TamperedError
+from dualmem_mcp.edge.upkeep import Upkeep
+from dualmem_mcp.errors import DualmemError, StoreUnreachableError
 from dualmem_mcp.handoff.channel import Channel
-from dualmem_mcp.handoff.kept import KeptConversations
 from dualmem_mcp.model.ids import ConversationId, DeviceId
 from dualmem_mcp.model.search import Collection, Filter
 from dualmem_mcp.ports import Clock, Progress, SearchIndex, no_progress
 from dualmem_mcp.search.filling import ShouldStop, never
-from dualmem_mcp.search.indexing import Indexer, IndexReport
 from dualmem_mcp.search.material import entity_item, entity_key
 from dualmem_mcp.search.request import DEFAULT_LIMIT, read_filter
 from dualmem_mcp.search.search import search
-from dualmem_mcp.search.turns_file import import_turns
 from dualmem_mcp.search.working_set import SMALL_CACHE, WorkingSet
 from dualmem_mcp.settings import Settings
 from dualmem_mcp.stores.access_log import DatabaseAccessLog
@@ -31,9 +27,6 @@ from dualmem_mcp.stores.data_home import DataHome
 from dualmem_mcp.stores.database import Database
 from dualmem_mcp.stores.search_feed import SearchFeed
 from dualmem_mcp.stores.search_index import SqliteSearchIndex, open_search_index
-from dualmem_mcp.stores.source_progress import SourceProgress
-from dualmem_mcp.transcripts.carried import parse_session
-from dualmem_mcp.transcripts.local_sessions import LocalSessions, scope_of_project
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,13 +38,8 @@ RESULT_TOKENS: Final = 6_000
 RELATED_RESULTS: Final = 5
 _RELATED_POOL: Final = 100
 
-_CATCH_UP_SECONDS: Final = 2.0
-"""A search from the command line brings the indexes up to date first, for no longer than this."""
-
 _PATIENCE_SECONDS: Final = 60.0
 """There a search also waits for the model: whoever starts a process for one search wants its best answer."""
-
-_ALONE_SECONDS: Final = 600.0
 
 
 class Edge:
@@ -76,21 +64,25 @@ class Edge:
         self._home = home
         self._catalogue = catalogue
         self._index_key = index_key
-        self._device_id = device_id
-        self._channel = channel
         self._clock = clock
-        self._log = SourceProgress(database, clock, settings.device_name)
         self._truth = SearchFeed(database)
         self._accesses = DatabaseAccessLog(database)
         self._lock = threading.RLock()
         self._indexes: dict[Collection, SqliteSearchIndex] = {}
         self._working_set: WorkingSet | None = None
         self._used: list[str] = []
-        self._waiting: int | None = None
-        self._behind = ""
-        self._own_sessions: LocalSessions | None = None
         self._cached_graph = 0
         self.model = QueryModel(settings.model_dir, settings.model)
+        self._upkeep = Upkeep(
+            settings,
+            vector_cache=home.vector_cache,
+            database=database,
+            indexes=self._opened,
+            model=self.model,
+            device_id=device_id,
+            channel=channel,
+            clock=clock,
+        )
 
     # Searching
 
@@ -119,9 +111,9 @@ class Edge:
             since=since,
             until=until,
         )
-        warnings: list[str] = []
-        if catch_up:
-            warnings += self._catch_up_quickly()
+        warnings = self._upkeep.catch_up_quickly() if catch_up else self._upkeep.fill_quickly()
+        self._renew_cache()
+        incomplete = bool(warnings or self._upkeep.behind)
         by_words = ""
 
         def embed(text: str) -> NDArray[np.float32] | None:
@@ -143,18 +135,18 @@ class Edge:
         )
         with self._lock:
             self._used += [result.item.key for result in found.results]
-        warnings += filter(None, (by_words, self._behind))
+        warnings += filter(None, (by_words, self._upkeep.behind))
         warnings += dict.fromkeys((*unopened, *found.failures))
         if where.conversation_id and not found.results and self._knows_nothing_of(where.conversation_id):
             warnings.append(f"nothing of conversation {where.conversation_id} is indexed here")
         if found.left_out:
             warnings.append(f"{found.left_out} more were found than the token budget has room for")
-        waiting = 0 if by_words else self._waiting_items()
+        waiting = 0 if by_words else self._upkeep.waiting()
         if waiting:
             warnings.append(f"{waiting:,} items are found by words only until they are embedded (`dualmem index`)")
         return {
             "results": [result.fields() for result in found.results],
-            "partial": bool(found.failures or by_words or waiting or unopened or self._behind),
+            "partial": bool(incomplete or found.failures or by_words or waiting or unopened),
             "tiers": [asdict(tier) for tier in found.tiers],
             "timings_ms": found.timings_ms,
             "warnings": warnings,
@@ -224,71 +216,23 @@ class Edge:
     def index(
         self, *, project: str | None = None, claude_dir: Path | None = None, progress: Progress = no_progress
     ) -> dict[str, Any]:
-        """Index all that is new; the contract's *index* fields, and `warnings`.
-
-        Raises ConflictError if another process is at it for more than ten minutes, StoreUnreachableError,
-        DiskFullError.
-        """
-        report = self._indexer().run_alone(
-            wait_seconds=_ALONE_SECONDS,
-            files=self._sessions(project, claude_dir),
-            carried=self._carried(),
-            embedder=self.model.loaded(),
-            progress=progress,
-        )
-        self._waiting = report.waiting
-        return self._told(report)
+        """Index all that is new; see `Upkeep.index`."""
+        return self._upkeep.index(project=project, claude_dir=claude_dir, progress=progress)
 
     def import_turns(self, path: Path, progress: Progress = no_progress) -> dict[str, Any]:
-        """Keep the turns of a file and index them: turns, skipped, conversations, warnings.
-
-        Raises NotFoundError, MalformedError if no line is a turn, StoreUnreachableError, DiskFullError.
-        """
-        kept = import_turns(path, self._log, progress=progress)
-        report = self._indexer().run_alone(
-            wait_seconds=_ALONE_SECONDS, embedder=self.model.loaded(), progress=progress
-        )
-        self._waiting = report.waiting
-        told = self._told(report)["warnings"]
-        return {
-            "turns": kept.turns,
-            "skipped": kept.skipped,
-            "conversations": kept.conversations,
-            "warnings": [*kept.warnings, *told],
-        }
+        """Keep the turns of a file and index them; see `Upkeep.import_turns`."""
+        return self._upkeep.import_turns(path, progress)
 
     def catch_up(self, *, should_stop: ShouldStop = never, embed: bool = True) -> bool:
-        """Index what is new now, unless another process is at it; whether there was anything to do.
-
-        Raises StoreUnreachableError, DiskFullError; until it succeeds again, searches say so.
-        """
-        try:
-            report = self._caught_up(should_stop, embed=embed)
-        except DualmemError as error:
-            self._behind = f"what is new is not indexed yet: {error.message}"
-            raise
-        self._behind = ""
-        self._waiting = report.waiting
+        """Index what is new now; see `Upkeep.catch_up`."""
+        worked = self._upkeep.catch_up(should_stop=should_stop, embed=embed)
         self._renew_cache()
-        return bool(report.items_indexed or report.embedded)
-
-    def _caught_up(self, should_stop: ShouldStop, *, embed: bool) -> IndexReport:
-        if self._own_sessions is None:
-            self._own_sessions = self._sessions(None, None)
-        run = partial(
-            self._indexer().run, files=self._own_sessions, carried=self._carried(), should_stop=should_stop
-        )
-        try:
-            return run(embedder=self.model.embedder if embed else None)
-        except (NotFoundError, TamperedError, StoreUnreachableError):
-            if not embed or self.model.loaded() is not None:
-                raise
-            return run()  # the model does not load: by words alone, then
+        return worked
 
     def _renew_cache(self) -> None:
         """What was deleted from the memory graph or changed there is so in the working set too."""
-        cache, version = self._cache(), self._truth.graph_version()
-        if cache is None or version == self._cached_graph:
+        cache = self._cache()
+        if cache is None or (version := self._truth.graph_version()) == self._cached_graph:
             return
         start = len(entity_key(""))
         names = [key[start:] for key in cache.keys() if key.startswith(entity_key(""))]  # noqa: SIM118
@@ -296,43 +240,6 @@ class Edge:
         cache.forget([key for key in map(entity_key, names) if key not in there])
         cache.refresh(there)
         self._cached_graph = version
-
-    def _catch_up_quickly(self) -> list[str]:
-        deadline = threading.Event()
-        timer = threading.Timer(_CATCH_UP_SECONDS, deadline.set)
-        timer.daemon = True
-        timer.start()
-        try:
-            self.catch_up(should_stop=deadline.is_set)
-        except DualmemError:
-            return []  # the search says so
-        finally:
-            timer.cancel()
-        return ["not all that is new is indexed yet; `dualmem index` does that"] if deadline.is_set() else []
-
-    def _indexer(self) -> Indexer:
-        return Indexer(
-            log=self._log,
-            truth=self._truth,
-            indexes=self._opened(),
-            lock=partial(file_lock_if_free, self._home.vector_cache / ".indexing.lock"),
-        )
-
-    def _sessions(self, project: str | None, claude_dir: Path | None) -> LocalSessions:
-        settings = self._settings
-        scope = scope_of_project(settings.index, project) if project else settings.index
-        current = settings.claude_project_dir or str(Path.cwd())
-        return LocalSessions(claude_dir or settings.claude_dir, scope, current)
-
-    def _carried(self) -> KeptConversations | None:
-        channel = self._channel()
-        return None if channel is None else KeptConversations(channel, self._device_id, parse_session)
-
-    def _told(self, report: IndexReport) -> dict[str, Any]:
-        fields = report.fields()
-        if self.model.missing:
-            fields["warnings"] = [*fields["warnings"], self.model.missing]
-        return fields
 
     # The rest
 
@@ -384,12 +291,3 @@ class Edge:
                 indexes, self._indexes = self._indexes, {}
             for index in indexes.values():
                 index.close()
-
-    def _waiting_items(self) -> int:
-        if self._waiting is None:
-            try:
-                counts = [index.counts() for index in self._opened([]).values()]
-            except StoreUnreachableError:
-                return 0  # which the search itself has met and told of
-            self._waiting = sum(count.items - count.embedded for count in counts)
-        return self._waiting

@@ -14,7 +14,7 @@ from dualmem_mcp.search.material import entity_item, entity_key, finding_item, f
 from dualmem_mcp.search.sources import SearchTruth
 
 _AT_ONCE: Final = 200
-_KINDS: Final[Mapping[Collection, tuple[FindingKind, ...]]] = {
+FINDINGS_OF: Final[Mapping[Collection, tuple[FindingKind, ...]]] = {
     Collection.AGENTS: ("agent",),
     Collection.CONTEXT: ("decision", "note"),
 }
@@ -113,7 +113,7 @@ class _Filling:
         return found
 
     def _findings(self) -> bool:
-        numbered = self._truth.findings(self._has.findings, _KINDS[self._collection], _AT_ONCE)
+        numbered = self._truth.findings(self._has.findings, FINDINGS_OF[self._collection], _AT_ONCE)
         if not numbered:
             return False
         items: dict[str, SearchItem | None] = {finding_key(one): finding_item(one) for _, one in numbered}

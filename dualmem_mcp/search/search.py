@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -161,7 +162,28 @@ def _best(
             hits.setdefault(_sameness(item, where), _Hit(item, score, place))
         if len(hits) >= limit:
             break
-    return list(hits.values())[:limit]
+    found = list(hits.values())[:limit]
+    return found if query.spans else _newest_of_equals_first(found)
+
+
+def _newest_of_equals_first(hits: Sequence[_Hit]) -> list[_Hit]:
+    """The hits, those of the same author and text in the order of their times among themselves.
+
+    They match equally well; that their vectors differ is chance of the days on which they were said.
+    """
+    places: dict[tuple[str, str, str], list[int]] = {}
+    for place, hit in enumerate(hits):
+        places.setdefault((hit.item.kind, hit.item.author, hit.item.text), []).append(place)
+    ordered = list(hits)
+    for equal in places.values():
+        newest_first = sorted((hits[place] for place in equal), key=_time, reverse=True)
+        for place, hit in zip(equal, newest_first, strict=True):
+            ordered[place] = replace(hit, score=hits[place].score)
+    return ordered
+
+
+def _time(hit: _Hit) -> float:
+    return hit.item.timestamp.timestamp() if hit.item.timestamp else -math.inf
 
 
 def _items(

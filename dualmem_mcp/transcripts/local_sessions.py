@@ -37,6 +37,23 @@ class LocalSessions:
         """As the port says."""
         return [str(entry.path) for entry in self._entries()]
 
+    def none_found(self) -> str:
+        """What to say where there is no session: where was looked, and how to look elsewhere."""
+        projects = self._scope.projects
+        of = (
+            self._project_dir
+            if projects == "current"
+            else "any project"
+            if projects == "all"
+            else ", ".join(projects)
+        )
+        hint = (
+            "CLAUDE_CONFIG_DIR or --claude-dir names another folder"
+            if projects == "all"
+            else "`--project all` takes all"
+        )
+        return f"no session of {of} under {self._claude.root / 'projects'}; {hint}"
+
     def read_tail(self, path: str, mark: ReadMark | None) -> Iterator[SessionChunk]:
         """As the port says."""
         return read_tail(Path(path), mark)
