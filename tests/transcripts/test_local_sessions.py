@@ -91,3 +91,18 @@ def test_what_agents_know_of_a_project(claude: Path) -> None:
         "memory/MEMORY.md": b"The shed is red.",
         "user/agents/painter.md": b"---\nname: painter\n---\nPaint.",
     }
+
+
+@pytest.mark.parametrize(
+    ("scope", "said"),
+    [
+        (IndexScope(), "no session of /srv/a under {}/projects; `--project all` takes all"),
+        (
+            IndexScope(("/home/b", "/home/c")),
+            "no session of /home/b, /home/c under {}/projects; `--project all` takes all",
+        ),
+        (IndexScope("all"), "no session of any project under {}/projects; CLAUDE_CONFIG_DIR or --claude-dir names"),
+    ],
+)
+def test_where_no_session_was_found_it_says_where_it_looked(tmp_path: Path, scope: IndexScope, said: str) -> None:
+    assert LocalSessions(tmp_path, scope, "/srv/a").none_found().startswith(said.format(tmp_path))
