@@ -89,7 +89,6 @@ NEEDS = (
 SQLITE = "pysqlite3==0.6.1"
 CLAIMED_SPEEDUP = 5.0
 LENGTH = 10
-PAUSE_SECONDS = 0.05
 FIGURES = {"recall_at_10": "recall@10", "mrr": "MRR"}
 
 _HASH_STORED = re.compile(r"\(hash: ([0-9a-f]{64})\)")
@@ -288,18 +287,13 @@ def store_in_rival(rival: Server, dataset: Dataset) -> dict[str, list[str]]:
 
 
 def ask_all(questions: tuple[Question, ...], systems: list[System], *, within: bool) -> None:
-    """Put every question to each system in turn; the first three warm them up and are asked again.
-
-    Before each call there is a pause: threads of the rival's runtime spin on for a while after a call, and would
-    take the processor from whoever is asked next.
-    """
+    """Put every question to each system in turn; the first three warm them up and are asked again."""
     for question in questions[:3]:
         for system in systems:
             system.search(question.text, question.conversation_id if within else "")
     before = [system.server.processor_seconds() for system in systems]
     for question in questions:
         for system in systems:
-            time.sleep(PAUSE_SECONDS)
             began = time.perf_counter()
             found = system.search(question.text, question.conversation_id if within else "")
             system.seconds.append(time.perf_counter() - began)
