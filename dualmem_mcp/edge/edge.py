@@ -133,6 +133,9 @@ class Edge:
             embed=embed,
             now=self._clock.now(),
         )
+        if not incomplete:
+            warnings += self._upkeep.lost_meanwhile()
+            incomplete = bool(warnings)
         with self._lock:
             self._used += [result.item.key for result in found.results]
         warnings += filter(None, (by_words, self._upkeep.behind))

@@ -25,6 +25,7 @@ from dualmem_mcp.search.turns_file import import_turns
 from dualmem_mcp.settings import Settings
 from dualmem_mcp.stores.database import Database
 from dualmem_mcp.stores.search_feed import SearchFeed
+from dualmem_mcp.stores.search_index.index_file import FILE_NAME as INDEX_FILE
 from dualmem_mcp.stores.source_progress import SourceProgress
 from dualmem_mcp.transcripts.carried import parse_session
 from dualmem_mcp.transcripts.local_sessions import LocalSessions, scope_of_project
@@ -36,6 +37,8 @@ _ALONE_SECONDS: Final = 600.0
 
 _FILL_SECONDS: Final = 0.5
 """So long a search waits at most for what the memory got since the last look, and for whoever indexes meanwhile."""
+
+_INCOMPLETE: Final = "the index is being made or brought up to date: more may be found in a moment"
 
 Indexes = Callable[[list[str] | None], Mapping[Collection, SearchIndex]]
 """Opens the indexes; why one cannot be opened is added to the list, or raised if there is none."""
@@ -70,6 +73,13 @@ class Upkeep:
         self._own_sessions: LocalSessions | None = None
         self._wanted = threading.Event()
         self._waiting: int | None = None
+        self._filled_as: object = None
+        memory = database.path
+        self._files = (
+            memory,
+            memory.with_name(memory.name + "-wal"),
+            *(vector_cache / collection.value / INDEX_FILE for collection in Collection),
+        )
         self.behind = ""
 
     def index(
@@ -179,23 +189,40 @@ class Upkeep:
     def fill_quickly(self) -> list[str]:
         """Put into the indexes what the memory got meanwhile, so that it is found by words at once; a warning if
         more is lacking than that is quick for, as from an index that was begun anew."""
+        looks = self._looks()
+        if looks == self._filled_as:
+            return []
         try:
             indexes = self._indexes([])
-            if not is_behind(self._truth, indexes):
-                return []
-            deadline = time.monotonic() + _FILL_SECONDS
-            self._wanted.set()  # whoever embeds here lets go of the lock at its next batch
-            report = self._indexer().run_alone(
-                wait_seconds=_FILL_SECONDS, should_stop=lambda: time.monotonic() > deadline
-            )
-            self._waiting = report.waiting
-            if not is_behind(self._truth, indexes):
-                return []
+            if is_behind(self._truth, indexes):
+                deadline = time.monotonic() + _FILL_SECONDS
+                self._wanted.set()  # whoever embeds here lets go of the lock at its next batch
+                report = self._indexer().run_alone(
+                    wait_seconds=_FILL_SECONDS, should_stop=lambda: time.monotonic() > deadline
+                )
+                self._waiting = report.waiting
+                if is_behind(self._truth, indexes):
+                    return [_INCOMPLETE]
+            else:
+                self._filled_as = looks
         except (ConflictError, StoreUnreachableError):
-            pass  # another process is at it, or the search meets the same fault and tells of it
+            return [_INCOMPLETE]  # another process is at it, or the search meets the same fault and tells of it
         finally:
             self._wanted.clear()
-        return ["the index is being made or brought up to date: more may be found in a moment"]
+        return []
+
+    def lost_meanwhile(self) -> list[str]:
+        """A warning if an index was made anew during a search, which then found less than there is."""
+        if self._looks() == self._filled_as:
+            return []
+        try:
+            return [_INCOMPLETE] if is_behind(self._truth, self._indexes([])) else []
+        except StoreUnreachableError:
+            return []  # the search has met it and told of it
+
+    def _looks(self) -> tuple[tuple[int, int, int] | None, ...]:
+        """How the files of memory and indexes look from outside: as long as that stays, nothing was written."""
+        return tuple(map(_look, self._files))
 
     def waiting(self) -> int:
         """How many items had no vectors the last time that something was indexed here."""
@@ -206,3 +233,11 @@ class Upkeep:
                 return 0  # which the search itself has met and told of
             self._waiting = sum(count.items - count.embedded for count in counts)
         return self._waiting
+
+
+def _look(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return (status.st_ino, status.st_size, status.st_mtime_ns)

@@ -70,17 +70,23 @@ class Ranked:
 def collect(
     indexes: Sequence[SearchIndex], query: Query, vector: NDArray[np.float32] | None, where: Filter
 ) -> Pool:
-    """The candidates that the indexes offer; by words alone where there is no vector (no model yet)."""
-    return tuple(_candidates(index, query, vector, where) for index in indexes)
+    """The candidates that the indexes offer; by words alone where there is no vector (no model yet). An index that
+    offers none has no part in it."""
+    offered = (_candidates(index, query, vector, where) for index in indexes)
+    return tuple(candidates for candidates in offered if candidates is not None)
 
 
-def _candidates(index: SearchIndex, query: Query, vector: NDArray[np.float32] | None, where: Filter) -> Candidates:
+def _candidates(
+    index: SearchIndex, query: Query, vector: NDArray[np.float32] | None, where: Filter
+) -> Candidates | None:
     found = index.lexical(query.terms, where, LEXICAL_LIMIT)
     beside = [_around(found.ids)]
     near = _NOTHING
     if vector is not None:
         near = index.nearest(vector, where, NEAREST_LIMIT)
         beside.append(_around(near.ids))
+    if not len(found.ids) and not len(near.ids):
+        return None
     features = index.features(np.unique(np.concatenate([found.ids, near.ids, *beside])), where)
     ids = features.ids
     cosines = np.full(len(ids), np.nan, np.float32)
@@ -88,7 +94,8 @@ def _candidates(index: SearchIndex, query: Query, vector: NDArray[np.float32] | 
         _enter(cosines, ids, near)
         wanted = np.unique(np.concatenate([found.ids[:SCORED_LIMIT], *beside]))
         wanted = np.setdiff1d(np.intersect1d(wanted, ids, assume_unique=True), near.ids)
-        _enter(cosines, ids, Scored(wanted, index.cosines(vector, wanted)))
+        if len(wanted):
+            _enter(cosines, ids, Scored(wanted, index.cosines(vector, wanted)))
     lexical = np.zeros(len(ids), np.float32)
     _enter(lexical, ids, found)
     return Candidates(index.collection, features, lexical, cosines)

@@ -187,7 +187,7 @@ def test_where_no_index_can_be_written_memory_works_and_search_says_why(start_se
     assert (answer["results"], answer["partial"]) == ([], True)
     assert any("vector_cache" in warning for warning in answer["warnings"])
     assert server.call("search_nodes", {"query": "cutter"})["structuredContent"]["entities"]
-    assert "vector_cache" in server.call("memory_status")["structuredContent"]["model"]
+    assert "vector_cache" in server.call("memory_status")["structuredContent"]["index_problem"]
     assert "Traceback" not in server.stderr
 
 

@@ -21,7 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from dualmem_mcp.model.ids import ConversationId
 from dualmem_mcp.model.search import Collection, Filter, ItemKind, SearchItem, item_key
-from dualmem_mcp.model.words import Trait, index_text
+from dualmem_mcp.model.words import Trait, index_text_of
 from dualmem_mcp.ports import SearchIndex
 from dualmem_mcp.stores.search_index import open_search_index
 
@@ -479,7 +479,7 @@ def passes(item: SearchItem, where: Filter) -> bool:
 
 def bm25(items: list[SearchItem], terms: list[str]) -> dict[str, float]:
     """BM25 of each item that holds a word, straight from the formula."""
-    texts = {item.key: index_text(item.text).split() for item in items}
+    texts = {item.key: index_text_of(item.author, item.text).split() for item in items}
     mean = max(sum(map(len, texts.values())) / max(len(texts), 1), 1.0)
     scores: dict[str, float] = {}
     for term in set(terms):
@@ -576,7 +576,7 @@ class IndexMachine(RuleBasedStateMachine):
 
     @rule(where=_filters)
     def ask_for_features(self, where: Filter) -> None:
-        ids = np.concatenate([self.other.lexical(WORDS, Filter(), 1_000).ids, np.array([-1, 3])])
+        ids = np.concatenate([self.other.lexical(WORDS, Filter(), 1_000).ids, np.array([-1, 1 << 60])])
         by_key = {key: self.held[key] for key in keys(self.other, ids)}
         assert set(by_key) == {item.key for item in self.held.values() if item.text}
         features = self.other.features(ids, where)
