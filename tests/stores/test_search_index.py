@@ -75,6 +75,12 @@ def found(index: SearchIndex, *terms: str, where: Filter | None = None, limit: i
     return keys(index, index.lexical(terms, where or Filter(), limit).ids)
 
 
+def test_of_several_texts_of_one_item_in_a_batch_the_last_stays(index: SearchIndex) -> None:
+    index.put([turn(1, "cat")])
+    assert index.put([turn(1, "fox"), turn(1, "moon"), turn(1, "cat")]) == 3
+    assert (found(index, "cat"), found(index, "fox", "moon")) == (["turn/c/t1"], [])
+
+
 def test_vectors_come_back_in_the_order_of_the_passages(index: SearchIndex) -> None:
     index.put([turn(1, "one"), turn(2, "two"), turn(3, "three")])
     embed(index, lambda item: {"t1": (1,), "t2": (4, 2, 3), "t3": ()}[item.turn_id])

@@ -71,7 +71,7 @@ class SqliteSearchIndex:
 
     def put(self, items: Sequence[SearchItem]) -> int:
         """As SearchIndex says. A batch of 100 short turns takes some 10 ms."""
-        new = self._file.read(lambda connection: [item for item in items if _differs(connection, item)])
+        new = self._file.read(lambda connection: _to_put(connection, items))
         if not new:
             return 0
         prepared = [writing.prepared(item) for item in new]
@@ -247,6 +247,18 @@ def open_search_index(folder: Path, key: bytes, collection: Collection) -> Sqlit
 def _generation(connection: Connection) -> str:
     generation: str = connection.execute("SELECT value FROM state WHERE name = 'generation'").fetchone()[0]
     return generation
+
+
+def _to_put(connection: Connection, items: Sequence[SearchItem]) -> list[SearchItem]:
+    """The items that would change something, in their order."""
+    chosen: list[SearchItem] = []
+    keys: set[str] = set()
+    for item in items:
+        # What has the text that is stored now may come after another text of its own in the same batch.
+        if item.key in keys or _differs(connection, item):
+            chosen.append(item)
+            keys.add(item.key)
+    return chosen
 
 
 def _differs(connection: Connection, item: SearchItem) -> bool:
