@@ -123,12 +123,13 @@ class Edge:
 
         budget = token_budget or min(RESULT_TOKENS, self._settings.profile.context_tokens // 2)
         unopened: list[str] = []
+        indexes = self._opened(unopened)
         found = search(
             query,
             where,
             limit=limit,
             token_budget=budget,
-            indexes=self._opened(unopened),
+            indexes=indexes if incomplete else self._upkeep.worth_asking(indexes),
             working_set=self._cache(),
             embed=embed,
             now=self._clock.now(),

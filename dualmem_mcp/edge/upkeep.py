@@ -74,6 +74,7 @@ class Upkeep:
         self._wanted = threading.Event()
         self._waiting: int | None = None
         self._filled_as: object = None
+        self._empty: set[Collection] = set()
         memory = database.path
         self._files = (
             memory,
@@ -204,12 +205,18 @@ class Upkeep:
                 if is_behind(self._truth, indexes):
                     return [_INCOMPLETE]
             else:
+                self._empty = {name for name, index in indexes.items() if not index.counts().items}
                 self._filled_as = looks
         except (ConflictError, StoreUnreachableError):
             return [_INCOMPLETE]  # another process is at it, or the search meets the same fault and tells of it
         finally:
             self._wanted.clear()
         return []
+
+    def worth_asking(self, indexes: Mapping[Collection, SearchIndex]) -> Mapping[Collection, SearchIndex]:
+        """The indexes without those that were empty when `fill_quickly` last found that nothing was lacking: as
+        nothing was written since, they still are, and asking them takes a tenth of a search."""
+        return {name: index for name, index in indexes.items() if name not in self._empty}
 
     def lost_meanwhile(self) -> list[str]:
         """A warning if an index was made anew during a search, which then found less than there is."""

@@ -204,14 +204,18 @@ def _own_environment(home: Path, **further: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def start_server(start_process: Any, tmp_path: Path) -> StartServer:
+def start_server(start_process: Any, tmp_path: Path) -> Iterator[StartServer]:
     """Starts our server; on one data home, unless told otherwise by environment variables."""
+    started: list[Server] = []
 
     def start(*, code: str | None = None, **environment: str) -> Server:
         command = [sys.executable, "-c", code] if code else [sys.executable, "-m", "dualmem_mcp.server.serve"]
-        return start_process(command, _own_environment(tmp_path, **environment))
+        started.append(start_process(command, _own_environment(tmp_path, **environment)))
+        return started[-1]
 
-    return start
+    yield start
+    for server in started:
+        server.stop()
 
 
 @pytest.fixture

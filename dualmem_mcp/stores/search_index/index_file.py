@@ -62,6 +62,8 @@ class IndexFile:
 
     def __init__(self, folder: Path, key: bytes) -> None:
         self.path = folder / FILE_NAME
+        self._log = _beside(self.path, _LOG)
+        self._shared = _beside(self.path, _SHARED)
         self._key = key
         self._lock = threading.Lock()
         self._opened: _Opened | None = None
@@ -77,7 +79,7 @@ class IndexFile:
     def size_bytes(self) -> int:
         """Size on disk, with the write-ahead log."""
         size = 0
-        for path in (self.path, _beside(self.path, _LOG)):
+        for path in (self.path, self._log):
             with contextlib.suppress(OSError):  # deleted a moment ago
                 size += path.stat().st_size
         return size
@@ -158,11 +160,11 @@ class IndexFile:
     def _look(self, database: Database) -> _Opened:
         with file_faults("look at", self.path):
             status = self.path.stat()
-            shared = _beside(self.path, _SHARED).stat()
+            shared = self._shared.stat()
         return _Opened(
             database=database,
             identity=_identity_of(status),
-            log=_identity(_beside(self.path, _LOG)),
+            log=_identity(self._log),
             shared=_identity_of(shared),
             shared_bytes=shared.st_size,
             looks=(status.st_size, status.st_mtime_ns),
@@ -182,7 +184,7 @@ class IndexFile:
             raise _ReplacedError
         self._check_shared_memory(opened)
         looks = (status.st_size, status.st_mtime_ns)
-        if looks[0] < opened.looks[0] or _identity(_beside(self.path, _LOG)) != opened.log:
+        if looks[0] < opened.looks[0] or _identity(self._log) != opened.log:
             raise _damaged(self.path)
         if looks != opened.looks:
             # Connections that are open would go on answering from their caches.
@@ -192,7 +194,7 @@ class IndexFile:
     def _check_shared_memory(self, opened: _Opened) -> None:
         """SQLite maps this file into memory: if it has been cut, reading there ends the process with SIGBUS. Grown
         back, it can be read, if only to close the connections."""
-        path = _beside(self.path, _SHARED)
+        path = self._shared
         try:
             status = path.stat()
         except OSError:
