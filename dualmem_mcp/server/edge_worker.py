@@ -6,6 +6,7 @@ output; it ends when the server does.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -43,6 +44,8 @@ _ENDING_SECONDS: Final = 2.0
 
 _SEARCHING_THREADS: Final = 2
 
+_GARBAGE_THRESHOLDS: Final = (50_000, 20, 20)
+
 
 def main() -> None:
     """Serve the process that started this one, until it closes the pipe or nothing is left to do."""
@@ -58,7 +61,12 @@ def main() -> None:
     except DualmemError as error:
         _refuse(requests, answers, error)
     else:
-        Worker(app, answers).serve(requests)
+        worker = Worker(app, answers)
+        # What was imported stays: looking through all of it for garbage, again and again, would be in vain.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*_GARBAGE_THRESHOLDS)
+        worker.serve(requests)
 
 
 def _refuse(requests: IO[bytes], answers: IO[bytes], error: DualmemError) -> None:
