@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, Final
@@ -43,6 +44,8 @@ _ENDING_SECONDS: Final = 2.0
 """Once the server has gone the process ends by then, whatever it is doing: nothing of that is lost."""
 
 _SEARCHING_THREADS: Final = 2
+
+_INDEXING_NICENESS: Final = 10
 
 _GARBAGE_THRESHOLDS: Final = (50_000, 20, 20)
 
@@ -154,6 +157,7 @@ class Worker:
 
     def _index(self) -> None:
         """Index what is new, again and again; return when there is nothing to do and nobody asks."""
+        _step_back()
         # What is new can be found by words in milliseconds; its vectors take their time.
         self._catch_up(embed=False)
         self._looked.set()
@@ -192,6 +196,16 @@ class Worker:
             except (OSError, ValueError):  # whoever asked has gone; so will this process
                 self._stopping.set()
                 self._new.set()
+
+
+def _step_back() -> None:
+    """Let everything else on the machine go before this thread and those that it starts: searches, tool calls.
+
+    Linux has a priority for each thread; elsewhere it is the process's, and searches would step back with it.
+    """
+    if sys.platform == "linux":
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _INDEXING_NICENESS)
 
 
 if __name__ == "__main__":
