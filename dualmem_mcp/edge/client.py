@@ -17,11 +17,11 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, Unpack
 
+from dualmem_mcp.edge.interface import SearchOptions
 from dualmem_mcp.edge.messages import error_of, parse_message, write_message
 from dualmem_mcp.errors import DualmemError, StoreUnreachableError
-from dualmem_mcp.search.request import DEFAULT_LIMIT
 
 _log = logging.getLogger(__name__)
 
@@ -75,32 +75,9 @@ class EdgeProcess:
         self._alarm: threading.Timer | None = None
         self._closed = False
 
-    def search(
-        self,
-        query: str,
-        *,
-        scope: str = "all",
-        conversation_id: str | None = None,
-        limit: int = DEFAULT_LIMIT,
-        kinds: Sequence[str] = (),
-        author: str = "",
-        since: str = "",
-        until: str = "",
-        token_budget: int | None = None,
-    ) -> dict[str, Any]:
+    def search(self, query: str, **options: Unpack[SearchOptions]) -> dict[str, Any]:
         """As the interface says. Raises StoreUnreachableError if the process cannot be started or dies twice."""
-        params = {
-            "query": query,
-            "scope": scope,
-            "conversation_id": conversation_id,
-            "limit": limit,
-            "kinds": list(kinds),
-            "author": author,
-            "since": since,
-            "until": until,
-            "token_budget": token_budget,
-        }
-        found: dict[str, Any] = self._ask("search", params, SEARCH_SECONDS)
+        found: dict[str, Any] = self._ask("search", {"query": query, **options}, SEARCH_SECONDS)
         return found
 
     def related(self, query: str, *, conversation_id: str, cwd: str) -> Sequence[Mapping[str, Any]]:

@@ -6,8 +6,9 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Unpack
 
+from dualmem_mcp.edge.interface import FilterOptions
 from dualmem_mcp.edge.model import LOADING_SECONDS, QueryModel
 from dualmem_mcp.edge.upkeep import Upkeep
 from dualmem_mcp.errors import DualmemError, StoreUnreachableError
@@ -90,27 +91,14 @@ class Edge:
         self,
         query: str,
         *,
-        scope: str = "all",
-        conversation_id: str | None = None,
         limit: int = DEFAULT_LIMIT,
-        kinds: Sequence[str] = (),
-        author: str = "",
-        since: str = "",
-        until: str = "",
         token_budget: int | None = None,
         catch_up: bool = False,
+        **which: Unpack[FilterOptions],
     ) -> dict[str, Any]:
         """As the interface says. With `catch_up` the indexes are brought up to date first, as far as that is quick,
         and the search waits for the model."""
-        where = read_filter(
-            now=self._clock.now(),
-            scope=scope,
-            conversation_id=conversation_id,
-            kinds=kinds,
-            author=author,
-            since=since,
-            until=until,
-        )
+        where = read_filter(now=self._clock.now(), **which)
         warnings = self._upkeep.catch_up_quickly() if catch_up else self._upkeep.fill_quickly()
         self._renew_cache()
         incomplete = bool(warnings or self._upkeep.behind)

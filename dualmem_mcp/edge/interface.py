@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict, Unpack
 
-from dualmem_mcp.search.request import DEFAULT_LIMIT
+
+class FilterOptions(TypedDict, total=False):
+    """Which items a search may find; `search/request.py` says what each may be, and its default."""
+
+    scope: str
+    conversation_id: str | None
+    kinds: Sequence[str]
+    author: str
+    since: str
+    until: str
+
+
+class SearchOptions(FilterOptions, total=False):
+    """What a search can be told beside its query: which items, how many, and how much of them."""
+
+    limit: int
+    token_budget: int | None
 
 
 class EdgeInterface(Protocol):
     """Search and indexing of one data home. Arguments and results are JSON values, so that they can cross
     processes; errors are those of `errors.py`."""
 
-    def search(
-        self,
-        query: str,
-        *,
-        scope: str = "all",
-        conversation_id: str | None = None,
-        limit: int = DEFAULT_LIMIT,
-        kinds: Sequence[str] = (),
-        author: str = "",
-        since: str = "",
-        until: str = "",
-        token_budget: int | None = None,
-    ) -> dict[str, Any]:
+    def search(self, query: str, **options: Unpack[SearchOptions]) -> dict[str, Any]:
         """The contract's *search* fields: results, partial, tiers, timings_ms, and warnings.
 
         Times are dates, times of ISO 8601 or ages such as `7d`. Raises UsageError for what does not fit.
