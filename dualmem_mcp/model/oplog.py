@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Self
+from typing import Any, Self
 
 from dualmem_mcp.errors import MalformedError
 from dualmem_mcp.model.ids import DeviceId
@@ -115,3 +117,60 @@ class OpKind(StrEnum):
     RELATION_CREATE = "relation.create"
     RELATION_SET = "relation.set"
     RELATION_DELETE = "relation.delete"
+    RECORD_SET = "record.set"
+    RECORD_DELETE = "record.delete"
+    TURN_ADD = "turn.add"
+    FINDING_PUT = "finding.put"
+    CONVERSATION_SET = "conversation.set"
+    CONVERSATION_ERASE = "conversation.erase"
+    HANDOFF_ADD = "handoff.add"
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One op as it lies in a log. `payload` is the JSON text as its device first wrote it; `sequence` is 0 in a
+    snapshot where the number has no meaning any more. `device_id` of the stamp is the device that made it."""
+
+    stamp: Stamp
+    sequence: int
+    kind: str
+    payload: str
+
+
+@dataclass(frozen=True, slots=True)
+class LogHead:
+    """Where a device's log ends: the number of its last segment, that segment's object hash (32 bytes), and the
+    sequence of the last op in it. `LogHead(0, bytes(32), 0)` before the first."""
+
+    segment: int
+    object_hash: bytes
+    sequence: int
+
+
+NO_HEAD = LogHead(0, bytes(32), 0)
+
+
+def subject_of(kind: str, payload: Mapping[str, Any]) -> str | None:
+    """What an op is about: ops of one subject are merged with each other and with no others.
+
+    None for ops whose effect is rows of their own, for kinds that are not known here, and for payloads that do not
+    name their subject. Source: docs/ops.md, "Subjects".
+    """
+    name = payload.get("name")
+    if kind.startswith(("entity.", "observation.")) and isinstance(name, str):
+        return f"entity\0{name}"
+    ends = (payload.get("from"), payload.get("to"), payload.get("relationType"))
+    if kind.startswith("relation.") and all(isinstance(end, str) for end in ends):
+        return "relation\0" + "\0".join(map(str, ends))
+    named = (payload.get("type"), payload.get("id"))
+    if kind.startswith("record.") and all(isinstance(part, str) for part in named):
+        return "record\0" + "\0".join(map(str, named))
+    return None
+
+
+def subject_digest(kind: str, payload: Mapping[str, Any]) -> bytes | None:
+    """16 bytes of BLAKE2b of `subject_of`: what an index over ops holds in its place."""
+    subject = subject_of(kind, payload)
+    if subject is None:
+        return None
+    return hashlib.blake2b(subject.encode("utf-8", "surrogatepass"), digest_size=16).digest()

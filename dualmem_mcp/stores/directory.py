@@ -19,6 +19,7 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from datetime import datetime
 from io import BufferedReader
 from pathlib import Path
 
@@ -133,6 +134,10 @@ class DirectoryObjectStore:
                 except (FileNotFoundError, NotADirectoryError):
                     return
                 sync_folder(path.parent)
+
+    def server_time(self) -> datetime | None:
+        """None: a folder has no clock but this machine's."""
+        return None
 
     def _path(self, key: str) -> Path:
         """Where the object lies. Raises StoreRefusedError if a symbolic link stands anywhere on the way."""

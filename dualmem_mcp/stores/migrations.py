@@ -6,11 +6,13 @@ microseconds, so that they sort as text. Columns of type ANY hold text of other 
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from dualmem_mcp.errors import StoreRefusedError
+from dualmem_mcp.model.oplog import subject_digest
 
 if TYPE_CHECKING:
     from dualmem_mcp.stores.connection import Connection
@@ -193,11 +195,85 @@ CREATE TABLE working_set (             -- what a device with a small cache keeps
 ) STRICT;
 """
 
-SCRIPTS: Final[tuple[tuple[str, str], ...]] = (
+SYNC = """
+-- 16 bytes, docs/ops.md "Subjects"; null for ops whose effect is rows of their own
+ALTER TABLE ops ADD COLUMN subject BLOB;
+-- 1 for an op from the future that has no effect yet
+ALTER TABLE ops ADD COLUMN held INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX ops_by_subject ON ops (subject) WHERE subject IS NOT NULL;
+CREATE INDEX ops_held ON ops (ticks) WHERE held;
+
+-- of the ops that are made here; null until it differs from the one the data home began with
+ALTER TABLE hybrid_clock ADD COLUMN device_id TEXT;
+-- how far this machine's clock is ahead of the bucket's, in milliseconds, as last seen
+ALTER TABLE hybrid_clock ADD COLUMN ahead_ms INTEGER NOT NULL DEFAULT 0;
+
+CREATE TABLE log_heads (               -- for each device the last segment of its log that is here
+    device_id TEXT PRIMARY KEY,        -- for this one: the last that was sealed
+    segment INTEGER NOT NULL,
+    object_hash BLOB NOT NULL,
+    sequence INTEGER NOT NULL          -- of the last op in it
+) STRICT, WITHOUT ROWID;
+
+-- stamp of the op that the row came by, 24 bytes; null: no op tells of it yet; empty: none will
+ALTER TABLE turns ADD COLUMN stamp BLOB;
+CREATE INDEX turns_unlogged ON turns (id) WHERE stamp IS NULL;
+ALTER TABLE findings ADD COLUMN stamp BLOB;
+CREATE INDEX findings_unlogged ON findings (id) WHERE stamp IS NULL;
+ALTER TABLE conversations ADD COLUMN stamp BLOB;
+CREATE INDEX conversations_unlogged ON conversations (id) WHERE stamp IS NULL;
+ALTER TABLE handoffs ADD COLUMN stamp BLOB;
+CREATE INDEX handoffs_unlogged ON handoffs (handoff_id) WHERE stamp IS NULL;
+
+CREATE TABLE records (                 -- notes, tasks, bookmarks and their like, docs/ops.md "record.set"
+    type TEXT NOT NULL,
+    id TEXT NOT NULL,
+    conversation_id TEXT NOT NULL,     -- empty for those of no conversation
+    fields TEXT NOT NULL,              -- JSON object
+    stamps TEXT NOT NULL,              -- JSON object: field to the stamp of its value
+    created BLOB NOT NULL,             -- stamp of the first op of it, 24 bytes
+    changed BLOB NOT NULL,             -- and of the last
+    PRIMARY KEY (type, id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX records_by_conversation ON records (conversation_id, type);
+
+CREATE TABLE conflicts (               -- what lost, or is hidden by a deletion, until somebody decides
+    subject BLOB NOT NULL,
+    field TEXT NOT NULL,               -- empty for what a deletion hides
+    detail TEXT NOT NULL,              -- JSON object, docs/sync.md "Conflicts"
+    PRIMARY KEY (subject, field)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE erased (                  -- conversations that are banned for good
+    name TEXT PRIMARY KEY,             -- keyed hash of the id
+    stamp BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE sync_state (
+    name TEXT PRIMARY KEY,
+    value ANY NOT NULL
+) STRICT, WITHOUT ROWID;
+"""
+
+
+def name_subjects(connection: Connection) -> None:
+    """Say of each op what it is about."""
+    rows = connection.execute("SELECT id, kind, payload FROM ops WHERE subject IS NULL").fetchall()
+    connection.executemany(
+        "UPDATE ops SET subject = ? WHERE id = ?",
+        [(subject_digest(kind, json.loads(payload)), row_id) for row_id, kind, payload in rows],
+    )
+
+
+Step = str | Callable[["Connection"], None]
+
+SCRIPTS: Final[tuple[tuple[str, Step], ...]] = (
     ("0001_graph_and_ops", GRAPH_AND_OPS),
     ("0002_conversations", CONVERSATIONS),
     ("0003_search_sources", SEARCH_SOURCES),
     ("0004_accesses", ACCESSES),
+    ("0005_sync", SYNC),
+    ("0006_subjects", name_subjects),
 )
 
 
@@ -245,8 +321,11 @@ def _apply_pending(connection: Connection, transaction: Callable[[], Any]) -> No
             migrations.apply(database, stop_before=pending[1:])
 
 
-def _runner(script: str) -> Callable[[Any], None]:
+def _runner(script: Step) -> Callable[[Any], None]:
     def run(database: Any) -> None:
+        if not isinstance(script, str):
+            script(database.conn)
+            return
         # One by one: executescript would commit the transaction that holds the migration and its record.
         for statement in _statements(script):
             database.conn.execute(statement)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Final
 
 from dualmem_mcp.model.half_pairs import compact_json
 from dualmem_mcp.model.ids import DeviceId
-from dualmem_mcp.model.oplog import OpKind, Stamp, Tag, next_ticks
+from dualmem_mcp.model.oplog import OpKind, Stamp, Tag, next_ticks, subject_digest
 from dualmem_mcp.stores.connection import Connection
+
+MOST_AHEAD_MS: Final = 300_000
+"""Stamps more than five minutes ahead of the bucket's clock are not made. Source: docs/sync.md, "Time"."""
 
 
 class OpWriter:
@@ -21,14 +24,20 @@ class OpWriter:
 
     def __init__(self, connection: Connection, device_id: DeviceId, instant: datetime) -> None:
         self._connection = connection
-        self._device_id = device_id
         self._instant = instant
-        (self._ticks,) = connection.execute("SELECT ticks FROM hybrid_clock").fetchone()
+        self._ticks, device, ahead_ms = connection.execute(
+            "SELECT ticks, device_id, ahead_ms FROM hybrid_clock"
+        ).fetchone()
+        # A copied data home takes a new id while programs run that were started with the old one.
+        self._device_id = DeviceId(device or device_id)
+        # Where this machine's clock is ahead of the bucket's by more than what others take as the present.
+        if ahead_ms > MOST_AHEAD_MS:
+            self._instant = instant - timedelta(milliseconds=ahead_ms)
         row = connection.execute(
-            "SELECT last_sequence FROM op_sequences WHERE device_id = ?", (device_id,)
+            "SELECT last_sequence FROM op_sequences WHERE device_id = ?", (self._device_id,)
         ).fetchone()
         self._sequence: int = row[0] if row else 0
-        self._rows: list[tuple[str, int, int, str, str]] = []
+        self._rows: list[tuple[str, int, int, str, str, bytes | None]] = []
         self._tombstones: list[tuple[bytes, bytes]] = []
 
     def next_stamp(self) -> Stamp:
@@ -40,7 +49,10 @@ class OpWriter:
         """Write an op with a stamp from `next_stamp`, or a new one; returns it."""
         stamp = stamp or self.next_stamp()
         self._sequence += 1
-        self._rows.append((self._device_id, self._sequence, stamp.ticks, kind.value, compact_json(payload)))
+        subject = subject_digest(kind, payload)
+        self._rows.append(
+            (self._device_id, self._sequence, stamp.ticks, kind.value, compact_json(payload), subject)
+        )
         return stamp
 
     def bury(self, tags: bytes, stamp: Stamp) -> None:
@@ -55,7 +67,8 @@ class OpWriter:
             return False
         connection = self._connection
         connection.executemany(
-            "INSERT INTO ops (device_id, sequence, ticks, kind, payload) VALUES (?, ?, ?, ?, ?)", self._rows
+            "INSERT INTO ops (device_id, sequence, ticks, kind, payload, subject) VALUES (?, ?, ?, ?, ?, ?)",
+            self._rows,
         )
         if self._tombstones:
             connection.executemany("INSERT OR IGNORE INTO tombstones VALUES (?, ?)", self._tombstones)

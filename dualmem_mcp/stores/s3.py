@@ -15,6 +15,8 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -85,6 +87,7 @@ class S3ObjectStore:
         self._connecting = threading.Lock()
         self._bucket_seen = False
         self._quotes_tags: bool | None = None
+        self._server_time: tuple[datetime, float] | None = None
 
     @classmethod
     def at(cls, location: str) -> S3ObjectStore:
@@ -185,6 +188,20 @@ class S3ObjectStore:
         except NotFoundError:
             return  # AWS answers 204; some servers say what they did not find
 
+    def server_time(self) -> datetime | None:
+        if self._server_time is None:
+            return None
+        stated, seen_at = self._server_time
+        return stated + timedelta(seconds=time.monotonic() - seen_at)
+
+    def _note_time(self, parsed: Mapping[str, Any], **_: object) -> None:
+        """Keep the time that an answer of the server states. Source: RFC 9110, 6.6.1 "Date"."""
+        stated = parsed.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
+        try:
+            self._server_time = (parsedate_to_datetime(stated).astimezone(UTC), time.monotonic())
+        except (TypeError, ValueError):
+            return  # a server that states none, or in no form of HTTP's
+
     def _full(self, key: str) -> str:
         return self._prefix + check_key(key)
 
@@ -194,6 +211,7 @@ class S3ObjectStore:
             if self._client is None:
                 try:
                     self._client = self._connect()
+                    self._client.meta.events.register("after-call.s3", self._note_time)
                 except ValueError as fault:  # how botocore says that an endpoint is no URL
                     raise StoreRefusedError(
                         f"the server's address for {self.location} cannot be used",

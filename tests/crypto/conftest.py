@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 
 import pytest
 
@@ -32,6 +33,7 @@ class MemoryObjectStore:
         self.away = False
         self.reads: list[tuple[str, int, int | None]] = []
         self.before_put: Callable[[str], None] | None = None
+        self.clock: datetime | None = None
 
     def get(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
         self._reach()
@@ -64,6 +66,9 @@ class MemoryObjectStore:
     def delete(self, key: str) -> None:
         self._reach()
         self.objects.pop(key, None)
+
+    def server_time(self) -> datetime | None:
+        return self.clock
 
     def _find(self, key: str) -> bytes:
         if key not in self.objects:
