@@ -47,6 +47,7 @@ class ObjectKind(enum.IntEnum):
     POINTER = 8
     TOMBSTONE = 9
     BACKUP = 10
+    ACK = 11
 
 
 @dataclass(frozen=True, slots=True)
