@@ -127,3 +127,10 @@ def test_a_path_never_takes_more_than_a_line() -> None:
 
 def test_white_space_becomes_single_spaces() -> None:
     assert one_line(" a\n\tb\u2028c ") == "a b c"
+
+
+@given(st.text(st.sampled_from("ab \n\t\r\x0b\x1c\x1b[m\x85\u00a0\u00ad\u200b\u2028\u202e\u3000\ufeffé字")))
+def test_whatever_stands_in_a_text_one_line_of_it_has_no_other_white_space_and_nothing_invisible(text: str) -> None:
+    line = one_line(text)
+    assert line == re.sub(r"\s+", " ", clean(text)).strip()
+    assert all(unicodedata.category(sign) not in {"Cc", "Cf", "Zl", "Zp"} for sign in line)
