@@ -19,7 +19,6 @@ _INVISIBLE = re.compile(
 )
 _NEEDS_CLEANING = re.compile(f"\\x1b|\\r|{_INVISIBLE.pattern}")
 
-_SPACES = re.compile(r"\s+")
 _BLANK_LINES = re.compile(r"\n(?:[ \t]*\n){2,}")
 _FENCES = re.compile(r"`{3,}")
 _LINK = re.compile(r"\[([^\[\]\n]{1,300})\]\((?:[^()\s]|\([^()\s]{0,200}\)){1,2000}\)")
@@ -36,7 +35,8 @@ _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12
 
 def clean(text: str) -> str:
     """The text without terminal escapes, control, bidirectional and invisible characters; lines end in \\n."""
-    if not _NEEDS_CLEANING.search(text):
+    # What is printable holds none of them, and that is told ten times as fast.
+    if text.replace("\n", " ").isprintable() or not _NEEDS_CLEANING.search(text):
         return text.strip()
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\u2028", "\n").replace("\u2029", "\n")
     return _INVISIBLE.sub("", _ESCAPES.sub("", text)).strip()
@@ -44,7 +44,7 @@ def clean(text: str) -> str:
 
 def one_line(text: str) -> str:
     """The cleaned text with every run of white space as one space."""
-    return _SPACES.sub(" ", clean(text)).strip()
+    return " ".join(clean(text).split())
 
 
 def squeeze(text: str) -> str:

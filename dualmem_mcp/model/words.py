@@ -32,8 +32,10 @@ ROLES: Final = frozenset({"", "user", "assistant", "system", "model"})
 
 # Scripts that put no spaces between words: kana, Han with its extensions, Hangul (its words carry their particles),
 # Thai, Lao, Burmese, Khmer. Source: Unicode 16, Blocks.txt.
-_UNSPACED: Final = "぀-ヿㇰ-ㇿ㐀-䶿一-鿿豈-﫿가-힣ｦ-ﾝ\U00020000-\U0003fffd\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
-_UNSPACED_RUN: Final = re.compile(f"[{_UNSPACED}]+")
+UNSPACED: Final = "぀-ヿㇰ-ㇿ㐀-䶿一-鿿豈-﫿가-힣ｦ-ﾝ\U00020000-\U0003fffd\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
+"""The ranges of these scripts, as a set of characters in a pattern holds them."""
+
+_UNSPACED_RUN: Final = re.compile(f"[{UNSPACED}]+")
 
 # Marks that belong to the letter before them: Latin and Greek accents, Hebrew and Arabic points, the vowel signs of
 # Indian scripts (their full stops are none).

@@ -7,10 +7,12 @@ import random
 import string
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dualmem_mcp.handoff.brief.sections import SECTIONS, whole_section
 from dualmem_mcp.handoff.digest import build_digest
-from dualmem_mcp.handoff.redact import redact
+from dualmem_mcp.handoff.redact import _TRIGGER, is_suspicious, redact
 from tests.handoff.dialogue import CWD, Dialogue, agent
 
 _CHANCE = random.Random(20260301)
@@ -174,3 +176,8 @@ def test_keys_are_redacted_before_anything_is_cut() -> None:
 def test_long_names_without_a_value_take_little_time() -> None:
     text = "sk-" * 40_000 + " password=h7Gx09qLmZ2 " + "eyJa." * 10_000
     assert "h7Gx09qLmZ2" not in redact(text)
+
+
+@given(st.from_regex(_TRIGGER))
+def test_a_text_that_a_detector_could_fire_on_is_suspicious(text: str) -> None:
+    assert is_suspicious(text)

@@ -80,9 +80,9 @@ class View:
 
 def short_names(digest: Digest) -> dict[str, str]:
     """For each turn that the digest names, as few characters as tell it from the others, at least 4."""
-    uuids = sorted({uuid for uuid in _uuids(digest) if uuid})
+    uuids = {uuid: one_line(uuid)[:12] for uuid in sorted({uuid for uuid in _uuids(digest) if uuid})}
     for length in range(4, 13):
-        names = {uuid: one_line(uuid)[:length].replace("]", "") for uuid in uuids}
+        names = {uuid: shown[:length].replace("]", "") for uuid, shown in uuids.items()}
         if len(set(names.values())) == len(uuids):
             return names
     return {}

@@ -42,6 +42,13 @@ _TELLING = re.compile(
     r"\w+Error\b|E\d{3,4}\b|✗|✖|❌",
     re.IGNORECASE,
 )
+# Parts of these of which a line must hold one, all but the codes of compilers: they are found ten times as fast.
+_TELLING_PARTS = (
+    "error", "fatal", "panic", "exception", "traceback", "fail", "denied", "not found", "cannot", "can't", "unable",
+    "undefined", "invalid", "conflict", "unexpected", "missing", "no such", "refused", "out", "assert", "expected",
+    "mismatch", "unknown", "killed", "✗", "✖", "❌",
+)  # fmt: skip
+_ERROR_CODE = re.compile(r"e\d{3}")
 _NOISE = re.compile(r"^\s*(?:at\s|\^|\d+\s*\||=+$|-+$|~+$|npm warn)|^\[\w+\] \$", re.IGNORECASE)
 
 _OUTPUT_LIMIT = 400
@@ -80,9 +87,9 @@ def is_looking(command: str) -> bool:
 
 def telling_lines(output: str, limit: int) -> str:
     """The lines of an output that say what went wrong, in order, within `limit` characters; else its end."""
-    lines = [line.strip() for line in clean(_EXIT_CODE.sub("", _TOOL_ERROR.sub("", output[:60_000]))).split("\n")]
-    lines = [cut(line, 1_000) for line in lines if line]
-    telling = [line for line in lines if _TELLING.search(line) and not _NOISE.match(line)]
+    text = clean(_EXIT_CODE.sub("", _TOOL_ERROR.sub("", output[:60_000])))
+    lines = [cut(line, 1_000) for line in map(str.strip, text.split("\n")) if line]
+    telling = _telling(lines)
     if not telling:
         return cut_middle("\n".join(lines[-4:]), limit)
     chosen: list[str] = []
@@ -93,6 +100,20 @@ def telling_lines(output: str, limit: int) -> str:
         chosen.append(line)
         size += len(line) + 1
     return cut("\n".join(chosen), limit)
+
+
+def _telling(lines: Sequence[str]) -> list[str]:
+    lowered = [line.lower() for line in lines]
+    whole = "\n".join(lowered)
+    parts = [part for part in _TELLING_PARTS if part in whole]
+    has_codes = _ERROR_CODE.search(whole) is not None
+    return [
+        line
+        for line, low in zip(lines, lowered, strict=True)
+        if (any(part in low for part in parts) or (has_codes and _ERROR_CODE.search(low)))
+        and _TELLING.search(line)
+        and not _NOISE.match(line)
+    ]
 
 
 def extract_commands(calls: Sequence[ToolCall]) -> tuple[Command, ...]:

@@ -87,7 +87,10 @@ def _subject(call: ToolCall) -> str:
 
 class _Successes:
     """Which call ended a failure: the next of the same subject that went through; for tests any run without
-    failures, for a merge conflict the commit, for a rejected push the push."""
+    failures, for a merge conflict the commit, for a rejected push the push.
+
+    What a run of tests states is read when it is asked for: most sessions run far more tests than fail.
+    """
 
     def __init__(self, calls: Sequence[ToolCall]) -> None:
         self._calls = calls
@@ -95,7 +98,8 @@ class _Successes:
         self._done: dict[str, list[int]] = {}
         self._merges: list[int] = []
         self._pushes: list[int] = []
-        self._passes: list[int] = []
+        self._test_runs: list[int] = []
+        self._passed_from: dict[int, ToolCall | None] = {}
         for index, call in enumerate(calls):
             if call.done:
                 self._add(index, call)
@@ -107,8 +111,8 @@ class _Successes:
             self._merges.append(index)
         if "git push" in command:
             self._pushes.append(index)
-        if is_test_command(command) and not read_counts(call.result or "").failed:
-            self._passes.append(index)
+        if is_test_command(command):
+            self._test_runs.append(index)
 
     def after(self, index: int) -> ToolCall | None:
         """The call that ended the failure of that call, or None."""
@@ -118,11 +122,28 @@ class _Successes:
         elif "failed to push" in (failed.result or ""):
             candidates = self._pushes
         elif is_test_command(failed.argument("command")):
-            candidates = self._passes
+            return self._passed_after(index)
         else:
             candidates = self._done.get(self.subjects[index], [])
         at = bisect_right(candidates, index)
         return self._calls[candidates[at]] if at < len(candidates) else None
+
+    def _passed_after(self, index: int) -> ToolCall | None:
+        """The next run of tests that states no failure, or None; each is read once, however many ask."""
+        first = at = bisect_right(self._test_runs, index)
+        found = None
+        while at < len(self._test_runs):
+            if at in self._passed_from:
+                found = self._passed_from[at]
+                break
+            run = self._calls[self._test_runs[at]]
+            if not read_counts(run.result or "").failed:
+                found = run
+                self._passed_from[at] = run
+                break
+            at += 1
+        self._passed_from.update(dict.fromkeys(range(first, at), found))
+        return found
 
 
 def _fix_text(paths: Sequence[str], later: ToolCall | None, failed: ToolCall) -> str:

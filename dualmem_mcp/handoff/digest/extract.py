@@ -106,7 +106,7 @@ def _resumption(
             break
     if not last.text and requests and not requests[-1].uuid:
         last = Quote(text=requests[-1].text)
-    final_prompt = max((index for index, turn in enumerate(turns) if said_by_user(turn)), default=-1)
+    final_prompt = next((index for index in range(len(turns) - 1, -1, -1) if said_by_user(turns[index])), -1)
     return Resumption(
         last_request=last,
         last_reply=reply,

@@ -58,8 +58,8 @@ def said_by_user(turn: Turn) -> str:
     """The user's own words in a turn: without what the client wrote into it; empty if it holds none."""
     if turn.role != "user" or turn.is_meta or turn.is_compact_summary:
         return ""
-    text = clean("\n\n".join(block.text for block in turn.blocks if block.kind == "text"))
-    text = cut_middle(text, _REQUEST_LIMIT)
+    texts = [block.text for block in turn.blocks if block.kind == "text"]
+    text = cut_middle(clean("\n\n".join(texts)), _REQUEST_LIMIT) if texts else ""
     if not text:
         has_image = any(block.kind == "image" for block in turn.blocks)
         return "[image]" if has_image and not any(turn.blocks_of("tool_result")) else ""

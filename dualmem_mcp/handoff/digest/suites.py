@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 # What may stand before the runner: variables, wrappers, environments.
 _BEFORE = (
@@ -45,7 +46,12 @@ class SuiteCounts:
 
 def is_test_command(command: str) -> bool:
     """Whether a shell command runs tests, in any of the common ecosystems; reading test files is none."""
-    bare = _QUOTED.sub(" ", command[:4_000])
+    return _runs_tests(command[:4_000])
+
+
+@lru_cache(maxsize=1_024)  # every part of a digest asks again
+def _runs_tests(command: str) -> bool:
+    bare = _QUOTED.sub(" ", command)
     return any(_TEST_COMMAND.match(part) for part in re.split(r"&&|[|;\n]", bare))
 
 
@@ -63,6 +69,35 @@ _SUMMARY = re.compile(
     r"ok\s{2,}\S|panic: )[^\n]*$",
     re.MULTILINE,
 )
+
+
+# Parts of these of which a line, or the one after it, must hold one: they are found far faster.
+_SUMMARY_PARTS = (
+    "==", "Test", "test", "pass", "fail", "pending", "Ran ", "example", " runs", " run,", "OK (", "Passed!",
+    "Failed!", "DONE ", "BUILD ", "Executed ", "FAIL", "ERROR ", "ok", "panic: ", "✕", "✗", "×", "●",
+)  # fmt: skip
+
+
+def _summary_lines(output: str) -> list[str]:
+    """The lines of an output that state results, in order: all matches of the pattern."""
+    parts = [part for part in _SUMMARY_PARTS if part in output]
+    found: list[str] = []
+    start = 0
+    while parts and start < len(output):
+        end = _line_end(output, start)
+        # With the first characters of what follows: some marks stand after white space, as a line's end is.
+        seen = output[start : end + 3]
+        if any(part in seen for part in parts) and (stated := _SUMMARY.match(output, start)):
+            found.append(stated[0].strip())
+            # A match can go over the end of its line, up to the beginning of an empty one.
+            end = stated.end() - 1 if stated[0].endswith("\n") else _line_end(output, stated.end())
+        start = end + 1
+    return found
+
+
+def _line_end(text: str, start: int) -> int:
+    end = text.find("\n", start)
+    return end if end >= 0 else len(text)
 
 
 def _total(pattern: str, text: str) -> int | None:
@@ -144,7 +179,7 @@ def _total_lines(pattern: str, text: str) -> int:
 def read_counts(output: str) -> SuiteCounts:
     """What the output of a test run states; judged by its last 20,000 characters."""
     output = output[-20_000:]
-    lines = [match[0].strip() for match in _SUMMARY.finditer(output)]
+    lines = _summary_lines(output)
     text = "\n".join(lines)
     counts = None
     for reader in (_read_maven, _read_dotnet, _read_examples, _read_unittest, _read_node, _read_words):

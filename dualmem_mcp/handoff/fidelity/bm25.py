@@ -8,17 +8,18 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 
+from dualmem_mcp.model.words import UNSPACED
+
 # Source: Robertson and Zaragoza, The Probabilistic Relevance Framework: BM25 and Beyond (2009), usual values.
 _K1 = 1.2
 _B = 0.75
 
 _RAREST_TERMS = 8
 
-# Scripts written without spaces (kana, Han, Thai, Lao, Khmer, Myanmar) are compared by pairs of characters.
-_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+# Scripts written without spaces are compared by pairs of characters.
 _SPACED_TERM = re.compile(r"\w\w+")
-_TERM = re.compile(rf"[{_UNSPACED}]+|[^\W{_UNSPACED}]{{2,}}")
-_IS_UNSPACED = re.compile(f"[{_UNSPACED}]")
+_TERM = re.compile(rf"[{UNSPACED}]+|[^\W{UNSPACED}]{{2,}}")
+_IS_UNSPACED = re.compile(f"[{UNSPACED}]")
 
 
 def terms(text: str) -> list[str]:
@@ -46,8 +47,11 @@ class Bm25:
         counts: dict[str, list[tuple[int, float]]] = defaultdict(list)
         mean = sum(map(len, lines)) / len(lines) if lines else 0.0
         for number, line in enumerate(lines):
-            length = _K1 * (1 - _B + _B * len(line) / mean) if mean else _K1
-            for term in vocabulary.intersection(line):
+            known = vocabulary.intersection(line)
+            if not known:
+                continue
+            length = _K1 * (1 - _B + _B * len(line) / mean)
+            for term in known:
                 count = line.count(term)
                 counts[term].append((number, count * (_K1 + 1) / (count + length)))
         self._postings: dict[str, list[tuple[int, float]]] = {}

@@ -39,24 +39,30 @@ class Facts:
     in_passage: Sequence[int]
 
 
+class _Judged(dict[str, str]):
+    """The facts of runs of characters, each judged when it is first asked for; `names` are those in capitals."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __missing__(self, run: str) -> str:
+        fact = self[run] = _fact(run)
+        if fact and run.strip(_TRIM).isupper():
+            self.names.add(fact)
+        return fact
+
+
 class FactReader:
     """Reads facts out of texts; each distinct word is judged once."""
 
     def __init__(self) -> None:
-        self._known: dict[str, str] = {}
-        self._names: set[str] = set()
+        self._known = _Judged()
+        self._names = self._known.names
 
     def facts(self, text: str) -> set[str]:
         """The facts in a text, each in the one form in which facts are compared; names are not among them."""
-        known = self._known
-        found = set()
-        for run in set(_RUN.findall(text)):
-            fact = known.get(run)
-            if fact is None:
-                fact = known[run] = _fact(run)
-                if fact and run.strip(_TRIM).isupper():
-                    self._names.add(fact)
-            found.add(fact)
+        found = set(map(self._known.__getitem__, set(_RUN.findall(text))))
         found.discard("")
         return found
 

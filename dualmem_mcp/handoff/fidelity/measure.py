@@ -37,6 +37,8 @@ def measure_fidelity(session: Session, brief: str, *, device_brief: str) -> dict
     names = TurnNames([turn.uuid for turn in said.turns])
     lines = marked_lines(brief, names)
     probes = ask(said, agents=session.agents, cwd=session.cwd)
+    natural = Held(brief, lines)
+    on_device = natural if device_brief == brief else Held(device_brief, marked_lines(device_brief, names))
     passages = said.passages()
     reader = FactReader()
     facts = reader.weigh(passages)
@@ -51,7 +53,7 @@ def measure_fidelity(session: Session, brief: str, *, device_brief: str) -> dict
     led = recall(asked, lines, said)
     led_at_random = [one for digest in at_random if digest and (one := recall(asked, digest, said))]
     return {
-        **_probed(probes, Held(brief, lines), Held(device_brief, marked_lines(device_brief, names))),
+        **_probed(probes, natural, on_device),
         "facts": {
             "known": len(facts.weights),
             **_against_chance(
@@ -79,7 +81,7 @@ def draws_of(characters: int) -> int:
 def _probed(probes: Sequence[Probe], natural: Held, device: Held) -> dict[str, Any]:
     """Shares of the probes that are held, by kind, and where stands what is missing."""
     held = [is_held(probe, natural) for probe in probes]
-    on_device = [is_held(probe, device) for probe in probes]
+    on_device = held if device is natural else [is_held(probe, device) for probe in probes]
 
     def shares(answers: Sequence[bool]) -> dict[str, float | None]:
         by_kind = {

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from dualmem_mcp.handoff.digest import commands
 from dualmem_mcp.handoff.digest.commands import extract_commands, extract_tests, is_looking, telling_lines
 from dualmem_mcp.handoff.digest.files import change_log
 from dualmem_mcp.handoff.digest.tool_calls import tool_calls
@@ -104,3 +107,16 @@ def test_without_any_the_end_is_shown() -> None:
 
 def test_long_lines_are_bounded_in_time_and_size() -> None:
     assert len(telling_lines("x" * 500_000 + "\nfatal: no", 300)) <= 300
+
+
+@given(
+    st.lists(
+        st.sampled_from([
+            "fine", "E   assert 1", "an Error: x", "TS1234", "e1234 code", "timed out", "time out", "TIMEOUT",
+            "at error", "1 | error", "npm warn failed", "npm ERR! E404", "Could not: NO SUCH file", "✖ x", "ValueError", "err",
+        ])
+    )
+)  # fmt: skip
+def test_lines_that_are_passed_over_tell_nothing(lines: list[str]) -> None:
+    telling = [line for line in lines if commands._TELLING.search(line) and not commands._NOISE.match(line)]
+    assert commands._telling(lines) == telling

@@ -69,3 +69,17 @@ def test_the_same_failure_again_is_counted() -> None:
         dialogue.bash("make", "Exit code 2\nmake: *** missing separator. Error", error=True)
     [error] = errors_of(dialogue)
     assert error.count == 3
+
+
+def test_every_failing_test_before_it_is_resolved_by_the_next_run_without_failures() -> None:
+    dialogue = Dialogue()
+    for name in ("a", "b"):
+        dialogue.bash(f"pytest test_{name}.py", f"== 1 failed in 0.1s ==\nError: {name}", error=True)
+        dialogue.bash("pytest -q", "== 1 failed, 8 passed in 0.1s ==")
+    dialogue.bash("pytest -x", "== 9 passed in 0.1s ==")
+    dialogue.bash("pytest test_c.py", "== 1 failed in 0.1s ==\nError: c", error=True)
+    assert [(error.resolved, error.fix) for error in errors_of(dialogue)] == [
+        (True, "then `pytest -x` succeeded"),
+        (True, "then `pytest -x` succeeded"),
+        (False, ""),
+    ]

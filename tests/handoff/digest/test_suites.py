@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from dualmem_mcp.handoff.digest import suites
 from dualmem_mcp.handoff.digest.suites import is_test_command, read_counts
 
 
@@ -113,3 +116,17 @@ def test_what_failed_stands_in_the_summary() -> None:
 @pytest.mark.parametrize("line", ["=" * 19_000, "Tests" + " " * 19_000, "\n" * 19_000])
 def test_hostile_lines_take_little_time(line: str) -> None:
     assert read_counts(f"{line}\n== 3 passed, 1 failed in 0.1s ==").failed == 1
+
+
+_LINES = st.sampled_from([
+    "", "  ", "\t", "foo", "✕ bar", " ● x", "FAIL", "FAIL\tx/y", "ok", "ok  \tpkg/a 0.1s", "panic: x",
+    "exit status 1", "=== 3 passed in 0.1s ===", "no tests ran ==", "Tests: 3 passed", "Tests run: 3, Failures: 1",
+    "Ran 3 tests in", "1 runs, 2 assertions, 0 failures", "12 examples, 0 failures", "test x ... FAILED", "--- FAIL: TestB",
+    "100% tests passed", "FAILED (failures=1)", "ℹ pass 3", "# fail 2", "BUILD SUCCESS", "Executed 3 tests",
+    "Passed!  - a", "OK (3 tests)", "DONE 4 tests", "x" * 50 + " 3 passed",
+])  # fmt: skip
+
+
+@given(st.lists(_LINES, max_size=8).map("\n".join))
+def test_lines_that_are_passed_over_state_no_results(output: str) -> None:
+    assert suites._summary_lines(output) == [match[0].strip() for match in suites._SUMMARY.finditer(output)]
