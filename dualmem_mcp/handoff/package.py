@@ -113,15 +113,16 @@ def hand_over(
 
     progress(5, 5, "done")
     transcript_bytes = sum(len(data) for _, data in content.thread)
+    visible_tokens = sealed.record.visible_tokens
     carried_bytes = sealed.plain_bytes
     report: dict[str, Any] = {
         "handoff_id": sealed.record.handoff_id,
         "conversation_id": session.conversation_id,
         "title": content.digest.title,
         "message_count": session.message_count,
-        "visible_tokens": session.visible_tokens,
+        "visible_tokens": visible_tokens,
         "digest_tokens": brief.tokens,
-        "reduction": round(1 - brief.tokens / session.visible_tokens, 4) if session.visible_tokens else 0.0,
+        "reduction": round(1 - brief.tokens / visible_tokens, 4) if visible_tokens else 0.0,
         "transcript_bytes": transcript_bytes,
         "package_bytes": len(sealed.package),
         "compression_ratio": round(carried_bytes / len(sealed.package), 2),

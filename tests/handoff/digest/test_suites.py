@@ -121,9 +121,9 @@ def test_hostile_lines_take_little_time(line: str) -> None:
 _LINES = st.sampled_from([
     "", "  ", "\t", "foo", "✕ bar", " ● x", "FAIL", "FAIL\tx/y", "ok", "ok  \tpkg/a 0.1s", "panic: x",
     "exit status 1", "=== 3 passed in 0.1s ===", "no tests ran ==", "Tests: 3 passed", "Tests run: 3, Failures: 1",
-    "Ran 3 tests in", "1 runs, 2 assertions, 0 failures", "12 examples, 0 failures", "test x ... FAILED", "--- FAIL: TestB",
-    "100% tests passed", "FAILED (failures=1)", "ℹ pass 3", "# fail 2", "BUILD SUCCESS", "Executed 3 tests",
-    "Passed!  - a", "OK (3 tests)", "DONE 4 tests", "x" * 50 + " 3 passed",
+    "Ran 3 tests in", "1 runs, 2 assertions, 0 failures", "12 examples, 0 failures", "--- FAIL: TestB",
+    "test x ... FAILED", "100% tests passed", "FAILED (failures=1)", "ℹ pass 3", "# fail 2", "BUILD SUCCESS",
+    "Executed 3 tests", "Passed!  - a", "OK (3 tests)", "DONE 4 tests", "x" * 50 + " 3 passed",
 ])  # fmt: skip
 
 
