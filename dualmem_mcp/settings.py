@@ -21,6 +21,7 @@ from dualmem_mcp.embedding.minilm import NAME as DEFAULT_MODEL
 from dualmem_mcp.errors import LockedError, UsageError
 from dualmem_mcp.model.device import PROFILES, DeviceProfile, profile_named
 from dualmem_mcp.model.index_scope import IndexScope
+from dualmem_mcp.model.sync_timing import SyncTiming
 
 CONFIG_FILE = "cloud_sync_config.json"
 
@@ -46,6 +47,19 @@ class _Environment(BaseSettings):
     claude_project_dir: Path | None = Field(default=None, validation_alias="CLAUDE_PROJECT_DIR")
 
 
+class _SyncTiming(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    automatic: bool | None = None
+    # The lower bounds keep a slip of the pen from costing a request every few milliseconds.
+    poll_seconds: float | None = Field(default=None, ge=0.2, le=86_400)
+    idle_seconds: float | None = Field(default=None, ge=0.2, le=86_400)
+    batch_changes: int | None = Field(default=None, ge=1, le=10_000)
+    batch_ms: int | None = Field(default=None, ge=0, le=3_600_000)
+    background_seconds: float | None = Field(default=None, ge=1, le=86_400)
+    wifi_only: bool | None = None
+
+
 class _ProfileLimits(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -53,6 +67,7 @@ class _ProfileLimits(BaseModel):
     cached_vectors: int | None = Field(default=None, ge=0)
     max_agents: int | None = Field(default=None, ge=0)
     context_tokens: int | None = Field(default=None, ge=200)
+    sync: _SyncTiming = Field(default_factory=_SyncTiming)
 
 
 class _IndexRules(BaseModel):
@@ -78,6 +93,7 @@ class _ConfigFile(BaseModel):
     keystore: KeystoreChoice = "auto"
     model: str | None = None
     index: _IndexRules = Field(default_factory=_IndexRules)
+    sync: _SyncTiming = Field(default_factory=_SyncTiming)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,12 +253,19 @@ def _home_folder(subject: str) -> Iterator[None]:
 
 
 def _profiles(config: _ConfigFile) -> dict[str, DeviceProfile]:
-    profiles = dict(PROFILES)
+    # What is said of sync for all profiles comes first, then what is said for one.
+    profiles = {name: replace(base, sync=_timing(base.sync, config.sync)) for name, base in PROFILES.items()}
     for name, limits in config.profiles.items():
-        base = profiles.get(name.lower(), PROFILES["desktop"])
-        given = {field: value for field, value in limits.model_dump().items() if value is not None}
-        profiles[name.lower()] = replace(base, name=name.lower(), **given)
+        base = profiles.get(name.lower(), profiles["desktop"])
+        given = {field: value for field, value in limits.model_dump(exclude={"sync"}).items() if value is not None}
+        profiles[name.lower()] = replace(base, name=name.lower(), sync=_timing(base.sync, limits.sync), **given)
     return profiles
+
+
+def _timing(base: SyncTiming, given: _SyncTiming) -> SyncTiming:
+    timing = replace(base, **{field: value for field, value in given.model_dump().items() if value is not None})
+    # Who wants fewer requests sets one of the two: idle is never busier than in use.
+    return replace(timing, idle_seconds=max(timing.idle_seconds, timing.poll_seconds))
 
 
 def _read_document(path: Path) -> dict[str, Any]:

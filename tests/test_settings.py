@@ -11,6 +11,7 @@ import pytest
 
 from dualmem_mcp.errors import DiskFullError, LockedError, UsageError
 from dualmem_mcp.model.index_scope import IndexScope
+from dualmem_mcp.model.sync_timing import SyncTiming
 from dualmem_mcp.settings import CONFIG_FILE, load_settings, save_config
 
 VARIABLES = (
@@ -204,4 +205,56 @@ def test_whose_sessions_may_be_indexed(tmp_path: Path) -> None:
 def test_rules_of_indexing_that_do_not_fit_are_named(tmp_path: Path, rules: object) -> None:
     write_config(tmp_path, {"index": rules})
     with pytest.raises(UsageError, match="index"):
+        load_settings(tmp_path)
+
+
+def test_when_a_device_syncs_by_itself(tmp_path: Path) -> None:
+    settings = load_settings(tmp_path)
+    assert settings.profile.sync == SyncTiming(True, 10, 300, 3, 500, 60, False)
+    mobile = [settings.profile_for(name).sync.wifi_only for name in ("ios", "android", "pwa")]
+    assert mobile == [True, True, True]
+
+
+def test_timing_is_set_for_all_profiles_or_for_one(tmp_path: Path) -> None:
+    write_config(
+        tmp_path,
+        {
+            "sync": {"poll_seconds": 30, "batch_ms": 0},
+            "profiles": {
+                "iOS": {"sync": {"poll_seconds": 60, "wifi_only": False}},
+                "watch": {"sync": {"automatic": False}},
+            },
+        },
+    )
+    settings = load_settings(tmp_path)
+    assert settings.profile.sync == SyncTiming(poll_seconds=30, batch_ms=0)
+    assert settings.profile_for("ios").sync == SyncTiming(poll_seconds=60, batch_ms=0)
+    assert settings.profile_for("android").sync == SyncTiming(poll_seconds=30, batch_ms=0, wifi_only=True)
+    assert settings.profile_for("watch").sync == SyncTiming(automatic=False, poll_seconds=30, batch_ms=0)
+
+
+def test_a_device_is_never_busier_when_idle(tmp_path: Path) -> None:
+    write_config(tmp_path, {"sync": {"poll_seconds": 3_600}})
+    assert load_settings(tmp_path).profile.sync.idle_seconds == 3_600
+
+
+@pytest.mark.parametrize(
+    ("timing", "field"),
+    [
+        ({"poll_seconds": 0}, "sync.poll_seconds"),
+        ({"idle_seconds": -1}, "sync.idle_seconds"),
+        ({"batch_changes": 0}, "sync.batch_changes"),
+        ({"batch_ms": "soon"}, "sync.batch_ms"),
+        ({"background_seconds": float("inf")}, "sync.background_seconds"),
+        ({"wifi_only": "sometimes"}, "sync.wifi_only"),
+        ({"pol_seconds": 10}, "sync.pol_seconds"),
+    ],
+)
+def test_timing_that_does_not_fit_is_named(tmp_path: Path, timing: dict[str, object], field: str) -> None:
+    write_config(tmp_path, {"sync": timing})
+    with pytest.raises(UsageError, match=field) as caught:
+        load_settings(tmp_path)
+    assert caught.value.hint
+    write_config(tmp_path, {"profiles": {"ios": {"sync": timing}}})
+    with pytest.raises(UsageError, match=f"profiles.ios.{field}"):
         load_settings(tmp_path)

@@ -5,26 +5,34 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dualmem_mcp.errors import UsageError
+from dualmem_mcp.model.sync_timing import SyncTiming
+
+_DESKTOP = SyncTiming()
+_MOBILE = SyncTiming(wifi_only=True)
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceProfile:
-    """Limits of a kind of device: memory in MB, cached vectors, restored agents, context in tokens."""
+    """Limits of a kind of device: memory in MB, cached vectors, restored agents, context in tokens; and when it
+    syncs by itself."""
 
     name: str
     memory_mb: int
     cached_vectors: int
     max_agents: int
     context_tokens: int
+    sync: SyncTiming = _DESKTOP
 
 
 # Source: the product's requirements for each platform; the desktop's can be set in cloud_sync_config.json.
 PROFILES: dict[str, DeviceProfile] = {
     profile.name: profile
     for profile in (
-        DeviceProfile("ios", memory_mb=150, cached_vectors=50, max_agents=2, context_tokens=4_000),
-        DeviceProfile("android", memory_mb=200, cached_vectors=75, max_agents=3, context_tokens=6_000),
-        DeviceProfile("pwa", memory_mb=100, cached_vectors=25, max_agents=1, context_tokens=2_000),
+        DeviceProfile("ios", memory_mb=150, cached_vectors=50, max_agents=2, context_tokens=4_000, sync=_MOBILE),
+        DeviceProfile(
+            "android", memory_mb=200, cached_vectors=75, max_agents=3, context_tokens=6_000, sync=_MOBILE
+        ),
+        DeviceProfile("pwa", memory_mb=100, cached_vectors=25, max_agents=1, context_tokens=2_000, sync=_MOBILE),
         DeviceProfile("desktop", memory_mb=2_048, cached_vectors=100_000, max_agents=50, context_tokens=12_000),
     )
 }
