@@ -378,8 +378,11 @@ def test_sessions_that_are_no_sessions(shell: Shell) -> None:
     for name, data in {"empty": b"", "binary": bytes(range(256)) * 50, "html": b"<html>\n</html>\n"}.items():
         path = shell.root / f"{name}.jsonl"
         path.write_bytes(data)
-        shell.fails(2, "handoff", "--transcript", str(path))
-    shell.fails(2, "handoff", "--transcript", str(shell.root))
+        error, _ = shell.fails(2, "handoff", "--transcript", str(path))
+        assert path.name in error
+    error, _ = shell.fails(2, "handoff", "--transcript", str(shell.root))
+    assert f"{shell.root.name} is a folder" in error
+    assert shell.json("conversations")["conversations"] == []
 
 
 def test_a_torn_session_is_handed_over_with_what_it_has(shell: Shell, session: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,21 @@ import pytest
 from dualmem_mcp.embedding.native_memory import give_back_memory
 
 
-def test_may_be_called_at_any_time() -> None:
+class _Cycle:
+    """Holds itself, so that only a collection lets it go."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def test_may_be_called_at_any_time_and_takes_nothing_that_is_in_use() -> None:
+    kept = [bytes([number % 256]) * 4_096 for number in range(2_000)]
+    weak = weakref.ref(cycle := _Cycle())
+    del cycle
     give_back_memory()
+    assert weak() is None  # garbage goes first: what it holds cannot be given back
     give_back_memory()
+    assert all(set(data) == {number % 256} for number, data in enumerate(kept))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

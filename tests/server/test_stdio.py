@@ -177,11 +177,17 @@ async def test_the_input_ends_only_when_every_request_is_answered(pipes: Pipes) 
 
 
 async def test_a_client_that_reads_no_more_ends_both_streams(pipes: Pipes) -> None:
+    ended: list[str] = []
     os.close(pipes.from_server)
     with anyio.fail_after(10):
         async with wire_streams(pipes.wire) as (incoming, outgoing):
             await outgoing.send(response(1))
-            await incoming.receive()  # cancelled: there is nobody to serve
+            with pytest.raises(anyio.get_cancelled_exc_class()):
+                await incoming.receive()  # there is nobody to serve
+            with pytest.raises(anyio.get_cancelled_exc_class()):
+                await outgoing.send(response(2))
+            ended.append("both")
+    assert ended == ["both"]
 
 
 async def test_a_client_that_does_not_read_holds_nobody_else_up(pipes: Pipes) -> None:

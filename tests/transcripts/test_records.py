@@ -63,7 +63,8 @@ def _chained(record, number):
 def test_any_json_in_any_field_is_read(tmp_path_factory, plain, chained, as_agent):
     lines = [{"type": "user", "uuid": "r0", "message": {"content": "hello"}}, *plain]
     lines += [_chained(record, number) for number, record in enumerate(chained, 1)]
-    _assert_readable(tmp_path_factory.mktemp("fuzz"), lines, as_agent=as_agent)
+    session = _assert_readable(tmp_path_factory.mktemp("fuzz"), lines, as_agent=as_agent)
+    _assert_accounted_for(session, lines)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,15 @@ def test_a_real_session_with_any_field_replaced_is_read(tmp_path_factory, sample
                 break
             place = inner
         place[key] = data.draw(_json)
-    _assert_readable(tmp_path_factory.mktemp("fuzz"), lines, as_agent=data.draw(st.booleans()))
+    session = _assert_readable(tmp_path_factory.mktemp("fuzz"), lines, as_agent=data.draw(st.booleans()))
+    _assert_accounted_for(session, lines)
+
+
+def _assert_accounted_for(session, lines):
+    """Every line is a record, or named as skipped."""
+    typed = sum(isinstance(line, dict) and isinstance(line.get("type"), str) for line in lines)
+    assert session.record_count == typed
+    assert session.skipped_records >= len(lines) - typed
 
 
 EARLY = "0001-01-01T00:00:00+23:59"  # before the first instant that a UTC datetime can hold
