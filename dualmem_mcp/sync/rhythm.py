@@ -1,0 +1,115 @@
+"""When to sync: often while in use, seldom when idle, soon after writes, ever more patiently without the bucket."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Final, Literal
+
+from dualmem_mcp.model.sync_timing import SyncTiming
+
+IN_USE_SECONDS: Final = 300.0
+"""After a call a device counts as in use for so long."""
+
+FULL_SECONDS: Final = 900.0
+"""A sync that lists the bucket, and so meets devices that are new, at least so often while in use."""
+
+IDLE_FULL_SECONDS: Final = 3600.0
+"""And so often while idle: a listing costs twelve times what a look at one object does."""
+
+START_SECONDS: Final = 1.0
+"""The first sync waits so long: whoever started this has a call to make."""
+
+FIRST_RETRY_SECONDS: Final = 1.0
+LAST_RETRY_SECONDS: Final = 300.0
+
+Step = Literal["full", "probe", "look"]
+"""A sync that lists, one that looks at the next objects only, and a look at this device alone."""
+
+
+class Rhythm:
+    """Which step is due when. Times are seconds of a clock that never goes back; `chance` gives 0 ≤ x < 1.
+
+    Whoever follows it asks `due`, does that step, and tells what came of it; `next_at` says when to ask again.
+    """
+
+    def __init__(self, timing: SyncTiming, *, now: float, chance: Callable[[], float]) -> None:
+        self._timing = timing
+        self._chance = chance
+        self._interval = timing.poll_seconds
+        self._used_at = now
+        self._polled_at = -math.inf
+        self._listed_at = -math.inf
+        self._poll_at = now + START_SECONDS
+        self._look_at = now + timing.background_seconds
+        self._send_at = math.inf
+        self._changes = 0
+        self._failures = 0
+
+    def used(self, now: float) -> None:
+        """Somebody uses the device."""
+        self._used_at = now
+        self._interval = self._timing.poll_seconds
+        if not self._failures:  # a bucket that is away is not asked more often because somebody is here
+            self._poll_at = min(self._poll_at, max(now, self._polled_at + self._interval))
+
+    def changed(self, now: float) -> None:
+        """A change was made on purpose, and waits to be sent."""
+        self._changes += 1
+        enough = self._changes >= self._timing.batch_changes
+        self._send_at = now if enough else now + self._timing.batch_ms / 1000
+
+    def found_waiting(self, now: float) -> None:
+        """A look showed that changes wait which nobody told of."""
+        self._send_at = min(self._send_at, now)
+
+    def next_at(self) -> float:
+        """When the next step is due; in the past if one is."""
+        return min(self._poll_at, self._send_at, math.inf if self._failures else self._look_at)
+
+    def due(self, now: float) -> Step | None:
+        """The step to do now, if one is due."""
+        if now >= self._poll_at:
+            return "full" if self._wants_listing(now) else "probe"
+        if now >= self._send_at:
+            return "probe"
+        return "look" if now >= self._look_at and not self._failures else None
+
+    def is_sending_only(self, now: float) -> bool:
+        """Whether the step due now is there for changes alone: without any, nobody misses it."""
+        return now < self._poll_at
+
+    def begin(self, step: Step, now: float) -> None:
+        """A step begins: what is changed after the beginning of a sync wants one more."""
+        self._look_at = now + self._timing.background_seconds
+        if step != "look":
+            self._send_at = math.inf
+            self._changes = 0
+
+    def synced(self, now: float, *, listed: bool) -> None:
+        """A sync has ended well, at whoever's wish."""
+        self._failures = 0
+        self._polled_at = now
+        if listed:
+            self._listed_at = now
+        idle = now - self._used_at > IN_USE_SECONDS
+        self._interval = min(self._interval * 2, self._timing.idle_seconds) if idle else self._timing.poll_seconds
+        self._poll_at = now + self._interval
+
+    def failed(self, now: float) -> None:
+        """A sync has failed: the next is tried after 1 to 2 seconds, then twice that, up to 5 minutes.
+
+        Somewhere in the upper half of that span, so that devices do not all come back at once.
+        """
+        self._failures += 1
+        longest = min(FIRST_RETRY_SECONDS * 2.0 ** min(self._failures, 30), LAST_RETRY_SECONDS)
+        self._poll_at = now + longest * (1 + self._chance()) / 2
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether the last sync failed."""
+        return self._failures > 0
+
+    def _wants_listing(self, now: float) -> bool:
+        idle = now - self._used_at > IN_USE_SECONDS
+        return now - self._listed_at >= (IDLE_FULL_SECONDS if idle else FULL_SECONDS)
