@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,16 +17,45 @@ from dualmem_mcp.errors import TamperedError, UsageError
 from dualmem_mcp.model.handoff import HandoffRecord
 from dualmem_mcp.model.ids import ConversationId, DeviceId, HandoffId, parse_conversation_id
 
-FORMAT = 1
+FORMAT = 2
+"""The highest that is read. A package without patches is written as 1, which every version reads."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """`size` bytes at `offset` of the thread stream of the package of `handoff_id`."""
+    """`size` bytes of a file: `stored` bytes at `offset` of the thread stream of the package of `handoff_id`.
+
+    Where `patched`, these are a patch against the bytes of the file before the part; else they are the bytes.
+    """
 
     handoff_id: HandoffId
     offset: int
     size: int
+    stored: int
+    patched: bool = False
+
+    def to_json(self) -> list[Any]:
+        """As the manifest has it: three members, or a fourth for a patch."""
+        return [self.handoff_id, self.offset, self.size, *([self.stored] if self.patched else [])]
+
+    @classmethod
+    def from_json(cls, members: list[Any]) -> Part:
+        """The part of what `to_json` gives. Raises TypeError or ValueError."""
+        holder, offset, size, *patch = members
+        stored = _count(patch[0]) if patch else _count(size)
+        return cls(HandoffId(_text(holder)), _count(offset), _count(size), stored, bool(patch))
+
+
+@dataclass(frozen=True, slots=True)
+class PatchedSection:
+    """A section that is a patch against that of another handoff's package: `stored` bytes of the section `patches`,
+    which stand there in the order of the manifest."""
+
+    name: str
+    base: HandoffId
+    size: int
+    stored: int
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +98,20 @@ class PackageManifest:
     files: tuple[CarriedFile, ...]
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Further facts for the reader: title, cwd, version, counts."""
+    patched: tuple[PatchedSection, ...] = ()
+
+    @property
+    def format(self) -> int:
+        """The oldest format that has all that this one says."""
+        has_patches = self.patched or any(part.patched for file in self.thread for part in file.parts)
+        return 2 if has_patches else 1
 
 
 def manifest_to_json(manifest: PackageManifest) -> bytes:
     """The `manifest` section's bytes."""
     return _dump(
         {
-            "format": FORMAT,
+            "format": manifest.format,
             "handoff_id": manifest.handoff_id,
             "conversation_id": manifest.conversation_id,
             "created_at": manifest.created_at.isoformat(),
@@ -90,7 +126,7 @@ def manifest_to_json(manifest: PackageManifest) -> bytes:
                     "name": file.name,
                     "size": file.size,
                     "sha256": file.sha256,
-                    "parts": [[part.handoff_id, part.offset, part.size] for part in file.parts],
+                    "parts": [part.to_json() for part in file.parts],
                 }
                 for file in manifest.thread
             ],
@@ -106,6 +142,7 @@ def manifest_to_json(manifest: PackageManifest) -> bytes:
                 for file in manifest.files
             ],
             "facts": dict(manifest.facts),
+            **({"patched": [asdict(section) for section in manifest.patched]} if manifest.patched else {}),
         }
     )
 
@@ -132,10 +169,7 @@ def manifest_from_json(data: bytes) -> PackageManifest:
                     name=_text(file["name"]),
                     size=_count(file["size"]),
                     sha256=_text(file["sha256"]),
-                    parts=tuple(
-                        Part(HandoffId(_text(holder)), _count(offset), _count(size))
-                        for holder, offset, size in file["parts"]
-                    ),
+                    parts=tuple(Part.from_json(part) for part in file["parts"]),
                 )
                 for file in document["thread"]
             ),
@@ -151,6 +185,16 @@ def manifest_from_json(data: bytes) -> PackageManifest:
                 for file in document["files"]
             ),
             facts=dict(document.get("facts") or {}),
+            patched=tuple(
+                PatchedSection(
+                    name=_text(section["name"]),
+                    base=HandoffId(_text(section["base"])),
+                    size=_count(section["size"]),
+                    stored=_count(section["stored"]),
+                    sha256=_text(section["sha256"]),
+                )
+                for section in document.get("patched") or ()
+            ),
         )
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, UsageError) as error:
         raise _unfit("package manifest", error) from None
@@ -160,7 +204,7 @@ def record_to_json(record: HandoffRecord) -> bytes:
     """The handoff record's bytes; `manifest_key` is left out, since it is made from them."""
     return _dump(
         {
-            "format": FORMAT,
+            "format": 1,
             "handoff_id": record.handoff_id,
             "conversation_id": record.conversation_id,
             "title": record.title,

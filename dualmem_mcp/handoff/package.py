@@ -19,10 +19,17 @@ from dualmem_mcp.handoff.brief import build_brief, device_budget, natural_budget
 from dualmem_mcp.handoff.channel import Channel, manifest_key, package_key, packed_handoff
 from dualmem_mcp.handoff.delivery import Delivery, deliver
 from dualmem_mcp.handoff.fidelity import measure_fidelity
-from dualmem_mcp.handoff.manifest import CarriedFile, PackageManifest, manifest_to_json, record_to_json
+from dualmem_mcp.handoff.manifest import (
+    CarriedFile,
+    PackageManifest,
+    PatchedSection,
+    manifest_to_json,
+    record_to_json,
+)
+from dualmem_mcp.handoff.patches import make_patch
 from dualmem_mcp.handoff.reconstruct import OpenedPackage, open_package
 from dualmem_mcp.handoff.steps import Steps
-from dualmem_mcp.handoff.thread import CHUNK_BYTES, plan_thread, thread_sections
+from dualmem_mcp.handoff.thread import CHUNK_BYTES, ThreadPlan, plan_thread, thread_sections
 from dualmem_mcp.model.conversation import Session
 from dualmem_mcp.model.cost import request_cost_usd
 from dualmem_mcp.model.device import DeviceProfile
@@ -31,6 +38,11 @@ from dualmem_mcp.model.handoff import HandoffRecord
 from dualmem_mcp.model.ids import ConversationId, HandoffId
 from dualmem_mcp.model.project import ProjectFile, ProjectFileKind
 from dualmem_mcp.ports import Progress, no_progress
+
+_EMPTY = frozenset({b"", b"{}"})
+_LEAST_GAIN = 6
+"""Compressed alone, digests and agents become a quarter; a patch that is not well below that does not pay for the
+second package that a reader then needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +213,11 @@ def _seal(content: Content, channel: Channel, *, digest_tokens: int, warnings: l
     key = package_key(handoff_id)
     plan = plan_thread(content.thread, handoff_id=handoff_id, package_key=key, base=base)
     files_blob, carried = _pack_files(content.project_files)
+    contents = {
+        "digest": _json(content.digest.to_json()),
+        "agents": agents_to_json(session, _definition_changes(content, opened_base)),
+    }
+    patched, patches = _patched(contents, opened_base if len(plan.sources.keys() - {handoff_id}) else None)
     manifest = PackageManifest(
         handoff_id=handoff_id,
         conversation_id=session.conversation_id,
@@ -210,8 +227,9 @@ def _seal(content: Content, channel: Channel, *, digest_tokens: int, warnings: l
         base=base.handoff_id if base and len(plan.sources.keys() - {handoff_id}) else None,
         stream_size=len(plan.stream),
         chunk_size=CHUNK_BYTES,
-        sources=plan.sources,
+        sources={**plan.sources, **_sources_of(patched, base)},
         thread=plan.files,
+        patched=patched,
         files=carried,
         facts={
             "title": content.digest.title,
@@ -225,12 +243,15 @@ def _seal(content: Content, channel: Channel, *, digest_tokens: int, warnings: l
             "last_turn_uuid": _last_uuid(session),
         },
     )
+    contents["state"] = _json(dict(content.state))
+    contents["files"] = files_blob
+    whole = [name for name in contents if name not in {section.name for section in patched}]
+    if manifest.format > 1:  # readers of the first format want all sections, empty ones too
+        whole = [name for name in whole if contents[name] not in _EMPTY]
     sections = [
         Section("manifest", manifest_to_json(manifest)),
-        Section("digest", _json(content.digest.to_json())),
-        Section("agents", agents_to_json(session, _definition_changes(content, opened_base))),
-        Section("state", _json(dict(content.state))),
-        Section("files", files_blob),
+        *([Section("patches", patches, compress=False)] if patched else []),
+        *(Section(name, contents[name]) for name in whole),
         *thread_sections(plan.stream),
     ]
     conversation_key, key_objects = channel.conversation_key(session.conversation_id)
@@ -259,8 +280,39 @@ def _seal(content: Content, channel: Channel, *, digest_tokens: int, warnings: l
         record=dataclasses.replace(record, manifest_key=record_key),
         package=package,
         objects=[*key_objects, (key, package), (record_key, sealed_record)],
-        plain_bytes=sum(len(section.data) for section in sections),
+        plain_bytes=sum(map(len, contents.values())) + _new_bytes(plan, handoff_id),
     )
+
+
+def _patched(contents: Mapping[str, bytes], base: OpenedPackage | None) -> tuple[tuple[PatchedSection, ...], bytes]:
+    """Those of the sections that are much smaller as a patch against the last handoff's, and the patches together.
+
+    A patch is always against a whole section, so that a reader needs one other package at most.
+    """
+    sections: list[PatchedSection] = []
+    patches: list[bytes] = []
+    if base is None:
+        return (), b""
+    for name, data in contents.items():
+        holder, earlier = base.whole_section(name)
+        patch = make_patch(earlier, data)
+        if len(patch) <= len(data) // _LEAST_GAIN:
+            digest = hashlib.sha256(data).hexdigest()
+            sections.append(PatchedSection(name, holder, len(data), len(patch), digest))
+            patches.append(patch)
+    return tuple(sections), b"".join(patches)
+
+
+def _new_bytes(plan: ThreadPlan, handoff_id: HandoffId) -> int:
+    return sum(part.size for file in plan.files for part in file.parts if part.handoff_id == handoff_id)
+
+
+def _sources_of(patched: Sequence[PatchedSection], base: PackageManifest | None) -> dict[HandoffId, str]:
+    """Keys of the packages that hold what the sections are patches against."""
+    if base is None:
+        return {}
+    keys = {**base.sources, base.handoff_id: package_key(base.handoff_id)}
+    return {section.base: keys[section.base] for section in patched}
 
 
 def _later_than_known(now: datetime, conversation_id: ConversationId, channel: Channel) -> datetime:
@@ -280,7 +332,7 @@ def _usable_base(content: Content, channel: Channel, warnings: list[str]) -> Ope
     try:
         base = open_package(channel, newest[0])
         waiting = set(channel.outbox.pending())
-        for key in base.manifest.sources.values():
+        for key in {base.key, *base.manifest.sources.values()}:
             if key not in waiting:
                 channel.objects.stat(key)
     except StoreUnreachableError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,10 +11,18 @@ from functools import cached_property
 from typing import Any
 
 from dualmem_mcp.crypto.envelope import ObjectKind, SealedReader, bytes_reader
+from dualmem_mcp.crypto.index import MAX_SECTION_BYTES
 from dualmem_mcp.errors import DualmemError, NotFoundError, StoreUnreachableError, TamperedError
 from dualmem_mcp.handoff.agent_states import agents_from_json
 from dualmem_mcp.handoff.channel import Channel, manifest_prefix
-from dualmem_mcp.handoff.manifest import CarriedFile, PackageManifest, manifest_from_json, record_from_json
+from dualmem_mcp.handoff.manifest import (
+    CarriedFile,
+    PackageManifest,
+    PatchedSection,
+    manifest_from_json,
+    record_from_json,
+)
+from dualmem_mcp.handoff.patches import apply_patch
 from dualmem_mcp.handoff.thread import read_thread
 from dualmem_mcp.model.digest import Digest
 from dualmem_mcp.model.handoff import HandoffRecord
@@ -123,7 +132,42 @@ class OpenedPackage:
             return _reader_of(self._channel, self._handoff_id, self.key)
 
     def read_section(self, name: str) -> bytes:
-        """The plain bytes of a section. Raises TamperedError, NotFoundError, StoreUnreachableError."""
+        """The plain bytes of a section, made from a patch where the package has one. Raises TamperedError,
+        NotFoundError, StoreUnreachableError."""
+        if name not in self._reader.names and (patched := self._patched(name)):
+            return self._unpatch(*patched)
+        return self._read(name)
+
+    def whole_section(self, name: str) -> tuple[HandoffId, bytes]:
+        """The plain bytes of a section that stands whole in a package, and that package's handoff: this one, or the
+        one that a patch here is against. b"" for none. Raises as `read_section` does."""
+        if name in self._reader.names:
+            return self.manifest.handoff_id, self._read(name)
+        if patched := self._patched(name):
+            section, _ = patched
+            return section.base, self._open_source(section.base).read_section(name)
+        return self.manifest.handoff_id, b""
+
+    def _patched(self, name: str) -> tuple[PatchedSection, int] | None:
+        """The patch of that section, and where it begins among the patches."""
+        position = 0
+        for section in self.manifest.patched:
+            if section.name == name:
+                return section, position
+            position += section.stored
+        return None
+
+    def _unpatch(self, section: PatchedSection, position: int) -> bytes:
+        patch = self._read("patches")[position : position + section.stored]
+        source = self._open_source(section.base)
+        if section.name not in source.section_names or section.size > MAX_SECTION_BYTES:
+            raise _does_not_fit(section.name, self.key)
+        data = apply_patch(source.read_section(section.name), patch, size=section.size, subject=self.key)
+        if hashlib.sha256(data).hexdigest() != section.sha256:
+            raise _does_not_fit(section.name, self.key)
+        return data
+
+    def _read(self, name: str) -> bytes:
         try:
             return self._reader.read_section(name)
         except TamperedError:
@@ -140,7 +184,7 @@ class OpenedPackage:
     @cached_property
     def manifest(self) -> PackageManifest:
         """What the package says of itself. Raises TamperedError."""
-        return manifest_from_json(self.read_section("manifest"))
+        return manifest_from_json(self._read("manifest"))
 
     @cached_property
     def digest(self) -> Digest:
@@ -155,6 +199,8 @@ class OpenedPackage:
     @cached_property
     def state(self) -> dict[str, Any]:
         """The opaque state that was handed over. Raises TamperedError."""
+        if "state" not in self._reader.names and self.manifest.format > 1:
+            return {}
         state = _json(self.read_section("state"), "state")
         return state if isinstance(state, dict) else {}
 
@@ -163,7 +209,7 @@ class OpenedPackage:
         files = [file for file in self.manifest.files if not kinds or file.kind in kinds]
         if not files:
             return []
-        blob = self.read_section("files")
+        blob = self.read_section("files") if sum(file.size for file in files) else b""
         return [(file, blob[file.offset : file.offset + file.size]) for file in files]
 
     def thread_files(self, names: Sequence[str] | None = None) -> dict[str, bytes]:
@@ -182,6 +228,15 @@ class OpenedPackage:
                 hint="Hand the conversation over again from the device that has it.",
             )
         return OpenedPackage(self._channel, handoff_id, key)
+
+
+def _does_not_fit(name: str, key: str) -> TamperedError:
+    return TamperedError(
+        f"the {name} section does not fit the package that it is built upon",
+        operation="read package",
+        subject=key,
+        hint="Hand the conversation over again from the device that has it.",
+    )
 
 
 def open_package(channel: Channel, record: HandoffRecord) -> OpenedPackage:

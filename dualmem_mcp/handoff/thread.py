@@ -14,6 +14,7 @@ from typing import Protocol
 from dualmem_mcp.crypto.envelope import Section
 from dualmem_mcp.errors import TamperedError
 from dualmem_mcp.handoff.manifest import PackageManifest, Part, ThreadFile
+from dualmem_mcp.handoff.patches import MAX_DICTIONARY_BYTES, apply_patch, make_patch
 from dualmem_mcp.model.ids import HandoffId
 
 
@@ -29,6 +30,10 @@ CHUNK_BYTES = 1 << 20
 MAX_SOURCES = 16
 """Packages that one thread may be spread over; past it the next handoff carries everything anew. Bounds
 both the requests of a restore and what is lost with one damaged package."""
+
+
+MAX_PATCHED_BYTES = 64 << 20
+"""A patch is made and read in memory; of what is longer the rest of the file would be the smaller gain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +66,23 @@ def plan_thread(
         if before is not None and _starts_with(data, before):
             parts, rest = before.parts, data[before.size :]
         if rest:
-            parts = (*parts, Part(handoff_id, position, len(rest)))
-            stream.append(rest)
-            position += len(rest)
+            part, stored = _part(handoff_id, position, rest, earlier=data[: len(data) - len(rest)])
+            parts = (*parts, part)
+            stream.append(stored)
+            position += len(stored)
         planned.append(ThreadFile(name, len(data), hashlib.sha256(data).hexdigest(), parts))
     holders = {part.handoff_id for file in planned for part in file.parts}
     if len(holders) > MAX_SOURCES:
         return plan_thread(files, handoff_id=handoff_id, package_key=package_key, base=None)
     return ThreadPlan(tuple(planned), {holder: keys[holder] for holder in sorted(holders)}, b"".join(stream))
+
+
+def _part(handoff_id: HandoffId, position: int, new: bytes, *, earlier: bytes) -> tuple[Part, bytes]:
+    """The new bytes of a file as they are stored: as a patch against those before them, where there are some."""
+    patch = make_patch(earlier, new) if earlier and len(new) <= MAX_PATCHED_BYTES else new
+    if len(patch) < len(new):
+        return Part(handoff_id, position, len(new), len(patch), patched=True), patch
+    return Part(handoff_id, position, len(new), len(new)), new
 
 
 def thread_sections(stream: bytes) -> Iterator[Section]:
@@ -90,12 +104,16 @@ def read_thread(
     for file in manifest.thread:
         if wanted is not None and file.name not in wanted:
             continue
-        pieces = []
+        read = bytearray()
         for part in file.parts:
             if part.handoff_id not in streams:
                 streams[part.handoff_id] = _Stream(open_source(part.handoff_id), manifest.chunk_size)
-            pieces.append(streams[part.handoff_id].read(part.offset, part.size))
-        data = b"".join(pieces)
+            piece = streams[part.handoff_id].read(part.offset, part.stored)
+            if part.patched:
+                earlier = bytes(read[-MAX_DICTIONARY_BYTES:])
+                piece = apply_patch(earlier, piece, size=_bounded(part, file), subject=file.name)
+            read += piece
+        data = bytes(read)
         if len(data) != file.size or hashlib.sha256(data).hexdigest() != file.sha256:
             raise TamperedError(
                 "a session file does not have the checksum it was handed over with",
@@ -104,6 +122,18 @@ def read_thread(
                 hint="Hand the conversation over again from the device that has it.",
             )
         yield file.name, data
+
+
+def _bounded(part: Part, file: ThreadFile) -> int:
+    """The size that a patch may have: what it gives is part of the file."""
+    if part.size > min(file.size, MAX_PATCHED_BYTES):
+        raise TamperedError(
+            "a part of a session file is larger than the file",
+            operation="read thread",
+            subject=file.name,
+            hint="Hand the conversation over again from the device that has it.",
+        )
+    return part.size
 
 
 class _Stream:

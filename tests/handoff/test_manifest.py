@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -14,6 +15,7 @@ from dualmem_mcp.handoff.manifest import (
     CarriedFile,
     PackageManifest,
     Part,
+    PatchedSection,
     ThreadFile,
     manifest_from_json,
     manifest_to_json,
@@ -57,8 +59,17 @@ RECORD = HandoffRecord(
 )
 
 
-def test_the_manifest_comes_back() -> None:
-    assert manifest_from_json(manifest_to_json(MANIFEST)) == MANIFEST
+PATCHED = replace(
+    MANIFEST,
+    thread=(ThreadFile("s.jsonl", 900, "00", (Part(HANDOFF, 0, 7, 7), Part(HANDOFF, 7, 893, 20, patched=True))),),
+    patched=(PatchedSection("digest", HandoffId("ef" * 16), 5_000, 90, "22"),),
+)
+
+
+@pytest.mark.parametrize(("manifest", "format"), [(MANIFEST, 1), (PATCHED, 2)])
+def test_the_manifest_comes_back(manifest: PackageManifest, format: int) -> None:  # noqa: A002
+    assert manifest_from_json(manifest_to_json(manifest)) == manifest
+    assert json.loads(manifest_to_json(manifest))["format"] == manifest.format == format
 
 
 def test_the_record_comes_back_with_the_key_it_was_found_at() -> None:
@@ -88,7 +99,7 @@ def test_a_conversation_id_that_could_be_a_path_is_refused(hostile: str) -> None
         record_from_json(json.dumps(document).encode(), manifest_key="k")
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b"null", b"\xff", b'{"format": 2}', b"[" * 100_000])
+@pytest.mark.parametrize("data", [b"", b"[]", b"null", b"\xff", b'{"format": 3}', b"[" * 100_000])
 def test_what_is_no_manifest_is_refused(data: bytes) -> None:
     with pytest.raises(TamperedError):
         manifest_from_json(data)
@@ -103,13 +114,14 @@ json_values = st.recursive(
 )
 
 
-@given(st.dictionaries(st.sampled_from(sorted(json.loads(manifest_to_json(MANIFEST)))), json_values))
+@given(st.dictionaries(st.sampled_from(sorted(json.loads(manifest_to_json(PATCHED)))), json_values))
 def test_no_manifest_raises_anything_but_tampered(changes: dict[str, object]) -> None:
-    document = json.loads(manifest_to_json(MANIFEST)) | changes
+    document = json.loads(manifest_to_json(PATCHED)) | changes
     try:
         read = manifest_from_json(json.dumps(document).encode())
     except TamperedError:
         return
     # What is taken is what was stated, and can be written and read again.
     assert manifest_from_json(manifest_to_json(read)) == read
-    assert json.loads(manifest_to_json(read)).keys() == json.loads(manifest_to_json(MANIFEST)).keys()
+    keys = json.loads(manifest_to_json(read)).keys()
+    assert keys - {"patched"} == json.loads(manifest_to_json(MANIFEST)).keys() - {"patched"}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import pytest
 
 from dualmem_mcp.errors import DualmemError, NotFoundError, StoreUnreachableError, TamperedError, UsageError
+from dualmem_mcp.handoff.reconstruct import refresh_catalogue
 
 SESSION_ID = "0b5f0c66-7a3e-4f0e-9a53-2c1d5f1b7a10"
 OTHER_ID = "9c2f9d0a-1111-4222-8333-444455556666"
@@ -137,17 +139,50 @@ def test_a_package_that_is_gone_is_said_with_what_to_do(handed_over) -> None:
     assert "Hand the conversation over again" in caught.value.hint
 
 
-def test_a_brief_does_not_need_the_packages_that_the_thread_is_built_upon(handed_over, talk) -> None:
+def test_without_the_package_it_is_built_upon_a_handoff_says_what_to_do(handed_over, talk) -> None:
     world, first, phone = handed_over
     world.clock.advance(60)
     world.write_session(talk(64))
     world.open("desktop").prepare_handoff()
     (world.bucket / "packages" / first["handoff_id"]).unlink()
-    brief = phone.resume_conversation()
-    assert "zephyrquartz62" in brief["brief"]
-    assert any("thread cannot be" in warning for warning in brief["warnings"])
+    with pytest.raises(NotFoundError, match="gone from the bucket") as caught:
+        phone.resume_conversation()
+    assert "Hand the conversation over again" in caught.value.hint
     with pytest.raises(NotFoundError, match="gone from the bucket"):
         phone.restore(SESSION_ID, claude_dir=world.root / "restored")
+    # On the device that has it, everything is carried anew then.
+    world.clock.advance(60)
+    world.open("desktop").prepare_handoff()
+    assert "zephyrquartz62" in phone.resume_conversation()["brief"]
+
+
+def test_a_second_handoff_says_in_patches_what_the_first_said(handed_over, talk) -> None:
+    world, first, phone = handed_over
+    world.clock.advance(60)
+    world.write_session(talk(64))
+    second = world.open("desktop").prepare_handoff()
+    package = phone._newest_package(SESSION_ID, refresh_catalogue(phone.channel()))
+    assert package.manifest.format == 2
+    assert {section.name for section in package.manifest.patched} == {"digest", "agents"}
+    assert {section.base for section in package.manifest.patched} == {first["handoff_id"]}
+    assert second["package_bytes"] < first["package_bytes"]
+    assert "zephyrquartz62" in phone.resume_conversation()["brief"]
+    # Kept whole for use offline, the one that the patches are against with it.
+    kept = {path.name for path in phone.home.mobile_reconstruction.iterdir()}
+    assert all(any(handoff["handoff_id"] in name for name in kept) for handoff in (first, second))
+
+
+def test_a_patch_that_gives_another_section_is_tampering(handed_over, talk) -> None:
+    world, _, phone = handed_over
+    world.clock.advance(60)
+    world.write_session(talk(64))
+    world.open("desktop").prepare_handoff()
+    package = phone._newest_package(SESSION_ID, refresh_catalogue(phone.channel()))
+    digest, agents = package.manifest.patched
+    for hostile in (replace(digest, sha256="0" * 64), replace(digest, size=2**40), replace(digest, stored=3)):
+        package.__dict__["manifest"] = replace(package.manifest, patched=(hostile, agents))
+        with pytest.raises(TamperedError):
+            package.read_section("digest")
 
 
 def test_restoring_takes_the_newest_handoff_and_not_the_newest_known(handed_over, talk) -> None:

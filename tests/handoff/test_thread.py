@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -96,6 +97,33 @@ def test_a_grown_file_sends_only_its_new_bytes() -> None:
     assert packages.read() == {"s.jsonl": first + b"more"}
 
 
+def test_what_a_file_says_again_is_sent_as_a_patch() -> None:
+    packages = Packages()
+    first = b"".join(b'{"cwd": "/home/ada/crane", "number": %d}\n' % number for number in range(500))
+    more = b'{"cwd": "/home/ada/crane", "number": 7}\n{"cwd": "/home/ada/crane", "number": 9}\n'
+    packages.hand_over([("s.jsonl", first)])
+    plan = packages.hand_over([("s.jsonl", first + more)])
+    assert len(plan.stream) < len(more) / 2
+    assert packages.read() == {"s.jsonl": first + more}
+    packages.hand_over([("s.jsonl", first + more + more)])
+    assert packages.read() == {"s.jsonl": first + more + more}
+
+
+@pytest.mark.parametrize("size", [1, 79, 2**49])
+def test_a_patch_of_another_size_is_tampering(size: int) -> None:
+    packages = Packages()
+    packages.hand_over([("s.jsonl", b"the same line\n" * 50)])
+    packages.hand_over([("s.jsonl", b"the same line\n" * 60)])
+    assert packages.base is not None
+    (file,) = packages.base.thread
+    whole, patch = file.parts
+    assert patch.patched
+    hostile = replace(file, size=2**49, parts=(whole, replace(patch, size=size)))
+    packages.base = replace(packages.base, thread=(hostile,))
+    with pytest.raises(TamperedError):
+        packages.read()
+
+
 def test_an_unchanged_file_sends_nothing() -> None:
     packages = Packages()
     packages.hand_over([("s.jsonl", b"same")])
@@ -130,11 +158,9 @@ def test_only_the_named_files_are_read() -> None:
 
 @pytest.mark.parametrize(
     "parts",
-    [(Part(HandoffId("0" * 32), 0, 3),), (Part(HandoffId("0" * 32), 1, 4),), (Part(HandoffId("0" * 32), 9, 4),)],
+    [(Part(HandoffId("0" * 32), start, size, size),) for start, size in ((0, 3), (1, 4), (9, 4))],
 )
 def test_parts_that_do_not_make_up_the_file_are_tampering(parts: tuple[Part, ...]) -> None:
-    from dataclasses import replace
-
     packages = Packages()
     packages.hand_over([("s.jsonl", b"abcd!")])
     assert packages.base is not None
