@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -144,7 +145,7 @@ class Settings:
             ) from None
 
 
-def load_settings(home: Path | None = None, *, bucket: str | None = None) -> Settings:
+def load_settings(home: Path | None = None, *, bucket: str | None = None, platform: str = sys.platform) -> Settings:
     """The settings for a data home (given, or DUALMEM_HOME, or the platform's user data folder).
 
     Raises UsageError that names the field when the environment or `cloud_sync_config.json` does not fit.
@@ -183,7 +184,7 @@ def load_settings(home: Path | None = None, *, bucket: str | None = None) -> Set
         claude_project_dir=str(environment.claude_project_dir or ""),
         passphrase=environment.passphrase,
         passphrase_file=environment.passphrase_file,
-        index=_index_scope(config.index),
+        index=_index_scope(config.index, platform),
     )
 
 
@@ -209,14 +210,15 @@ def save_config(home: Path, values: dict[str, Any]) -> None:
     write_durably(Path(os.path.realpath(path)), [data])  # a symbolic link stays one
 
 
-def _index_scope(rules: _IndexRules) -> IndexScope:
+def _index_scope(rules: _IndexRules, platform: str) -> IndexScope:
     def absolute(pattern: str) -> str:
         path = _expanded(Path(pattern))
         # A pattern that starts at no folder is for any: `*/private`, `scratch-*`.
         return str(path) if path.is_absolute() or pattern.startswith("*") else f"*/{pattern}"
 
     projects = rules.projects if isinstance(rules.projects, str) else tuple(map(absolute, rules.projects))
-    return IndexScope(projects, tuple(map(absolute, rules.exclude)))
+    # As the file systems of these platforms do; and it is better to leave too much out than to take too much in.
+    return IndexScope(projects, tuple(map(absolute, rules.exclude)), ignores_case=platform in ("darwin", "win32"))
 
 
 def _location(text: str, *, base: Path) -> str:

@@ -193,12 +193,22 @@ def test_a_missing_passphrase_file_is_locked_not_empty(tmp_path: Path, monkeypat
 
 
 def test_whose_sessions_may_be_indexed(tmp_path: Path) -> None:
-    assert load_settings(tmp_path).index == IndexScope("current", ())
+    assert load_settings(tmp_path, platform="linux").index == IndexScope("current", ())
     write_config(tmp_path, {"index": {"projects": "all", "exclude": ["~/private", "*/scratch", "notes/old"]}})
     home = Path.home()
-    assert load_settings(tmp_path).index == IndexScope("all", (str(home / "private"), "*/scratch", "*/notes/old"))
+    excluded = (str(home / "private"), "*/scratch", "*/notes/old")
+    assert load_settings(tmp_path, platform="linux").index == IndexScope("all", excluded)
     write_config(tmp_path, {"index": {"projects": ["~/work", "/srv/*"]}})
     assert load_settings(tmp_path).index.projects == (str(home / "work"), "/srv/*")
+
+
+@pytest.mark.parametrize(
+    ("platform", "allowed"), [("linux", True), ("darwin", False), ("win32", False), ("freebsd14", True)]
+)
+def test_folders_are_compared_as_the_platform_compares_them(tmp_path: Path, platform: str, allowed: bool) -> None:
+    write_config(tmp_path, {"index": {"projects": "all", "exclude": ["*/Private"]}})
+    assert load_settings(tmp_path, platform=platform).index.allows("/home/ada/private/diary") is allowed
+    assert not load_settings(tmp_path, platform=platform).index.allows("/home/ada/Private")
 
 
 @pytest.mark.parametrize("rules", [{"projects": "some"}, {"projects": 3}, {"excludes": []}, [], "all"])

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from dualmem_mcp.model.conversation import Session
-from dualmem_mcp.model.index_scope import IndexScope
+from dualmem_mcp.model.index_scope import IndexScope, folder_name
 from dualmem_mcp.model.project import ProjectFile
 from dualmem_mcp.model.source import ReadMark, SessionChunk
 from dualmem_mcp.transcripts.claude_code import ClaudeCode, SessionEntry, read_session
@@ -86,9 +86,12 @@ class LocalSessions:
         if cwd := self._cwd(folder, entry):
             return self._scope.allows(cwd)
         # No session of the folder says where it was: its name does, as far as it goes.
-        slugs = {project_slug(pattern): pattern for pattern in (*self._named(), *self._scope.exclude)}
-        pattern = slugs.get(folder.name)
+        slugs = {self._folded(project_slug(pattern)): pattern for pattern in (*self._named(), *self._scope.exclude)}
+        pattern = slugs.get(self._folded(folder.name))
         return self._scope.allows(pattern) if pattern else isinstance(self._scope.projects, str)
+
+    def _folded(self, name: str) -> str:
+        return folder_name(name, ignores_case=self._scope.ignores_case)
 
     def _named(self) -> tuple[str, ...]:
         return () if isinstance(self._scope.projects, str) else self._scope.projects

@@ -29,6 +29,25 @@ def test_what_a_pattern_covers(pattern: str, cwd: str, expected: bool) -> None:
     assert covers(pattern, cwd) is expected
 
 
+@pytest.mark.parametrize(
+    ("pattern", "cwd", "expected"),
+    [
+        ("/Users/Ada/Work", "/users/ada/work/engine", True),
+        ("C:\\Code", "c:\\code\\x", True),
+        ("*/Private", "/Users/ada/PRIVATE/diary", True),
+        ("/Users/[A]da/*", "/users/ada/x", True),
+        ("/Users/Zo\u00eb", "/Users/ZOE\u0308/code", True),
+        ("/Users/Ada", "/Users/Adam", False),
+    ],
+)
+def test_where_a_file_system_ignores_case_patterns_do_too(pattern: str, cwd: str, expected: bool) -> None:
+    assert covers(pattern, cwd, ignores_case=True) is expected
+    assert not covers(pattern, cwd)
+    assert IndexScope("all", (pattern,), ignores_case=True).allows(cwd) is not expected
+    assert IndexScope("all", (pattern,)).allows(cwd)
+    assert IndexScope((pattern,), ignores_case=True).allows(cwd) is expected
+
+
 def test_what_is_excluded_is_never_allowed() -> None:
     for projects in ("current", "all", ("/home/ada",)):
         scope = IndexScope(projects, ("*/private",))  # type: ignore[arg-type]

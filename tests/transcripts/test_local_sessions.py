@@ -106,3 +106,12 @@ def test_what_agents_know_of_a_project(claude: Path) -> None:
 )
 def test_where_no_session_was_found_it_says_where_it_looked(tmp_path: Path, scope: IndexScope, said: str) -> None:
     assert LocalSessions(tmp_path, scope, "/srv/a").none_found().startswith(said.format(tmp_path))
+
+
+def test_where_a_file_system_ignores_case_a_folder_that_no_session_names_is_excluded_so_too(claude: Path) -> None:
+    folder = claude / "projects" / project_slug("/srv/Private")
+    writer = SessionWriter(folder, "unnamed")
+    writer.user("hello", cwd="")
+    writer.write()
+    assert "unnamed" in names(claude, IndexScope("all", ("/srv/private",)))
+    assert "unnamed" not in names(claude, IndexScope("all", ("/srv/private",), ignores_case=True))
