@@ -343,9 +343,18 @@ def test_a_search_that_does_not_fit_or_finds_nothing(shell: Shell) -> None:
     assert "7d" in hint
     shell.fails(3, "model", "pull", "--from", str(shell.root / "nothing"))
     shell.fails(3, "import", "--format", "turns", str(shell.root / "nothing"))
-    code, out, err = shell.run("search", "x", "--conversation", "another")
+    error, hint = shell.fails(3, "search", "x", "--conversation", "another")
+    assert error == "error: no conversation another is known on this device"
+    assert "dualmem conversations" in hint
+
+
+def test_a_search_within_a_conversation_of_which_nothing_fits(shell: Shell) -> None:
+    source = shell.root / "turns.jsonl"
+    source.write_text(TURNS)
+    shell.json("import", str(source))
+    code, out, _ = shell.run("search", "zeppelin", "--author", "nobody", "--conversation", "boat")
     assert (code, out) == (0, "Nothing was found.\n")
-    assert "warning: nothing of conversation another is indexed here" in err
+    assert shell.fails(3, "search", "zeppelin", "--conversation", "boa")[0].startswith("error: no conversation")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no pseudo-terminals")

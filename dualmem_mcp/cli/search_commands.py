@@ -8,6 +8,7 @@ from typing import Any, get_args
 import click
 
 from dualmem_mcp.cli.frame import cli, json_option, opened, print_json, settings_of_call, shown_bar, size_text, warn
+from dualmem_mcp.errors import NotFoundError
 from dualmem_mcp.handoff.quoting import one_line
 from dualmem_mcp.model.search import SCOPES, ItemKind
 from dualmem_mcp.search.request import DEFAULT_LIMIT, MAX_LIMIT
@@ -28,6 +29,16 @@ def search(query: str, as_json: bool, **given: Any) -> None:
     """Find what was said, decided or noted."""
     with opened() as app:
         found = app.local_edge.search(query, catch_up=True, **given)
+        asked_for = given["conversation_id"]
+        # After the search, which takes in what is new.
+        if asked_for and not found["results"] and not app.catalogue.knows(asked_for):
+            raise NotFoundError(
+                f"no conversation {asked_for} is known on this device",
+                operation="search",
+                subject=asked_for,
+                hint="Give the whole id, as a result of `dualmem search` or `dualmem conversations` shows it; "
+                "`dualmem index --project all` takes in sessions of other projects.",
+            )
     warn(found["warnings"])
     if as_json:
         print_json(found)

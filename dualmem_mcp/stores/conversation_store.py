@@ -134,6 +134,12 @@ class ConversationStore:
                 found.append(summary)
         return found, ""
 
+    def knows(self, conversation_id: str) -> bool:
+        """Whether there is such a conversation on this device, one that is only searched included."""
+        with self._database.read() as connection:
+            row = connection.execute("SELECT 1 FROM conversations WHERE id = ?", (conversation_id,)).fetchone()
+        return row is not None
+
     def conversations_in(self, cwd: str) -> frozenset[str]:
         """Ids of all conversations in that folder, those that are only searched included."""
         with self._database.read() as connection:

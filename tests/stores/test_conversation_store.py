@@ -202,3 +202,12 @@ def test_conversations_of_a_folder_are_known_by_it(store: ConversationStore) -> 
     assert CHAT in store.conversations_in(here)
     assert store.conversations_in(f"{here}/below") == frozenset()
     assert store.conversations_in("\ud800") == frozenset()
+
+
+def test_a_conversation_is_known_by_its_whole_id(store: ConversationStore) -> None:
+    store.save_session(session(1))
+    store.save_handoff(record(1, "other"))
+    assert store.knows(CHAT)
+    assert store.knows("other")
+    assert not store.knows(CHAT[:-1])
+    assert not store.knows("")
