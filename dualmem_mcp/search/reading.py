@@ -101,14 +101,14 @@ def _read_findings(files: SessionFiles, log: SourceLog, read: Read, should_stop:
 
 
 def _read_projects(files: SessionFiles, log: SourceLog) -> None:
-    users: list[Finding] = []
-    projects = files.project_files()
-    for project, known in projects:
+    put: list[Finding] | None = None
+    for project, known in files.changed_knowledge():
         source = project_source(project)
         log.put_findings("", knowledge_findings(known, source), replacing=source)
         users = knowledge_findings(known, USER)  # the same in each
-    if projects:
-        log.put_findings("", users, replacing=USER)
+        if users != put:
+            log.put_findings("", users, replacing=USER)
+            put = users
 
 
 def read_carried(carried: CarriedSessions, log: SourceLog, *, should_stop: ShouldStop = never) -> Read:

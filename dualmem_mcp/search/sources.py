@@ -41,8 +41,9 @@ class SessionFiles(Protocol):
         """The whole session in the file. Raises NotFoundError, MalformedError, StoreUnreachableError."""
         ...
 
-    def project_files(self) -> Sequence[tuple[str, Sequence[ProjectFile]]]:
-        """Each project with what its agents know: their definitions, and the files of its memory."""
+    def changed_knowledge(self) -> Iterator[tuple[str, Sequence[ProjectFile]]]:
+        """Each project of whose files some have changed since they were last given here, with all that its agents
+        know: their definitions, and the files of its memory. Given it is when the next is asked for."""
         ...
 
 

@@ -15,7 +15,7 @@ from dualmem_mcp.model.project import ProjectFile
 from dualmem_mcp.model.source import ReadMark, SessionChunk
 from dualmem_mcp.transcripts.claude_code import ClaudeCode, SessionEntry, read_session
 from dualmem_mcp.transcripts.json_values import object_of, text_of
-from dualmem_mcp.transcripts.project_files import collect_project_files
+from dualmem_mcp.transcripts.project_files import KnowledgeState, collect_knowledge, knowledge_state
 from dualmem_mcp.transcripts.slug import project_slug
 from dualmem_mcp.transcripts.tail import read_tail
 
@@ -32,6 +32,7 @@ class LocalSessions:
         self._project_dir = project_dir
         self._stated: dict[Path, tuple[int, str]] = {}
         self._cwds: dict[Path, str] = {}
+        self._knowledge: dict[str, KnowledgeState] = {}
 
     def paths(self) -> Sequence[str]:
         """As the port says."""
@@ -62,20 +63,21 @@ class LocalSessions:
         """As the port says."""
         return read_session(Path(path))
 
-    def project_files(self) -> Sequence[tuple[str, Sequence[ProjectFile]]]:
-        """As the port says."""
-        found: dict[str, Sequence[ProjectFile]] = {}
+    def changed_knowledge(self) -> Iterator[tuple[str, Sequence[ProjectFile]]]:
+        """As the port says; whether a file has changed is told by its size, its time and its inode."""
+        seen: set[str] = set()
         for entry in self._entries():
             folder = entry.path.parent
-            if folder.name not in found:
-                cwd = self._cwd(folder, entry)
-                snapshot = collect_project_files(
-                    cwd=Path(cwd) if cwd and os.path.isdir(cwd) else None,  # noqa: PTH112 - see source.py
-                    claude_dir=self._claude.root,
-                    project=folder.name,
-                )
-                found[folder.name] = (*snapshot.of_kind("memory"), *snapshot.of_kind("agent_definition"))
-        return list(found.items())
+            if folder.name in seen:
+                continue
+            seen.add(folder.name)
+            stated = self._cwd(folder, entry)
+            cwd = Path(stated) if stated and os.path.isdir(stated) else None  # noqa: PTH112 - see source.py
+            # Before they are read: what changes meanwhile is read again.
+            state = knowledge_state(cwd=cwd, claude_dir=self._claude.root, project=folder.name)
+            if self._knowledge.get(folder.name) != state:
+                yield folder.name, collect_knowledge(cwd=cwd, claude_dir=self._claude.root, project=folder.name)
+                self._knowledge[folder.name] = state
 
     def _entries(self) -> list[SessionEntry]:
         current = self._project_dir if self._scope.projects == "current" else None

@@ -25,6 +25,9 @@ MAX_PROTECTED_BYTES: Final = 16 * 2**20
 MAX_TOTAL_BYTES: Final = 64 * 2**20
 MAX_FILES: Final = 1_000
 
+KnowledgeState = tuple[tuple[str, int, int, int], ...]
+"""Files that have not changed are in the same state: name, size in bytes, time of the last change in ns, inode."""
+
 _PLAN: Final = re.compile(r"[/\\]plans[/\\]([A-Za-z0-9][A-Za-z0-9._-]{0,120}\.md)\b")
 
 
@@ -79,10 +82,7 @@ def collect_project_files(
     (see `named_plans`). Raises UsageError for a protected glob that leads out of its root.
     """
     found = _Collector()
-    for path, name in [
-        *_below(cwd, ".claude/agents", "**/*.md"),
-        *_below(claude_dir, "agents", "**/*.md", "user/"),
-    ]:
+    for path, name in _definitions(cwd, claude_dir):
         found.add("agent_definition", name, path)
     for base, prefix, names in (
         (cwd, "", ("CLAUDE.md", "CLAUDE.local.md", ".claude/CLAUDE.md")),
@@ -92,15 +92,8 @@ def collect_project_files(
             found.add("instructions", prefix + name, (base or claude_dir) / name)
     for path, name in _below(cwd, ".claude/rules", "**/*.md"):
         found.add("instructions", name, path)
-    if (
-        project
-        and project not in {".", ".."}
-        and "/" not in project
-        and "\\" not in project
-        and "\0" not in project
-    ):
-        for path, name in _below(claude_dir / "projects" / project, "memory", "**/*"):
-            found.add("memory", name, path)
+    for path, name in _memory(claude_dir, project):
+        found.add("memory", name, path)
     for name in dict.fromkeys(plans):
         if _PLAN.fullmatch(f"/plans/{name}"):
             found.add("plan", f"plans/{name}", claude_dir / "plans" / name)
@@ -113,6 +106,38 @@ def collect_project_files(
             "protected_root in cloud_sync_config.json names another"
         )
     return ProjectSnapshot(tuple(found.files), tuple(found.warnings))
+
+
+def knowledge_state(*, cwd: Path | None, claude_dir: Path, project: str) -> KnowledgeState:
+    """The state in which the files of `collect_knowledge` are now; none of them is read."""
+    found = []
+    for path, name in (*_definitions(cwd, claude_dir), *_memory(claude_dir, project)):
+        try:
+            state = path.lstat()
+        except OSError:  # it has gone since it was listed
+            continue
+        found.append((name, state.st_size, state.st_mtime_ns, state.st_ino))
+    return tuple(found)
+
+
+def collect_knowledge(*, cwd: Path | None, claude_dir: Path, project: str) -> tuple[ProjectFile, ...]:
+    """What the agents of a project know: their definitions and the files of its memory, as far as they go along."""
+    found = _Collector()
+    for path, name in _definitions(cwd, claude_dir):
+        found.add("agent_definition", name, path)
+    for path, name in _memory(claude_dir, project):
+        found.add("memory", name, path)
+    return tuple(found.files)
+
+
+def _definitions(cwd: Path | None, claude_dir: Path) -> list[tuple[Path, str]]:
+    return [*_below(cwd, ".claude/agents", "**/*.md"), *_below(claude_dir, "agents", "**/*.md", "user/")]
+
+
+def _memory(claude_dir: Path, project: str) -> Iterator[tuple[Path, str]]:
+    if project in {"", ".", ".."} or any(sign in project for sign in "/\\\0"):
+        return iter(())
+    return _below(claude_dir / "projects" / project, "memory", "**/*")
 
 
 def _below(base: Path | None, folder: str, pattern: str, prefix: str = "") -> Iterator[tuple[Path, str]]:

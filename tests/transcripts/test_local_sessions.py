@@ -84,13 +84,48 @@ def test_what_agents_know_of_a_project(claude: Path) -> None:
     (memory / "MEMORY.md").write_text("The shed is red.")
     (claude / "agents").mkdir()
     (claude / "agents" / "painter.md").write_text("---\nname: painter\n---\nPaint.")
-    found = dict(LocalSessions(claude, IndexScope(), "/srv/a").project_files())
+    found = dict(LocalSessions(claude, IndexScope(), "/srv/a").changed_knowledge())
     assert list(found) == [project_slug("/srv/a")]
     files = {file.name: file.data for file in found[project_slug("/srv/a")]}
     assert files == {
         "memory/MEMORY.md": b"The shed is red.",
         "user/agents/painter.md": b"---\nname: painter\n---\nPaint.",
     }
+
+
+def test_what_agents_know_is_read_when_it_has_changed(claude: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = claude / "projects" / project_slug("/srv/a") / "memory"
+    memory.mkdir()
+    (memory / "MEMORY.md").write_text("The shed is red.")
+    sessions = LocalSessions(claude, IndexScope("all"), "")
+    read: list[Path] = []
+    read_bytes = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path) or read_bytes(path))
+
+    def changed() -> dict[str, list[bytes]]:
+        read.clear()
+        return {project: [file.data for file in files] for project, files in sessions.changed_knowledge()}
+
+    everything = changed()
+    assert everything[project_slug("/srv/a")] == [b"The shed is red."]
+    assert len(everything) == 4  # those without such files, too: there may have been some
+    assert (changed(), read) == ({}, [])
+    (memory / "MEMORY.md").write_text("The shed is blue")
+    (memory / "more.md").write_text("And so is the boat.")
+    assert changed() == {project_slug("/srv/a"): [b"The shed is blue", b"And so is the boat."]}
+    (memory / "more.md").unlink()
+    assert changed() == {project_slug("/srv/a"): [b"The shed is blue"]}
+    assert (changed(), read) == ({}, [])
+    (claude / "agents").mkdir()
+    (claude / "agents" / "painter.md").write_text("Paint.")
+    assert changed().keys() == everything.keys()  # every project knows the user's agents
+
+
+def test_knowledge_that_could_not_be_kept_is_given_again(claude: Path) -> None:
+    sessions = LocalSessions(claude, IndexScope(), "/srv/a")
+    first = next(sessions.changed_knowledge())  # and then something fails
+    assert list(sessions.changed_knowledge()) == [first]
+    assert list(sessions.changed_knowledge()) == []
 
 
 @pytest.mark.parametrize(
