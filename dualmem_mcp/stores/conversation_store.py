@@ -15,13 +15,10 @@ from dualmem_mcp.ports import Clock
 from dualmem_mcp.stores.columns import from_column, from_time, to_column, to_time
 from dualmem_mcp.stores.connection import Connection
 from dualmem_mcp.stores.database import Database
+from dualmem_mcp.stores.row_payloads import HANDOFF_COLUMNS, NEVER
 from dualmem_mcp.stores.turn_rows import add_turns
 
 MAX_LIMIT: Final = 200
-_HANDOFF_COLUMNS: Final = (
-    "handoff_id, conversation_id, title, cwd, created_at, device_id, device_name, base, package_key,"
-    " package_bytes, manifest_key, message_count, visible_tokens, digest_tokens, last_turn_uuid"
-)
 
 
 class ConversationStore:
@@ -55,6 +52,8 @@ class ConversationStore:
             return add_turns(connection, session.conversation_id, new, device_name=self._device_name)
 
     def save_handoff(self, record: HandoffRecord) -> None:
+        # Two devices of one name at worst both tell of it.
+        elsewhere = record.device_name != self._device_name
         with self._database.write() as connection:
             known = connection.execute("SELECT 1 FROM handoffs WHERE handoff_id = ?", (record.handoff_id,))
             if known.fetchone():
@@ -67,9 +66,11 @@ class ConversationStore:
                 updated_at=to_time(record.created_at),
                 message_count=record.message_count,
                 device_name=record.device_name,
+                told_elsewhere=elsewhere,
             )
             connection.execute(
-                f"INSERT INTO handoffs ({_HANDOFF_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+                f"INSERT INTO handoffs ({HANDOFF_COLUMNS}, stamp)"  # noqa: S608
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     record.handoff_id,
                     record.conversation_id,
@@ -86,6 +87,7 @@ class ConversationStore:
                     record.visible_tokens,
                     record.digest_tokens,
                     to_column(record.last_turn_uuid),
+                    NEVER if elsewhere else None,
                 ),
             )
 
@@ -149,7 +151,7 @@ class ConversationStore:
     def _handoffs(self, where: str, parameters: tuple[str, ...], *, limit: int = -1) -> list[HandoffRecord]:
         with self._database.read() as connection:
             rows = connection.execute(
-                f"SELECT {_HANDOFF_COLUMNS} FROM handoffs {where}"  # noqa: S608
+                f"SELECT {HANDOFF_COLUMNS} FROM handoffs {where}"  # noqa: S608
                 " ORDER BY created_at DESC, handoff_id DESC LIMIT ?",
                 (*parameters, limit),
             )
@@ -166,17 +168,27 @@ def put_conversation(
     message_count: int,
     device_name: str,
     listed: bool = True,
+    told_elsewhere: bool = False,
 ) -> None:
     """Make the conversation's row, or bring it up to this event if it is the newest.
 
-    Without `listed` a new one is known to search alone; one that is listed stays so.
+    Without `listed` a new one is known to search alone; one that is listed stays so. With `told_elsewhere` the
+    event is of another device, whose ops tell of it; else an op will, if anything changed.
     """
+    stamp = NEVER if told_elsewhere else None
     connection.execute(
-        "INSERT INTO conversations (id, title, cwd, updated_at, message_count, device_name, listed)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?)"
+        "INSERT INTO conversations (id, title, cwd, updated_at, message_count, device_name, listed, stamp)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
         " ON CONFLICT (id) DO UPDATE SET title = excluded.title, cwd = excluded.cwd,"
         " updated_at = excluded.updated_at, message_count = excluded.message_count,"
-        " device_name = excluded.device_name WHERE excluded.updated_at >= conversations.updated_at",
+        # What no op told of before still needs one.
+        " device_name = excluded.device_name, stamp = iif(conversations.stamp IS NULL, NULL, excluded.stamp)"
+        # An op that told of the same moment is not set back to nothing: it would not come again.
+        " WHERE excluded.updated_at >= conversations.updated_at"
+        " AND (excluded.updated_at > conversations.updated_at OR NOT ?)"
+        " AND (excluded.title, excluded.cwd, excluded.updated_at, excluded.message_count, excluded.device_name)"
+        " <> (conversations.title, conversations.cwd, conversations.updated_at, conversations.message_count,"
+        " conversations.device_name)",
         (
             conversation_id,
             to_column(title),
@@ -185,10 +197,15 @@ def put_conversation(
             message_count,
             to_column(device_name),
             int(listed),
+            stamp,
+            int(told_elsewhere),
         ),
     )
     if listed:
-        connection.execute("UPDATE conversations SET listed = 1 WHERE id = ? AND listed = 0", (conversation_id,))
+        connection.execute(
+            "UPDATE conversations SET listed = 1, stamp = iif(?, stamp, NULL) WHERE id = ? AND listed = 0",
+            (int(told_elsewhere), conversation_id),
+        )
 
 
 def _summary(row: tuple[Any, ...]) -> ConversationSummary:

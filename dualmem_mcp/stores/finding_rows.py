@@ -8,6 +8,7 @@ from typing import Any, Final
 from dualmem_mcp.model.source import Finding, FindingKind
 from dualmem_mcp.stores.columns import from_column, from_time, to_column, to_time
 from dualmem_mcp.stores.connection import Connection
+from dualmem_mcp.stores.row_payloads import FINDING_COLUMNS, NEVER
 
 _COLUMNS: Final = "kind, finding_id, text, conversation_id, turn_uuid, author, timestamp, device_name"
 
@@ -34,13 +35,30 @@ def read_findings_after(
     return [(row[0], _finding(row[1:])) for row in rows]
 
 
-def put_finding(connection: Connection, conversation_id: str, finding: Finding, device_name: str) -> None:
+def own_finding_ids(connection: Connection, conversation_id: str, device_name: str) -> set[tuple[str, str]]:
+    """Kind and id of the findings that this device made or learned by itself: those that it may remove."""
+    rows = connection.execute(
+        "SELECT kind, finding_id FROM findings WHERE conversation_id = ? AND (device_name = ? OR stamp = X'')",
+        (conversation_id, to_column(device_name)),
+    )
+    return {(kind, from_column(finding_id)) for kind, finding_id in rows}
+
+
+def put_finding(
+    connection: Connection,
+    conversation_id: str,
+    finding: Finding,
+    device_name: str,
+    *,
+    told_elsewhere: bool = False,
+) -> None:
     """Keep the finding in place of an earlier one of its name, with a new number: what reads on from a number
-    comes by it again."""
+    comes by it again. With `told_elsewhere` it is another device's, whose ops tell of it.
+
+    Findings of a project as a whole stay on the device, whose files they are from.
+    """
     connection.execute(
-        "INSERT OR REPLACE INTO findings"
-        " (conversation_id, kind, finding_id, turn_uuid, text, author, timestamp, device_name)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        f"INSERT OR REPLACE INTO findings ({FINDING_COLUMNS}, stamp) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
         (
             conversation_id,
             finding.kind,
@@ -50,6 +68,7 @@ def put_finding(connection: Connection, conversation_id: str, finding: Finding, 
             to_column(finding.author),
             to_time(finding.timestamp) if finding.timestamp else None,
             to_column(device_name),
+            NEVER if told_elsewhere or not conversation_id else None,
         ),
     )
 

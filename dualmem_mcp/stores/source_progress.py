@@ -16,7 +16,7 @@ from dualmem_mcp.stores.columns import from_column, to_column, to_time
 from dualmem_mcp.stores.connection import Connection
 from dualmem_mcp.stores.conversation_store import put_conversation
 from dualmem_mcp.stores.database import Database
-from dualmem_mcp.stores.finding_rows import put_finding, read_findings
+from dualmem_mcp.stores.finding_rows import own_finding_ids, put_finding, read_findings
 from dualmem_mcp.stores.turn_rows import add_imported_turn, add_turns
 
 TURNS_AT_ONCE: Final = 200
@@ -64,15 +64,34 @@ class SourceProgress:
         if not path:
             # Nearly always nothing has changed, and then nobody has to wait for this.
             with self._database.read() as connection:
-                if not _changes(connection, conversation_id, wanted, replacing):
+                if not self._changes(connection, conversation_id, wanted, replacing):
                     return 0
         with self._database.write() as connection:
-            changed = _changes(connection, conversation_id, wanted, replacing)
+            changed = self._changes(connection, conversation_id, wanted, replacing)
             for one in changed:
-                put_finding(connection, conversation_id, one, one.device or self._device_name)
+                device_name = one.device or self._device_name
+                elsewhere = device_name != self._device_name
+                put_finding(connection, conversation_id, one, device_name, told_elsewhere=elsewhere)
             if path:
                 connection.execute("UPDATE session_files SET findings_due = 0 WHERE path = ?", (to_column(path),))
             return len(changed)
+
+    def _changes(
+        self,
+        connection: Connection,
+        conversation_id: str,
+        wanted: Mapping[tuple[FindingKind, str], Finding],
+        replacing: str,
+    ) -> list[Finding]:
+        """Those of the wanted findings that are new or have another text, and what is to be removed, without text:
+        never what another device told of, which may know more of the conversation."""
+        known = {(one.kind, one.finding_id): one for one in read_findings(connection, conversation_id, replacing)}
+        changed = [one for name, one in wanted.items() if name not in known or known[name].text != one.text]
+        if replacing and any(one.text and name not in wanted for name, one in known.items()):
+            own = own_finding_ids(connection, conversation_id, self._device_name)
+            gone = [one for name, one in known.items() if one.text and name not in wanted and name in own]
+            changed += [replace(one, text="") for one in gone]
+        return changed
 
     def add_session(self, source: str, conversation_id: str, session: Session | None, device_name: str) -> int:
         """As the port says."""
@@ -85,12 +104,16 @@ class SourceProgress:
 
     def _add_whole(self, mark: ReadMark, session: Session, device_name: str) -> int:
         turns = [turn for turn in session.all_turns() if turn.text and not turn.is_meta]
+        elsewhere = device_name != self._device_name
         added = 0
         for start in range(0, len(turns), TURNS_AT_ONCE):
             with self._database.write() as connection:
-                self._put_session(connection, mark, session.ended_at or session.started_at, device_name)
+                ended_at = session.ended_at or session.started_at
+                self._put_session(connection, mark, ended_at, device_name, told_elsewhere=elsewhere)
                 some = turns[start : start + TURNS_AT_ONCE]
-                added += add_turns(connection, mark.conversation_id, some, device_name=device_name)
+                added += add_turns(
+                    connection, mark.conversation_id, some, device_name=device_name, told_elsewhere=elsewhere
+                )
         return added
 
     def add_imported(self, turns: Sequence[ImportedTurn]) -> tuple[int, Sequence[ImportedTurn]]:
@@ -111,7 +134,13 @@ class SourceProgress:
         return sum(map(len, added.values())), differing
 
     def _put_session(
-        self, connection: Connection, mark: ReadMark, ended_at: datetime | None, device_name: str
+        self,
+        connection: Connection,
+        mark: ReadMark,
+        ended_at: datetime | None,
+        device_name: str,
+        *,
+        told_elsewhere: bool = False,
     ) -> None:
         if ended_at is None and _is_known(connection, mark.conversation_id):
             return  # lines without a time do not say that anything is newer than what is known
@@ -124,6 +153,7 @@ class SourceProgress:
             message_count=mark.messages,
             device_name=device_name,
             listed=False,
+            told_elsewhere=told_elsewhere,
         )
 
     def _begin_imported(self, connection: Connection, turn: ImportedTurn) -> None:
@@ -138,17 +168,6 @@ class SourceProgress:
                 device_name=self._device_name,
                 listed=False,
             )
-
-
-def _changes(
-    connection: Connection, conversation_id: str, wanted: Mapping[tuple[FindingKind, str], Finding], replacing: str
-) -> list[Finding]:
-    """Those of the wanted findings that are new or have another text, and what is to be removed, without text."""
-    known = {(one.kind, one.finding_id): one for one in read_findings(connection, conversation_id, replacing)}
-    changed = [one for name, one in wanted.items() if name not in known or known[name].text != one.text]
-    if replacing:
-        changed += [replace(one, text="") for name, one in known.items() if one.text and name not in wanted]
-    return changed
 
 
 def _facts(session: Session) -> dict[str, Any]:
@@ -194,6 +213,7 @@ def _count_imported(connection: Connection, conversation_id: ConversationId, new
         return
     newest = max((to_time(turn.timestamp) for turn in new if turn.timestamp), default="")
     connection.execute(
-        "UPDATE conversations SET message_count = message_count + ?, updated_at = max(updated_at, ?) WHERE id = ?",
+        "UPDATE conversations SET message_count = message_count + ?, updated_at = max(updated_at, ?), stamp = NULL"
+        " WHERE id = ?",
         (len(new), newest, conversation_id),
     )

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any
 
 from dualmem_mcp.model.conversation import Turn, estimate_tokens
 from dualmem_mcp.model.source import API_ERROR, IMPORTED, ImportedTurn
 from dualmem_mcp.stores.columns import to_column, to_time
 from dualmem_mcp.stores.connection import Connection
-
-_COLUMNS: Final = (
-    "conversation_id, uuid, parent_uuid, role, timestamp, text, visible_tokens, is_meta, is_compact_summary,"
-    " author, device_name, origin, message_id"
-)
+from dualmem_mcp.stores.row_payloads import NEVER, TURN_COLUMNS
 
 
-def add_turns(connection: Connection, conversation_id: str, turns: Iterable[Turn], *, device_name: str = "") -> int:
+def add_turns(
+    connection: Connection,
+    conversation_id: str,
+    turns: Iterable[Turn],
+    *,
+    device_name: str = "",
+    told_elsewhere: bool = False,
+) -> int:
     """Add the turns that are not there, in their order; returns how many.
 
     A turn is there if one of its uuid is, or one of the same API message with the same text: what a client
-    writes down while an answer streams in can say the same thing under several uuids.
+    writes down while an answer streams in can say the same thing under several uuids. With `told_elsewhere` they
+    are of another device, whose ops tell of them.
     """
     added = 0
     for turn in turns:
@@ -41,6 +45,7 @@ def add_turns(connection: Connection, conversation_id: str, turns: Iterable[Turn
             to_column(device_name),
             API_ERROR if turn.is_api_error else turn.origin,
             turn.message_id or None,
+            NEVER if told_elsewhere else None,
         )
         added += _insert(connection, row)
     return added
@@ -62,6 +67,7 @@ def add_imported_turn(connection: Connection, turn: ImportedTurn) -> bool:
         "",
         IMPORTED,
         None,
+        None,
     )
     return _insert(connection, row) > 0
 
@@ -76,7 +82,7 @@ def _is_repeated(connection: Connection, conversation_id: str, message_id: str, 
 
 def _insert(connection: Connection, row: tuple[Any, ...]) -> int:
     return connection.execute(
-        f"INSERT INTO turns ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
+        f"INSERT INTO turns ({TURN_COLUMNS}, stamp) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
         " ON CONFLICT DO NOTHING",
         row,
     ).rowcount
