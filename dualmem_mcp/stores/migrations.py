@@ -256,6 +256,12 @@ CREATE TABLE sync_state (
 """
 
 
+THREADS = """
+CREATE INDEX turns_by_device ON turns (conversation_id, device_name);
+CREATE INDEX turns_saved ON turns (conversation_id) WHERE origin = 'progress';
+"""
+
+
 def name_subjects(connection: Connection) -> None:
     """Say of each op what it is about."""
     rows = connection.execute("SELECT id, kind, payload FROM ops WHERE subject IS NULL").fetchall()
@@ -274,6 +280,7 @@ SCRIPTS: Final[tuple[tuple[str, Step], ...]] = (
     ("0004_accesses", ACCESSES),
     ("0005_sync", SYNC),
     ("0006_subjects", name_subjects),
+    ("0007_threads", THREADS),
 )
 
 
