@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from dualmem_mcp.model.conversation import Session
+from dualmem_mcp.model.branches import TurnLink
+from dualmem_mcp.model.conversation import Session, Turn
 from dualmem_mcp.model.handoff import ConversationSummary, HandoffRecord
 from dualmem_mcp.model.ids import ConversationId, DeviceId, HandoffId
 from dualmem_mcp.model.oplog import LogHead, Op, Stamp
@@ -161,6 +162,34 @@ class Catalogue(Protocol):
         self, *, query: str = "", limit: int = 20, cursor: str = ""
     ) -> tuple[Sequence[ConversationSummary], str]:
         """Conversations newest first whose title, folder or id holds `query` (any case), and the next cursor."""
+        ...
+
+
+class Threads(Protocol):
+    """The turns of conversations as all devices know them: they came from session files, by `save_progress`, or
+    by sync."""
+
+    def conversation(self, conversation_id: ConversationId) -> ConversationSummary | None:
+        """What is known of the conversation, or None."""
+        ...
+
+    def links(self, conversation_id: ConversationId) -> Sequence[TurnLink]:
+        """All its turns without their texts, in the order in which they came here."""
+        ...
+
+    def texts(self, conversation_id: ConversationId, uuids: Sequence[str]) -> Mapping[str, str]:
+        """The texts of those of the turns that are there."""
+        ...
+
+    def add(
+        self, conversation_id: ConversationId, turns: Sequence[Turn], *, title: str, device_name: str
+    ) -> tuple[int, bool]:
+        """Add turns made on this device, all or none, and begin the conversation under that title if it is new.
+        Returns how many turns were new, and whether anything changed. No turns: only the conversation is begun."""
+        ...
+
+    def shared(self, conversation_ids: Sequence[ConversationId]) -> Sequence[ConversationId]:
+        """Those of the conversations that turns of several devices belong to, or any by `save_progress`."""
         ...
 
 

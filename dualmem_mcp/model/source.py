@@ -15,6 +15,9 @@ ImportFormat = Literal["auto", "graph", "turns"]
 IMPORTED = "import"
 """The `origin` of turns that came from a file of turns: what they say is taken as it stands."""
 
+PROGRESS = "progress"
+"""The `origin` of turns that a client saved by itself, where no session file is: on the phone."""
+
 API_ERROR = "api-error"
 """The `origin` under which an error of the API is kept that the client wrote down as if the model had said it."""
 
