@@ -1,5 +1,5 @@
 """What `load_context` reads from a package: the digest's sections, and beside them the whole thread, the
-carried files and the opaque state."""
+carried files, the opaque state and what a device without a network needs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from dualmem_mcp.errors import NotFoundError, UsageError
+from dualmem_mcp.handoff import offline
 from dualmem_mcp.handoff.brief.sections import PAGE_CHARACTERS, SECTIONS, section_text
 from dualmem_mcp.handoff.quoting import clean, fence, one_line, quoted
 from dualmem_mcp.handoff.reconstruct import OpenedPackage
@@ -22,7 +23,7 @@ MAX_RESULT_CHARACTERS = 2_000
 restored session has them whole."""
 
 _FILE_PREFIX = "carried_files/"
-OTHER_SECTIONS = ("thread", "agent_definitions", "carried_files", "state")
+OTHER_SECTIONS = ("thread", "agent_definitions", "carried_files", "state", offline.SECTION)
 
 
 def load_section(package: OpenedPackage, name: str, cursor: str, *, parse: SessionParser) -> tuple[str, str]:
@@ -33,12 +34,10 @@ def load_section(package: OpenedPackage, name: str, cursor: str, *, parse: Sessi
     """
     if name == "thread":
         return _thread_page(parse(package.thread_files()), cursor)
-    if name == "state":
-        return _cut(json.dumps(package.state, ensure_ascii=False, indent=2), cursor)
-    if name == "agent_definitions":
-        return _cut(_definitions(package), cursor)
-    if name == "carried_files":
-        return _cut(_file_list(package), cursor)
+    if name == offline.SECTION:
+        return _cut(offline.offline_pack(package, parse(package.thread_files())).text(), cursor)
+    if name in _TEXTS:
+        return _cut(_TEXTS[name](package), cursor)
     if name.startswith(_FILE_PREFIX):
         return _cut(_file_text(package, name.removeprefix(_FILE_PREFIX)), cursor)
     if name in SECTIONS:
@@ -115,6 +114,10 @@ def _shortened(text: str) -> str:
     return f"{text[:MAX_RESULT_CHARACTERS]}\n… {len(text) - MAX_RESULT_CHARACTERS:,} more characters"
 
 
+def _state(package: OpenedPackage) -> str:
+    return json.dumps(package.state, ensure_ascii=False, indent=2)
+
+
 def _definitions(package: OpenedPackage) -> str:
     """The agent definitions that were carried, and what changed in them since the handoff before."""
     kept = [file for file in package.manifest.files if file.kind == "agent_definition"]
@@ -165,3 +168,10 @@ def _cut(text: str, cursor: str) -> tuple[str, str]:
 
 def _number(cursor: str) -> int | None:
     return int(cursor) if cursor.isascii() and cursor.isdecimal() and len(cursor) < 12 else None
+
+
+_TEXTS: Mapping[str, Callable[[OpenedPackage], str]] = {
+    "state": _state,
+    "agent_definitions": _definitions,
+    "carried_files": _file_list,
+}

@@ -255,8 +255,10 @@ def open_package(channel: Channel, record: HandoffRecord) -> OpenedPackage:
     return opened
 
 
-def keep_package(channel: Channel, record: HandoffRecord, package: OpenedPackage) -> bool:
-    """Keep the package and those it builds on, whole, for use offline; False if they are too large.
+def keep_package(
+    channel: Channel, record: HandoffRecord, package: OpenedPackage, *, limit_bytes: int | None = KEEP_LIMIT_BYTES
+) -> bool:
+    """Keep the package and those it builds on, whole, for use offline; False if they are larger than the limit.
 
     All of it is authenticated first: raises TamperedError for a change in a part that the brief did not need,
     so that it is told now and not at the restore.
@@ -269,7 +271,7 @@ def keep_package(channel: Channel, record: HandoffRecord, package: OpenedPackage
     if not missing:
         return True
     sizes = {key: channel.objects.stat(key).size_bytes for _, key in missing}
-    if sum(sizes.values()) > KEEP_LIMIT_BYTES:
+    if limit_bytes is not None and sum(sizes.values()) > limit_bytes:
         return False
     for holder, key in missing:
         data = channel.objects.get(key, length=sizes[key])
