@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Self
 
@@ -48,6 +48,12 @@ class Stamp:
 
     def __str__(self) -> str:
         return f"{self.ticks:016x}-{self.device_id}"
+
+    @property
+    def instant(self) -> datetime:
+        """The time that the ticks state, UTC, to the millisecond."""
+        # Ticks from elsewhere reach to the year 6429, and datetime to 9999.
+        return datetime.fromtimestamp((self.ticks >> COUNTER_BITS) / 1000, UTC)
 
     @classmethod
     def parse(cls, text: str) -> Self:
