@@ -1,0 +1,137 @@
+"""Rows made anew from ops: after ops of others came in, the subjects that they touch look as all their ops say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, Final, TypeVar
+
+from dualmem_mcp.errors import MalformedError
+from dualmem_mcp.model.half_pairs import compact_json
+from dualmem_mcp.model.merge import (
+    EntityState,
+    RecordState,
+    RelationState,
+    SubjectOp,
+    SubjectState,
+    added_items,
+    merge,
+    named_tags,
+)
+from dualmem_mcp.model.oplog import Stamp, Tag
+from dualmem_mcp.stores.conflict_rows import conflict_rows
+from dualmem_mcp.stores.connection import Connection
+from dualmem_mcp.stores.folded_graph import put_entities, put_relations
+from dualmem_mcp.stores.folded_records import put_records
+
+AT_ONCE: Final = 500
+"""Subjects whose ops are in memory together, and values bound in one statement."""
+
+_Item = TypeVar("_Item")
+
+
+def refold(connection: Connection, subjects: Iterable[bytes]) -> None:
+    """Make the rows of these subjects what their ops say: entities, observations, relations, records with their
+    findings, conflicts, tombstones.
+
+    `subjects` are digests as in `ops.subject`; ops that are held back take no part. Only rows that differ are
+    written, and those that stay keep their place. To be called in the transaction that changed the ops.
+    """
+    for some in batched(dict.fromkeys(subjects), AT_ONCE):
+        folded = fold(connection, some)
+        entities = [state for state in folded.values() if isinstance(state, EntityState)]
+        relations = [state for state in folded.values() if isinstance(state, RelationState)]
+        records = [state for state in folded.values() if isinstance(state, RecordState)]
+        put_entities(connection, entities)
+        put_relations(connection, relations)
+        put_records(connection, records)
+        _put_conflicts(connection, some, folded)
+
+
+def fold(connection: Connection, subjects: Sequence[bytes]) -> dict[bytes, SubjectState]:
+    """The state of each of the subjects that has one, by its digest, in the order in which their first ops arrived.
+
+    Remembers tags that ops delete and that nobody buried yet.
+    """
+    ops = subject_ops(connection, subjects)
+    buried = _bury(connection, ops)
+    states = ((subject, merge(own, buried)) for subject, own in ops.items())
+    return {subject: state for subject, state in states if state is not None}
+
+
+def subject_ops(connection: Connection, subjects: Sequence[bytes]) -> dict[bytes, list[SubjectOp]]:
+    """The ops of each of the subjects, at most `AT_ONCE`, that count here."""
+    marks = ", ".join("?" * len(subjects))
+    found: dict[bytes, list[SubjectOp]] = {}
+    for subject, ticks, device_id, kind, payload in connection.execute(
+        "SELECT subject, ticks, device_id, kind, payload FROM ops"  # noqa: S608
+        f" WHERE subject IN ({marks}) AND NOT held ORDER BY id",
+        subjects,
+    ):
+        found.setdefault(subject, []).append(SubjectOp(f"{ticks:016x}-{device_id}", kind, json.loads(payload)))
+    return found
+
+
+def batched(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
+    """The items in lists of at most that many."""
+    rest = iter(items)
+    while some := list(islice(rest, size)):
+        yield some
+
+
+def _bury(connection: Connection, ops: dict[bytes, list[SubjectOp]]) -> set[str]:
+    """Those of the tags in the ops that are deleted; the ones that are new get their tombstone."""
+    deleted: dict[str, str] = {}
+    added: list[str] = []
+    for own in ops.values():
+        for op in own:
+            if op.kind.endswith(".delete"):
+                deleted.update(dict.fromkeys(named_tags(op), op.stamp))
+            else:
+                added += [tag for tag, _ in added_items(op)]
+    tags = {data: tag for tag in (*deleted, *added) if (data := _tag_bytes(tag)) is not None}
+    known: set[str] = set()
+    for some in batched(tags, AT_ONCE):
+        marks = ", ".join("?" * len(some))
+        known.update(
+            tags[data]
+            for (data,) in connection.execute(f"SELECT tag FROM tombstones WHERE tag IN ({marks})", some)  # noqa: S608
+        )
+    new = [(data, tag) for data, tag in tags.items() if tag in deleted and tag not in known]
+    if new:
+        connection.executemany(
+            "INSERT INTO tombstones VALUES (?, ?)",
+            [(data, Stamp.parse(deleted[tag]).to_bytes()) for data, tag in new],
+        )
+    return known
+
+
+def _tag_bytes(tag: str) -> bytes | None:
+    """The tag's bytes; None for a text that is none, as only a faulty program writes it."""
+    try:
+        return Tag.parse(tag).to_bytes()
+    except MalformedError:
+        return None
+
+
+def _put_conflicts(connection: Connection, subjects: Sequence[bytes], folded: dict[bytes, SubjectState]) -> None:
+    wanted: dict[tuple[bytes, str], str] = {}
+    for subject, state in folded.items():
+        if state.clashes:
+            wanted.update(((subject, field), compact_json(detail)) for field, detail in conflict_rows(state))
+    marks = ", ".join("?" * len(subjects))
+    there = {
+        (subject, field): detail
+        for subject, field, detail in connection.execute(
+            f"SELECT subject, field, detail FROM conflicts WHERE subject IN ({marks})",  # noqa: S608
+            subjects,
+        )
+    }
+    if there == wanted:
+        return
+    connection.executemany(
+        "DELETE FROM conflicts WHERE subject = ? AND field = ?", [key for key in there if key not in wanted]
+    )
+    rows: list[tuple[Any, ...]] = [(*key, detail) for key, detail in wanted.items() if there.get(key) != detail]
+    connection.executemany("INSERT OR REPLACE INTO conflicts VALUES (?, ?, ?)", rows)
