@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import cached_property
@@ -172,6 +172,10 @@ class App:
     def join(self, secret: str, *, device_name: str = "") -> dict[str, Any]:
         """Make this device one of the vault's in the bucket; see `VaultAccess.join`."""
         return self._access.join(secret, device_name=device_name)
+
+    def renew_recovery_key(self, show: Callable[[dict[str, Any]], None]) -> None:
+        """A new recovery key for the vault; see `VaultAccess.renew_recovery_key`."""
+        self._access.renew_recovery_key(show)
 
     def joined_channel(self) -> Channel | None:
         """The open vault and its stores, or None if this device belongs to no vault."""

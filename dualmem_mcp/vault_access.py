@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from dualmem_mcp.crypto.keys import DeviceKeys
@@ -82,6 +83,14 @@ class VaultAccess:
         )
         self._remember(objects, vault)
         return {"vault_id": vault.vault_id, "device_id": vault.device_id}
+
+    def renew_recovery_key(self, show: Callable[[dict[str, Any]], None]) -> None:
+        """A new recovery key in the place of the old one; `show` is given vault_id and recovery_key.
+
+        Raises NotFoundError if this device belongs to no vault, and what `Vault.renew_recovery_key` raises.
+        """
+        vault, _ = self.opened()
+        vault.renew_recovery_key(lambda key: show({"vault_id": vault.vault_id, "recovery_key": key}))
 
     def opened(self) -> tuple[Vault, ObjectStore]:
         """The vault and its bucket. Raises NotFoundError if this device belongs to no vault."""

@@ -382,6 +382,24 @@ def test_a_person_sees_how_far_indexing_is(shell: Shell) -> None:
     assert b"\x1b[2Kwarning: " in seen  # the bar is gone again
 
 
+def test_a_new_recovery_key_for_one_that_was_never_seen(shell: Shell) -> None:
+    shell.fails(3, "recovery-key", "new")  # there is no vault yet
+    made = shell.json("init")
+    renewed = shell.json("recovery-key", "new")
+    assert renewed.keys() == {"vault_id", "recovery_key"}
+    assert renewed["vault_id"] == made["vault_id"]
+    shell.device("phone")
+    shell.set("DUALMEM_PASSPHRASE", made["recovery_key"])
+    error, _ = shell.fails(4, "join", str(shell.root / "bucket"))
+    assert "recovery key does not open" in error
+    shell.set("DUALMEM_PASSPHRASE", renewed["recovery_key"])
+    assert shell.json("join", str(shell.root / "bucket"))["vault_id"] == made["vault_id"]
+    code, out, _ = shell.run("recovery-key", "new")
+    assert code == 0
+    assert re.search(r"^    DMR1(-[0-9A-Z]{5}){13}$", out, re.MULTILINE)
+    assert out.endswith("The old one opens the vault no more.\n")
+
+
 def test_sessions_that_are_no_sessions(shell: Shell) -> None:
     shell.json("init")
     for name, data in {"empty": b"", "binary": bytes(range(256)) * 50, "html": b"<html>\n</html>\n"}.items():

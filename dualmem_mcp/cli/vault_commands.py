@@ -1,4 +1,4 @@
-"""Commands on the vault and the installation: init, join, status, doctor."""
+"""Commands on the vault and the installation: init, join, recovery-key, status, doctor."""
 
 from __future__ import annotations
 
@@ -54,6 +54,30 @@ def join(bucket: str, device_name: str, as_json: bool) -> None:
         return
     click.echo(f"This device ({joined['device_id']}) is now one of vault {joined['vault_id']}.")
     click.echo("`dualmem resume` takes up the newest conversation that was handed over.")
+
+
+@cli.group("recovery-key")
+def recovery_key() -> None:
+    """The key that opens the vault when the passphrase is forgotten."""
+
+
+@recovery_key.command("new")
+@json_option
+def new_recovery_key(as_json: bool) -> None:
+    """Make a new recovery key; the old one then opens the vault no more."""
+
+    def show(made: dict[str, Any]) -> None:
+        if as_json:
+            print_json(made)
+        else:
+            click.echo(f"New recovery key of vault {made['vault_id']}:\n\n    {made['recovery_key']}\n")
+            click.echo("Write it down and keep it away from your devices: it is not shown again.")
+        sys.stdout.flush()  # before the old one goes
+
+    with opened() as app:
+        app.renew_recovery_key(show)
+    if not as_json:
+        click.echo("The old one opens the vault no more.")
 
 
 @cli.command()

@@ -86,7 +86,10 @@ def create_vault(
     try:
         vault.admit_device(objects, name=_fit_name(device_name))
     except DualmemError as error:
-        error.hint = "The vault was made, but not completed: run `dualmem join` with the passphrase. " + error.hint
+        error.hint = (
+            "The vault was made, but not completed: run `dualmem join` with the passphrase, then "
+            f"`dualmem recovery-key new` for its recovery key. {error.hint}"
+        )
         raise
     return vault, format_recovery_key(recovery_key)
 

@@ -89,5 +89,5 @@ def _mistyped(what: str) -> LockedError:
     return LockedError(
         f"the recovery key {what}",
         operation="read recovery key",
-        hint="Compare it with what `dualmem init` showed: DMR1 and 13 groups of five letters and digits.",
+        hint="Compare it with what you wrote down: DMR1 and 13 groups of five letters and digits.",
     )

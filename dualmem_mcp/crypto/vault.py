@@ -22,21 +22,27 @@ from dualmem_mcp.crypto.key_objects import (
     seal_for_device,
 )
 from dualmem_mcp.crypto.keys import ConversationKey, DeviceKeys
-from dualmem_mcp.crypto.roster import Roster, RosterEntry
+from dualmem_mcp.crypto.recovery import format_recovery_key, new_recovery_key
+from dualmem_mcp.crypto.roster import Roster, RosterEntry, roster_key
 from dualmem_mcp.crypto.vault_file import (
     VAULT_KEY,
     VaultFile,
     check_successor,
     parse_vault_file,
     read_vault_file,
+    with_recovery_key,
+    without_older_recovery_keys,
 )
-from dualmem_mcp.errors import UsageError
+from dualmem_mcp.errors import ConflictError, NotFoundError, StoreUnreachableError, UsageError
 from dualmem_mcp.model.ids import ConversationId, DeviceId, VaultId, parse_conversation_id
 from dualmem_mcp.ports import BlobCache, Clock, ObjectStore
 
 __all__ = ["ConversationKey", "DeviceKeys", "Vault"]
 
 _KEY_ID = re.compile(r"[0-9a-f]{32}")
+
+_REWRITES = 5
+"""Times that vault.json is changed anew when another device was faster."""
 
 
 class Vault:
@@ -191,6 +197,36 @@ class Vault:
         self._conversation_keys[key_id] = key
         return key
 
+    def pending_epoch(self) -> list[tuple[str, bytes]]:
+        """The object of the current epoch's key, unless it is known to be in the bucket: queue it before what is
+        sealed under it."""
+        return self._pending(epoch_object_key(self.current_epoch()))
+
+    def look(self, objects: ObjectStore) -> None:
+        """Refresh only if vault.json or the roster have changed: two small requests where they have not.
+
+        Raises as `refresh` does.
+        """
+        entries = len(self._cache.keys("roster/"))
+        if read_vault_file(objects) == (self._cache.get(VAULT_KEY) or self._file.encode()):
+            try:
+                objects.get(roster_key(entries + 1), length=1)
+            except NotFoundError:
+                return
+        self.refresh(objects)
+
+    def as_device(self, device_id: DeviceId, keys: DeviceKeys, objects: ObjectStore) -> Vault:
+        """The same vault for another device id, which has to be admitted before it counts."""
+        return Vault(
+            file=self._file,
+            master_key=self._master_key,
+            device_id=device_id,
+            device_keys=keys,
+            cache=self._cache,
+            objects=objects,
+            clock=self._clock,
+        )
+
     def refresh(self, objects: ObjectStore | None = None) -> None:
         """Bring roster and epoch keys up to date with the bucket, and check that it is this vault's still.
 
@@ -200,6 +236,11 @@ class Vault:
         objects = objects or self._objects
         if objects is None:
             raise UsageError("there is no bucket to refresh from", operation="refresh vault")
+        self._refresh_file(objects)
+        self._roster.refresh(objects)
+        self._epochs.refresh(objects)
+
+    def _refresh_file(self, objects: ObjectStore) -> None:
         data = read_vault_file(objects)
         # The cache before this object's own: another process of this device may have seen a newer one.
         known = self._cache.get(VAULT_KEY) or self._file.encode()
@@ -208,8 +249,51 @@ class Vault:
             check_successor(file, parse_vault_file(known), master_key=self._master_key, location=objects.location)
             self._cache.put(VAULT_KEY, data)
             self._file = file
-        self._roster.refresh(objects)
-        self._epochs.refresh(objects)
+        elif data != self._file.encode():
+            self._file = parse_vault_file(data)
+
+    def renew_recovery_key(self, show: Callable[[str], None]) -> None:
+        """A new recovery key for the vault, given to `show` as text once it opens the vault in the bucket.
+
+        When that returns the older ones are taken out: whatever happens between, one opens it that was shown.
+
+        Raises ConflictError if other devices go on changing vault.json, TamperedError, NotFoundError,
+        StoreUnreachableError; after `show` the hint says which keys open the vault.
+        """
+        key = new_recovery_key()
+        self._rewrite(lambda file: with_recovery_key(file, self._master_key, key))
+        show(format_recovery_key(key))
+        try:
+            self._rewrite(lambda file: without_older_recovery_keys(file, self._master_key, key))
+        except StoreUnreachableError as error:
+            error.hint = (
+                "The new key opens the vault, and the older one still does: run `dualmem recovery-key new` again "
+                f"to end that. {error.hint}"
+            )
+            raise
+
+    def _rewrite(self, change: Callable[[VaultFile], VaultFile]) -> None:
+        """Put the changed vault.json in the place of the one that it was made from."""
+        objects = self._objects
+        if objects is None:
+            raise UsageError("there is no bucket to write to", operation="change vault")
+        for _ in range(_REWRITES):
+            etag = objects.stat(VAULT_KEY).etag
+            self._refresh_file(objects)
+            file = change(self._file)
+            try:
+                objects.put(VAULT_KEY, file.encode(), if_match=etag)
+            except ConflictError:
+                continue  # another device was faster: again, from what it wrote
+            self._cache.put(VAULT_KEY, file.encode())
+            self._file = file
+            return
+        raise ConflictError(
+            "other devices change vault.json at this moment",
+            operation="change vault",
+            subject=objects.location,
+            hint="Run the command again.",
+        )
 
     def admit_device(self, objects: ObjectStore, *, name: str) -> None:
         """Put this device into the bucket: its copy of the master key, its roster entry, an epoch if there is none.

@@ -18,7 +18,7 @@ from dualmem_mcp.crypto.header import newer
 from dualmem_mcp.crypto.kdf import SALT_BYTES, Kdf, KdfLimits, expand, extract_and_expand, kdf_from_json
 from dualmem_mcp.crypto.recovery import is_recovery_key, parse_recovery_key
 from dualmem_mcp.crypto.wraps import COMMITMENT_BYTES, WRAPPED_BYTES, Wrap, unwrap_key, wrap_key
-from dualmem_mcp.errors import LockedError, NotFoundError, TamperedError
+from dualmem_mcp.errors import ConflictError, LockedError, NotFoundError, TamperedError
 from dualmem_mcp.model.ids import VaultId
 from dualmem_mcp.ports import ObjectStore
 
@@ -57,7 +57,7 @@ def make_vault_file(
     master_key: bytes, *, vault_id: VaultId, passphrase: str, recovery_key: bytes, kdf: Kdf, created_at: datetime
 ) -> VaultFile:
     """The first vault.json of a vault: generation 1, revision 1. Takes the KDF's time."""
-    salt, recovery_salt = os.urandom(SALT_BYTES), os.urandom(SALT_BYTES)
+    salt = os.urandom(SALT_BYTES)
     wraps = [
         _wrap_json(
             wrap_key(
@@ -68,15 +68,7 @@ def make_vault_file(
             kind="passphrase",
             kdf={**kdf.to_json(), "salt": salt.hex()},
         ),
-        _wrap_json(
-            wrap_key(
-                master_key,
-                secret=_recovery_secret(recovery_key, recovery_salt),
-                context=_context("recovery", vault_id, generation=1),
-            ),
-            kind="recovery",
-            kdf={"name": _RECOVERY_KDF, "salt": recovery_salt.hex()},
-        ),
+        _recovery_wrap(master_key, recovery_key, vault_id=vault_id, generation=1),
     ]
     values: dict[str, Any] = {
         "format": 1,
@@ -86,9 +78,31 @@ def make_vault_file(
         "created_at": time_text(created_at),
         "wraps": wraps,
     }
-    values["mac"] = _mac(values, master_key).hex()
-    values["checksum"] = _checksum(values)
-    return parse_vault_file(canonical_json(values))
+    return _sealed(values, master_key)
+
+
+def with_recovery_key(file: VaultFile, master_key: bytes, recovery_key: bytes) -> VaultFile:
+    """The next revision, which one more recovery key opens."""
+    added = _recovery_wrap(master_key, recovery_key, vault_id=file.vault_id, generation=file.generation)
+    return _revised(file, master_key, [*_wraps(file), added])
+
+
+def without_older_recovery_keys(file: VaultFile, master_key: bytes, recovery_key: bytes) -> VaultFile:
+    """The next revision, which no recovery key opens that was there before this one.
+
+    Raises ConflictError if this one is not there any more.
+    """
+    wraps = _wraps(file)
+    places = [at for at, wrap in enumerate(wraps) if _opens(wrap, file, recovery_key)]
+    if not places:
+        raise ConflictError(
+            "another device has made a newer recovery key meanwhile; this one opens the vault no more",
+            operation="make recovery key",
+            subject=file.vault_id,
+            hint="Use the key that was shown on the other device, or run `dualmem recovery-key new` again.",
+        )
+    kept = [wrap for at, wrap in enumerate(wraps) if at >= places[0] or not _is_of_kind(wrap, "recovery")]
+    return _revised(file, master_key, kept)
 
 
 def read_vault_file(objects: ObjectStore) -> bytes:
@@ -128,27 +142,17 @@ def unlock(file: VaultFile, secret: str, *, limits: KdfLimits) -> bytes:
     """
     kind = "recovery" if is_recovery_key(secret) else "passphrase"
     recovery_key = parse_recovery_key(secret) if kind == "recovery" else b""
-    fields = _find_wrap(file, kind)
-    kdf = fields.nested("kdf")
-    salt = kdf.binary("salt", length=SALT_BYTES)
-    wrap = Wrap(
-        fields.binary("wrapped", length=WRAPPED_BYTES), fields.binary("commitment", length=COMMITMENT_BYTES)
-    )
-    if kind == "recovery":
-        if kdf.text("name") != _RECOVERY_KDF:
-            raise kdf.unfit("has a recovery wrap that this version does not know")
-        wrapping_secret = _recovery_secret(recovery_key, salt)
-    else:
-        wrapping_secret = kdf_from_json(kdf.values, limits).derive(secret, salt)
-    context = _context(kind, file.vault_id, generation=file.generation)
     try:
-        master_key = unwrap_key(wrap, secret=wrapping_secret, context=context, subject=VAULT_KEY)
+        if kind == "recovery":
+            master_key = _unlock_by_recovery_key(file, recovery_key)
+        else:
+            master_key = _unlock_by_passphrase(file, secret, limits)
     except LockedError:
         raise LockedError(
             f"the {'recovery key' if kind == 'recovery' else 'passphrase'} does not open this vault",
             operation="open vault",
             subject=file.vault_id,
-            hint="Type it again, or use the recovery key that `dualmem init` showed."
+            hint="Type it again, or use the recovery key."
             if kind == "passphrase"
             else "It is well formed, but another vault's; check DUALMEM_BUCKET, or use the passphrase.",
         ) from None
@@ -177,12 +181,89 @@ def check_successor(file: VaultFile, known: VaultFile, *, master_key: bytes, loc
         )
 
 
-def _find_wrap(file: VaultFile, kind: str) -> Fields:
+def _unlock_by_passphrase(file: VaultFile, passphrase: str, limits: KdfLimits) -> bytes:
+    # Only one: deriving takes its time, and anybody may have written the file.
+    fields = _find_wraps(file, "passphrase")[0]
+    kdf, wrap = fields.nested("kdf"), _read_wrap(fields)
+    salt = kdf.binary("salt", length=SALT_BYTES)
+    secret = kdf_from_json(kdf.values, limits).derive(passphrase, salt)
+    return _unwrap(wrap, file, "passphrase", secret)
+
+
+def _unlock_by_recovery_key(file: VaultFile, recovery_key: bytes) -> bytes:
+    """The master key, by any of the recovery wraps: while a key takes another's place there are two."""
+    *others, last = _find_wraps(file, "recovery")
+    for fields in others:
+        try:
+            return _open_recovery_wrap(fields, file, recovery_key)
+        except LockedError:
+            continue
+    return _open_recovery_wrap(last, file, recovery_key)
+
+
+def _opens(wrap: Any, file: VaultFile, recovery_key: bytes) -> bool:
+    try:
+        return _is_of_kind(wrap, "recovery") and bool(
+            _open_recovery_wrap(Fields(wrap, subject=VAULT_KEY), file, recovery_key)
+        )
+    except LockedError:
+        return False
+
+
+def _open_recovery_wrap(fields: Fields, file: VaultFile, recovery_key: bytes) -> bytes:
+    kdf, wrap = fields.nested("kdf"), _read_wrap(fields)
+    if kdf.text("name") != _RECOVERY_KDF:
+        raise kdf.unfit("has a recovery wrap that this version does not know")
+    secret = _recovery_secret(recovery_key, kdf.binary("salt", length=SALT_BYTES))
+    return _unwrap(wrap, file, "recovery", secret)
+
+
+def _read_wrap(fields: Fields) -> Wrap:
+    return Wrap(
+        fields.binary("wrapped", length=WRAPPED_BYTES), fields.binary("commitment", length=COMMITMENT_BYTES)
+    )
+
+
+def _unwrap(wrap: Wrap, file: VaultFile, kind: str, secret: bytes) -> bytes:
+    context = _context(kind, file.vault_id, generation=file.generation)
+    return unwrap_key(wrap, secret=secret, context=context, subject=VAULT_KEY)
+
+
+def _wraps(file: VaultFile) -> list[Any]:
     wraps = file.values.get("wraps")
-    for wrap in wraps if isinstance(wraps, list) else []:
-        if isinstance(wrap, dict) and wrap.get("kind") == kind:
-            return Fields(wrap, subject=VAULT_KEY)
-    raise Fields(file.values, subject=VAULT_KEY).unfit(f"has no wrap by {kind}")
+    return wraps if isinstance(wraps, list) else []
+
+
+def _is_of_kind(wrap: Any, kind: str) -> bool:
+    return isinstance(wrap, dict) and wrap.get("kind") == kind
+
+
+def _find_wraps(file: VaultFile, kind: str) -> list[Fields]:
+    """The wraps of that kind, at least one."""
+    found = [Fields(wrap, subject=VAULT_KEY) for wrap in _wraps(file) if _is_of_kind(wrap, kind)]
+    if not found:
+        raise Fields(file.values, subject=VAULT_KEY).unfit(f"has no wrap by {kind}")
+    return found
+
+
+def _revised(file: VaultFile, master_key: bytes, wraps: list[Any]) -> VaultFile:
+    return _sealed({**file.values, "revision": file.revision + 1, "wraps": wraps}, master_key)
+
+
+def _sealed(values: dict[str, Any], master_key: bytes) -> VaultFile:
+    values["mac"] = _mac(values, master_key).hex()
+    values["checksum"] = _checksum(values)
+    return parse_vault_file(canonical_json(values))
+
+
+def _recovery_wrap(master_key: bytes, recovery_key: bytes, *, vault_id: VaultId, generation: int) -> dict[str, Any]:
+    salt = os.urandom(SALT_BYTES)
+    wrap = wrap_key(
+        master_key,
+        secret=_recovery_secret(recovery_key, salt),
+        context=_context("recovery", vault_id, generation=generation),
+    )
+    return _wrap_json(wrap, kind="recovery", kdf={"name": _RECOVERY_KDF, "salt": salt.hex()})
 
 
 def _wrap_json(wrap: Wrap, *, kind: str, kdf: dict[str, Any]) -> dict[str, Any]:

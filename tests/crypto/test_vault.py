@@ -747,3 +747,124 @@ def rewritten(data: bytes, vault: Vault, **changes: object) -> bytes:
     values["mac"] = hmac_sha256(mac_key, canonical_json(values)).hex()
     values["checksum"] = hashlib.sha256(canonical_json(values)).hexdigest()
     return canonical_json(values)
+
+
+def opens(bench: Bench, secret: str) -> bool:
+    try:
+        return bench.join(secret=secret).vault_id != ""
+    except LockedError:
+        return False
+
+
+def test_a_new_recovery_key_takes_the_old_ones_place(bench):
+    vault, old = bench.create()
+    phone = bench.join()
+    shown: list[tuple[str, bool, bool]] = []
+    vault.renew_recovery_key(lambda key: shown.append((key, opens(bench, key), opens(bench, old))))
+    ((new, new_opened, old_opened),) = shown
+    assert new != old
+    assert (new_opened, old_opened) == (True, True)  # at every moment one that was shown opens the vault
+    assert (opens(bench, new), opens(bench, old), opens(bench, PASSPHRASE)) == (True, False, True)
+    wraps = json.loads(bench.objects.objects["vault.json"])["wraps"]
+    assert [wrap["kind"] for wrap in wraps] == ["passphrase", "recovery"]
+    phone.refresh(bench.objects)  # another device takes it for the vault.json that follows
+    vault.refresh(bench.objects)
+
+
+def test_whatever_ends_the_renewal_a_key_that_was_shown_opens_the_vault(bench):
+    cache = MemoryBlobCache()
+    vault, old = bench.create(cache)
+
+    class Killed(BaseException):
+        pass
+
+    for write in (1, 2):
+        left = write
+
+        def put(key: str) -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise Killed
+
+        shown: list[str] = []
+        bench.objects.before_put = put
+        with pytest.raises(Killed):
+            reopen(cache, bench, objects=bench.objects).renew_recovery_key(shown.append)
+        bench.objects.before_put = None
+        assert all(opens(bench, key) for key in (old, *shown))
+        assert len(shown) == write - 1
+
+    def show(_: str) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):  # the terminal has gone
+        vault.renew_recovery_key(show)
+    assert opens(bench, old)
+    shown = []
+    vault.renew_recovery_key(shown.append)
+    assert opens(bench, shown[0])
+    assert not opens(bench, old)
+    assert len(json.loads(bench.objects.objects["vault.json"])["wraps"]) == 2
+
+
+def test_a_bucket_that_goes_away_leaves_both_keys_and_says_so(bench):
+    vault, old = bench.create()
+    shown: list[str] = []
+
+    def show(key: str) -> None:
+        shown.append(key)
+        bench.objects.away = True
+
+    with pytest.raises(StoreUnreachableError) as failure:
+        vault.renew_recovery_key(show)
+    assert "the older one still does" in failure.value.hint
+    bench.objects.away = False
+    assert opens(bench, old)
+    assert opens(bench, shown[0])
+
+
+def test_two_devices_that_renew_the_key_at_once(bench):
+    desk, old = bench.create()
+    phone = bench.join()
+    shown: dict[str, str] = {}
+
+    def in_between(key: str) -> None:
+        shown["desk"] = key
+        phone.renew_recovery_key(lambda other: shown.update(phone=other))
+
+    with pytest.raises(ConflictError, match="newer recovery key"):
+        desk.renew_recovery_key(in_between)
+    assert [opens(bench, key) for key in (shown["phone"], shown["desk"], old)] == [True, False, False]
+
+
+def test_a_vault_json_that_changes_meanwhile_is_read_again(bench):
+    desk, _ = bench.create()
+    phone = bench.join()
+    keys: list[str] = []
+    changes = 0
+
+    def change(key: str) -> None:
+        nonlocal changes
+        if key == "vault.json" and changes < 3:
+            changes += 1
+            bench.objects.before_put = None
+            phone.renew_recovery_key(keys.append)
+            bench.objects.before_put = change
+
+    bench.objects.before_put = change
+    desk.renew_recovery_key(keys.append)
+    assert changes == 3
+    assert sorted(opens(bench, key) for key in keys) == [False, False, False, True]
+    assert opens(bench, keys[-1])
+
+
+def test_a_vault_json_that_was_set_back_is_not_written_on(bench):
+    vault, old = bench.create()
+    first = bench.objects.objects["vault.json"]
+    vault.renew_recovery_key(lambda _: None)
+    bench.objects.objects["vault.json"] = first
+    with pytest.raises(TamperedError, match="older than"):
+        vault.renew_recovery_key(lambda _: pytest.fail("nothing may be shown"))
+    assert bench.objects.objects["vault.json"] == first
+    assert opens(bench, old)
