@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dualmem_mcp.model.conversation import Block, Session, Turn
 from dualmem_mcp.model.handoff import HandoffRecord
@@ -218,3 +220,338 @@ def test_turns_are_logged_so_many_at_once(desk: Home) -> None:
     while desk.waiting():
         counts += [len(json.loads(op.payload)["turns"]) for op in desk.log(most_turns=40) if "turns" in op.payload]
     assert counts == [40, 40, 20]
+
+
+def test_a_batch_is_of_one_conversation_and_device(desk: Home, phone: Home) -> None:
+    other = ConversationId("other")
+    for n in range(3):
+        desk.sources.add_imported(
+            [ImportedTurn(CHAT, f"a{n}", "user", "x"), ImportedTurn(other, f"b{n}", "user", "y")]
+        )
+    batches = [json.loads(op.payload) for op in desk.log() if op.kind == OpKind.TURN_ADD]
+    assert [(batch["conversation_id"], [one["uuid"] for one in batch["turns"]]) for batch in batches] == [
+        (CHAT, ["a0", "a1", "a2"]),
+        (other, ["b0", "b1", "b2"]),
+    ]
+
+
+def test_what_another_devices_package_told_is_left_to_that_device(desk: Home, phone: Home) -> None:
+    fill(desk)
+    phone.catalogue.save_handoff(handoff())
+    phone.sources.add_session("packages/1", CHAT, session([turn(0), turn(1)]), "desk")
+    phone.sources.put_findings(CHAT, [Finding("decision", "session/1", "Use brass", device="desk")])
+    assert (phone.waiting(), phone.log()) == (0, [])
+    phone.hear(desk.log())
+    assert phone.state() == desk.state()
+    assert phone.waiting() == 0
+
+
+def test_a_package_sets_nothing_back_that_an_op_told_of(desk: Home, phone: Home) -> None:
+    fill(desk)
+    phone.hear(desk.log())
+    before = phone.state()
+    phone.catalogue.save_handoff(handoff())
+    phone.catalogue.save_handoff(handoff(handoff_id=HandoffId("0c" * 16), title="another title of the same moment"))
+    phone.sources.add_session("packages/1", CHAT, session([turn(0), turn(1)]), "desk")
+    assert {**phone.state(), "handoffs": before["handoffs"]} == before
+
+
+def test_what_another_device_found_is_not_taken_away_by_reading_less(desk: Home, phone: Home) -> None:
+    desk.sources.put_findings(CHAT, [Finding("decision", "s/1", "brass")], replacing="s/")
+    phone.hear(desk.log())
+    phone.sources.put_findings(CHAT, [Finding("decision", "s/2", "steel")], replacing="s/")
+    phone.sources.put_findings(CHAT, [], replacing="s/")
+    ops = phone.log()
+    assert [(op.kind, json.loads(op.payload)["text"]) for op in ops] == [(OpKind.FINDING_PUT, "")]
+    desk.hear(ops)
+    assert [(row[2], row[4]) for row in desk.rows("findings")] == [("s/1", "brass"), ("s/2", "")]
+
+
+def test_findings_of_a_project_stay_on_their_device(desk: Home, phone: Home) -> None:
+    desk.sources.put_findings("", [Finding("note", "user/1", "Prefers brass")], replacing="user/")
+    assert (desk.waiting(), desk.log()) == (0, [])
+    desk.sources.put_findings("", [], replacing="user/")
+    assert [row[4] for row in desk.rows("findings")] == [""]
+
+
+def test_rows_of_a_banned_conversation_are_not_told(desk: Home, phone: Home) -> None:
+    fill(desk)
+    ops = desk.log(banned=lambda conversation_id: conversation_id == CHAT)
+    assert [op.kind for op in ops] == [OpKind.CONVERSATION_SET, OpKind.TURN_ADD]
+    assert desk.waiting() == 0
+    fill(phone)
+    assert phone.hear(ops, banned=lambda conversation_id: conversation_id != CHAT) == [None, None]
+
+
+def test_a_text_too_long_for_an_op_stays_here(desk: Home) -> None:
+    # Quotes become four characters each in the line of a segment.
+    desk.catalogue.save_session(session([turn(0, '"' * 4_200_000), turn(1, '"' * 4_100_000)]))
+    (op,) = (op for op in desk.log() if op.kind == OpKind.TURN_ADD)
+    assert [one["uuid"] for one in json.loads(op.payload)["turns"]] == ["u1"]
+    assert len(json.dumps(op.payload)) < 16 * 2**20
+    assert desk.waiting() == 0
+
+
+def changed(payload: dict[str, Any], **members: Any) -> dict[str, Any]:
+    return {name: value for name, value in {**payload, **members}.items() if value is not ...}
+
+
+TURN = {"uuid": "u", "parent": None, "role": "user", "timestamp": None, "text": "t", "tokens": 1}
+BATCH = {"conversation_id": "c", "device_name": "d", "turns": [TURN]}
+CONVERSATION = {
+    "conversation_id": "c",
+    "title": "",
+    "cwd": "",
+    "updated_at": "2026-03-01T10:00:00.000000+00:00",
+    "message_count": 0,
+    "device_name": "",
+    "listed": True,
+}
+FINDING = {
+    "conversation_id": "c",
+    "kind": "note",
+    "finding_id": "f",
+    "turn_uuid": "",
+    "text": "",
+    "author": "",
+    "timestamp": None,
+    "device_name": "",
+}
+HANDOFF = {
+    "handoff_id": "0" * 32,
+    "conversation_id": "c",
+    "title": "",
+    "cwd": "",
+    "created_at": "2026-03-01T10:00:00.000000+00:00",
+    "device_id": "0" * 32,
+    "device_name": "",
+    "base": None,
+    "package_key": "p",
+    "package_bytes": 1,
+    "manifest_key": "m",
+    "message_count": 1,
+    "visible_tokens": 1,
+    "digest_tokens": 1,
+    "last_turn_uuid": "",
+}
+FIT = {
+    OpKind.TURN_ADD: BATCH,
+    OpKind.CONVERSATION_SET: CONVERSATION,
+    OpKind.FINDING_PUT: FINDING,
+    OpKind.HANDOFF_ADD: HANDOFF,
+}
+UNFIT: list[tuple[OpKind, dict[str, Any]]] = [
+    *(
+        (kind, changed(payload, **{name: value}))
+        for kind, payload in FIT.items()
+        for name in payload
+        for value in (..., 5.5, [], {}, True)
+        if (name, value)
+        not in [("listed", True), ("listed", ...), ("base", ...), ("timestamp", ...), ("turns", [])]
+        and (name, value, kind) != ("device_name", ..., OpKind.TURN_ADD)
+    ),
+    *((kind, changed(FIT[kind], conversation_id=value)) for kind in FIT for value in ("../x", "", "a" * 129, "ü")),
+    *((OpKind.TURN_ADD, changed(BATCH, turns=[turn])) for turn in (None, "x", [], 1)),
+    *(
+        (OpKind.TURN_ADD, changed(BATCH, turns=[changed(TURN, **{name: value})]))
+        for name, value in [
+            ("uuid", None),
+            ("uuid", "x" * 4097),
+            ("parent", 1),
+            ("role", "half \ud83d"),
+            ("role", ...),
+            ("timestamp", "yesterday"),
+            ("timestamp", "2026-02-30T10:00:00.000000+00:00"),
+            ("timestamp", "2026-03-01T10:00:00+00:00"),
+            ("timestamp", "2026-03-01T10:00:00.000000+02:00"),
+            ("timestamp", "0000-03-01T10:00:00.000000+00:00"),
+            ("text", None),
+            ("tokens", -1),
+            ("tokens", 2**63),
+            ("tokens", True),
+            ("meta", 1),
+            ("compact", "no"),
+            ("author", None),
+            ("message_id", 5),
+        ]
+    ),
+    (OpKind.CONVERSATION_SET, changed(CONVERSATION, updated_at="")),
+    (OpKind.CONVERSATION_SET, changed(CONVERSATION, message_count=2**60)),
+    (OpKind.CONVERSATION_SET, changed(CONVERSATION, device_name="x" * 5000)),
+    (OpKind.FINDING_PUT, changed(FINDING, kind="rumour")),
+    (OpKind.FINDING_PUT, changed(FINDING, conversation_id="")),
+    (OpKind.HANDOFF_ADD, changed(HANDOFF, handoff_id="0" * 31)),
+    (OpKind.HANDOFF_ADD, changed(HANDOFF, device_id="A" * 32)),
+    (OpKind.HANDOFF_ADD, changed(HANDOFF, base="../../x")),
+    (OpKind.HANDOFF_ADD, changed(HANDOFF, package_key="../x")),
+    (OpKind.HANDOFF_ADD, changed(HANDOFF, manifest_key="/etc/x")),
+]
+
+
+def test_payloads_that_do_not_fit_have_no_effect(desk: Home) -> None:
+    before = desk.state()
+    for number, (kind, payload) in enumerate(UNFIT):
+        op = Op(Stamp(number + 1, PHONE), number + 1, kind, json.dumps(payload))
+        assert desk.hear([op]) == [None], (kind, payload)
+        assert desk.state() == before, (kind, payload)
+    for number, (kind, payload) in enumerate(FIT.items()):
+        assert desk.hear([Op(Stamp(number + 1, PHONE), 1, kind, json.dumps(payload))]) == ["c"]
+    for kind in ("turn.drop", "entity.create", ""):
+        assert desk.hear([Op(Stamp(9, PHONE), 9, kind, json.dumps(BATCH))]) == [None]
+
+
+def test_one_turn_that_does_not_fit_harms_no_other(desk: Home) -> None:
+    turns = [TURN, changed(TURN, uuid="bad", tokens=None), "x", changed(TURN, uuid="v", new_member={"a": 1})]
+    desk.hear([Op(Stamp(1, PHONE), 1, OpKind.TURN_ADD, json.dumps(changed(BATCH, turns=turns)))])
+    assert [row[1] for row in desk.rows("turns")] == ["u", "v"]
+
+
+def test_turns_may_come_before_their_conversation(desk: Home, phone: Home) -> None:
+    fill(desk)
+    conversations, others = desk.log(), []
+    while conversations[-1].kind != OpKind.CONVERSATION_SET:
+        others.append(conversations.pop())
+    phone.hear(others)
+    assert phone.catalogue.conversations() == ([], "")
+    assert len(phone.rows("turns")) == 4
+    # A conversation of which nothing is known is not told on.
+    assert phone.log() == []
+    phone.hear(conversations)
+    assert phone.state() == desk.state()
+
+
+NAMES = st.sampled_from(["a", "b", "half \ud83d"])
+TIMES = st.sampled_from([f"2026-03-0{day}T10:00:00.000000+00:00" for day in (1, 2, 3)])
+CONVERSATIONS = st.sampled_from(["c1", "c2"])
+TURN_MEMBERS = st.builds(lambda uuid, text: changed(TURN, uuid=uuid, text=text), NAMES, NAMES)
+PAYLOADS = st.one_of(
+    st.builds(
+        lambda conversation, name, turns: (
+            OpKind.TURN_ADD,
+            changed(BATCH, conversation_id=conversation, device_name=name, turns=turns),
+        ),
+        CONVERSATIONS,
+        NAMES,
+        st.lists(TURN_MEMBERS, max_size=3),
+    ),
+    st.builds(
+        lambda conversation, title, at, listed: (
+            OpKind.CONVERSATION_SET,
+            changed(CONVERSATION, conversation_id=conversation, title=title, updated_at=at, listed=listed),
+        ),
+        CONVERSATIONS,
+        NAMES,
+        TIMES,
+        st.booleans(),
+    ),
+    st.builds(
+        lambda conversation, finding, text: (
+            OpKind.FINDING_PUT,
+            changed(FINDING, conversation_id=conversation, finding_id=finding, text=text),
+        ),
+        CONVERSATIONS,
+        NAMES,
+        st.sampled_from(["", "x", "y"]),
+    ),
+    st.builds(
+        lambda conversation, number, title: (
+            OpKind.HANDOFF_ADD,
+            changed(HANDOFF, conversation_id=conversation, handoff_id=number * 32, title=title),
+        ),
+        CONVERSATIONS,
+        st.sampled_from("ab"),
+        NAMES,
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Database]]:
+    folder = tmp_path_factory.mktemp("homes")
+    homes = [Database.open(folder / f"{number}.db", bytes(32)) for number in range(3)]
+    yield homes
+    for home in homes:
+        home.close()
+
+
+@given(history=st.lists(PAYLOADS, max_size=12), data=st.data())
+def test_the_order_of_ops_and_how_often_they_come_do_not_matter(
+    databases: list[Database], history: list[tuple[OpKind, dict[str, Any]]], data: st.DataObject
+) -> None:
+    ops = [
+        Op(Stamp(n + 1, (DESK, PHONE)[n % 2]), n + 1, kind, json.dumps(payload))
+        for n, (kind, payload) in enumerate(history)
+    ]
+    states = []
+    for database in databases:
+        with empty(database):
+            pass
+        home = Home(database, DESK, "desk", FixedClock())
+        order = data.draw(st.permutations(ops)) if states else ops
+        home.hear([*order, *order[: len(order) // 2]])
+        states.append(home.state())
+    assert states[0] == states[1] == states[2]
+
+
+class FixedClock:
+    def now(self) -> datetime:
+        return NOON
+
+
+def _put_turns(home: Home, numbers: list[int], text: str) -> None:
+    home.catalogue.save_session(session([turn(n, text) for n in numbers]))
+
+
+ACTIONS = st.one_of(
+    st.tuples(st.just("session"), st.lists(st.integers(0, 4), unique=True, max_size=3), st.sampled_from("xy")),
+    st.tuples(st.just("finding"), st.sampled_from("ab"), st.sampled_from(["", "x", "y"])),
+    st.tuples(st.just("import"), st.integers(0, 3), st.sampled_from("xy")),
+    st.tuples(st.just("handoff"), st.integers(0, 3), st.sampled_from("xy")),
+    st.tuples(st.just("log"), st.integers(1, 3), st.none()),
+    st.tuples(st.just("hear"), st.integers(0, 2), st.none()),
+)
+
+
+@given(history=st.lists(st.tuples(st.integers(0, 2), ACTIONS), max_size=25))
+def test_devices_that_exchanged_everything_agree(
+    databases: list[Database], history: list[tuple[int, tuple[str, Any, Any]]]
+) -> None:
+    homes = [Home(database, DeviceId(f"{n:032x}"), f"d{n}", FixedClock()) for n, database in enumerate(databases)]
+    logs: list[list[Op]] = [[], [], []]
+    heard = [[0, 0, 0] for _ in homes]
+
+    def hear(me: int, other: int) -> None:
+        homes[me].hear(logs[other][heard[me][other] :])
+        heard[me][other] = len(logs[other])
+
+    for home in homes:
+        with empty(home.database):
+            pass
+    for me, (action, first, second) in history:
+        home = homes[me]
+        if action == "session":
+            _put_turns(home, first, second)
+        elif action == "finding":
+            home.sources.put_findings(CHAT, [Finding("decision", first, second)] if second else [], replacing=first)
+        elif action == "import":
+            home.sources.add_imported([ImportedTurn(CHAT, f"u{first}", "user", second)])
+        elif action == "handoff":
+            home.catalogue.save_handoff(
+                handoff(f"d{me}", handoff_id=HandoffId(f"{first:x}" * 32), device_id=home.device_id, title=second)
+            )
+        elif action == "log":
+            logs[me] += home.log(most_turns=first)
+        elif first != me:
+            hear(me, first)
+    rounds = 0
+    while any(home.waiting() for home in homes) or any(
+        heard[me][other] < len(logs[other]) for me in range(3) for other in range(3) if other != me
+    ):
+        for me, home in enumerate(homes):
+            logs[me] += home.log()
+            for other in range(3):
+                if other != me:
+                    hear(me, other)
+        rounds += 1
+        assert rounds < 5, "they never come to an end"
+    assert homes[0].state() == homes[1].state() == homes[2].state()
