@@ -49,6 +49,10 @@ from dualmem_mcp.stores.keystore import open_device_secret
 from dualmem_mcp.stores.memory_file import MemoryFile, export_file, import_file
 from dualmem_mcp.stores.outbox import FileOutbox
 from dualmem_mcp.stores.package_cache import FilePackageCache
+from dualmem_mcp.stores.record_store import RecordStore
+from dualmem_mcp.stores.thread_store import ThreadStore
+from dualmem_mcp.sync.progress import ProgressKeeper, save_progress
+from dualmem_mcp.sync.progress_input import parse_progress
 from dualmem_mcp.transcripts.carried import parse_session
 from dualmem_mcp.transcripts.definitions import definition_changes
 from dualmem_mcp.transcripts.project_files import compare_protected
@@ -99,6 +103,8 @@ class App:
             self._access = VaultAccess(settings, self.blobs, self.device_id, keys, clock)
             self.graph = GraphStore(self.database, clock, self.device_id)
             self.catalogue = ConversationStore(self.database, clock, settings.device_name)
+            self.threads = ThreadStore(self.database, clock)
+            self.records = RecordStore(self.database, clock, self.device_id)
             self.outbox = FileOutbox(self.database, self.home.sync_queue)
             self.packages = FilePackageCache(self.home.desktop_sessions, self.home.mobile_reconstruction)
             self.outbox.remove_abandoned()
@@ -305,6 +311,28 @@ class App:
         Looks into the bucket first; without it, or without a vault, shows what is known here.
         """
         return list_conversations(self.catalogue, self.joined_channel(), query=query, limit=limit, cursor=cursor)
+
+    def save_progress(self, conversation_id: str | None = None, **given: Any) -> dict[str, Any]:
+        """Add to a conversation, by default the one handed over last, what was said and settled elsewhere:
+        conversation_id, title, saved, op_count, warnings; `sync.progress` has the whole.
+
+        Takes messages, summary, decisions, next_steps, notes, tasks, bookmarks. Raises UsageError for arguments
+        that do not fit, NotFoundError if there is no conversation to add to.
+        """
+        keeper = ProgressKeeper(
+            catalogue=self.catalogue,
+            threads=self.threads,
+            records=self.records,
+            blobs=self.blobs,
+            clock=self.clock,
+            device_id=self.device_id,
+            device_name=self._device_name(),
+        )
+        return save_progress(keeper, conversation_id, parse_progress(**given, now=self.clock.now()))
+
+    def _device_name(self) -> str:
+        channel = self.joined_channel()
+        return channel.vault.device_name if channel else self.settings.device_name
 
     def _source(self) -> SessionSource:
         return SessionSource(
