@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 from anyio import from_thread, to_thread
@@ -19,12 +19,29 @@ from dualmem_mcp.server.validation import InvalidArgumentsError, checked_argumen
 ReportProgress = Callable[[float, float, str], Coroutine[Any, Any, None]]
 
 
-class Calls:
-    """The tools, and the application they run on."""
+class Activity(Protocol):
+    """What hears of calls, to sync when it is of use."""
 
-    def __init__(self, tools: Iterable[Tool], app: LazyApp) -> None:
+    def used(self) -> None:
+        """A tool is called."""
+        ...
+
+    def changed(self) -> None:
+        """A tool changed something."""
+        ...
+
+    def synced(self) -> None:
+        """A tool has synced."""
+        ...
+
+
+class Calls:
+    """The tools, the application they run on, and what hears of each call."""
+
+    def __init__(self, tools: Iterable[Tool], app: LazyApp, activity: Activity) -> None:
         self._tools = {tool.name: tool for tool in tools}
         self._app = app
+        self._activity = activity
         self._writing = anyio.Lock()
 
     async def answer(self, name: str, arguments: Mapping[str, Any], report: ReportProgress) -> Answer:
@@ -44,12 +61,27 @@ class Calls:
             async with self._in_order(tool.order):
                 call = Call(await self._app.get(), fitting, _from_worker_thread(report))
                 # Not abandoned when the request is cancelled: a write that has begun is finished.
-                return await to_thread.run_sync(_handled, tool, call)
+                return await to_thread.run_sync(self._handled, tool, call)
         except DualmemError as error:
             return Answer(error_text(error), is_error=True)
         except Exception as error:  # noqa: BLE001 - one failing call must not end the connection
             log_fault(f"tool {name}", error)
             return Answer(fault_text(error), is_error=True)
+
+    def changes_something(self, name: str) -> bool:
+        """Whether there is such a tool and it may change something."""
+        tool = self._tools.get(name)
+        return tool is not None and not tool.reads_only
+
+    def _handled(self, tool: Tool, call: Call) -> Answer:
+        self._activity.used()
+        answer = tool.handler(call)
+        if answer.updated:
+            call.app.wake_edge()
+            self._activity.changed()
+        if answer.synced:
+            self._activity.synced()
+        return answer
 
     @asynccontextmanager
     async def _in_order(self, order: Order) -> AsyncIterator[None]:
@@ -66,13 +98,6 @@ class Calls:
             yield
         finally:
             self._writing.release()
-
-
-def _handled(tool: Tool, call: Call) -> Answer:
-    answer = tool.handler(call)
-    if answer.updated:
-        call.app.wake_edge()
-    return answer
 
 
 def _from_worker_thread(report: ReportProgress) -> Progress:

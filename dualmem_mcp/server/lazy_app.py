@@ -27,7 +27,17 @@ class LazyApp:
     def __init__(self, opener: Callable[[], App]) -> None:
         self._opener = opener
         self._app: App | None = None
+        self._listeners: list[Callable[[App], object]] = []
         self._opening = anyio.Lock()
+
+    @property
+    def opened(self) -> App | None:
+        """The application, if it is open."""
+        return self._app
+
+    def on_open(self, listener: Callable[[App], object]) -> None:
+        """Call the listener with the application once it is open, in the thread that opened it."""
+        self._listeners.append(listener)
 
     async def get(self) -> App:
         """The application. Raises the DualmemError that opening it raised."""
@@ -41,6 +51,8 @@ class LazyApp:
         self._app = self._opener()
         for notice in self._app.notices:
             _log.warning("%s", notice)
+        for listener in self._listeners:
+            listener(self._app)
         return self._app
 
     async def warm_up(self) -> None:

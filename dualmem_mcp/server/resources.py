@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from dualmem_mcp.handoff.quoting import one_line
 from dualmem_mcp.model.handoff import ConversationSummary
+from dualmem_mcp.model.ids import parse_conversation_id
 from dualmem_mcp.server.javascript_json import stringify
 from dualmem_mcp.server.memory_tools import GRAPH_URI, graph_json
 
@@ -62,6 +63,22 @@ def list_resources(app: App, cursor: str) -> tuple[list[dict[str, Any]], str]:
     known, next_cursor = app.catalogue.conversations(limit=_PAGE_LENGTH, cursor=cursor)
     briefs = [_brief_entry(conversation) for conversation in known if conversation.handoff_id]
     return (briefs if cursor else [GRAPH_ENTRY, *briefs]), next_cursor
+
+
+def list_mark(app: App) -> Hashable:
+    """What is another when the list of resources has grown."""
+    newest = app.catalogue.newest_handoff()
+    return newest and newest.handoff_id
+
+
+def mark(app: App, uri: str) -> Hashable:
+    """What is another when what the resource shows has changed; the same for ever for one that is not there."""
+    if uri == GRAPH_URI:
+        return app.graph.version()
+    match = _CONVERSATION_URI.fullmatch(uri)
+    if match is None:
+        return ()
+    return tuple(record.handoff_id for record in app.catalogue.handoffs(parse_conversation_id(match[1])))
 
 
 def _brief_entry(conversation: ConversationSummary) -> dict[str, Any]:

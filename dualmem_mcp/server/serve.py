@@ -60,15 +60,17 @@ def _serve(wire: Wire, home: Path | None) -> signal.Signals | None:
 
     from dualmem_mcp.server.lazy_app import LazyApp  # noqa: PLC0415
     from dualmem_mcp.server.protocol import build_server  # noqa: PLC0415
+    from dualmem_mcp.server.sync_worker import SyncWorker  # noqa: PLC0415
 
     gc.freeze()
     gc.set_threshold(*_GARBAGE_THRESHOLDS)
     gc.enable()
     app = LazyApp(partial(_open_app, home))
+    worker = SyncWorker()
     stopped_by: list[signal.Signals] = []
 
     async def serve() -> None:
-        server, options = build_server(app)
+        built = build_server(app, worker)
         loop = asyncio.get_running_loop()
         with anyio.CancelScope() as scope:
 
@@ -81,12 +83,16 @@ def _serve(wire: Wire, home: Path | None) -> signal.Signals | None:
 
             for number in _STOPPING_SIGNALS:
                 signal.signal(number, stop)
-            async with wire_streams(wire) as (incoming, outgoing):
-                await server.run(incoming, outgoing, options)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(built.subscriptions.watch)
+                async with wire_streams(wire) as (incoming, outgoing):
+                    await built.server.run(incoming, outgoing, built.options)
+                tasks.cancel_scope.cancel()
 
     try:
         anyio.run(serve)
     finally:
+        worker.stop()
         app.close()
     return stopped_by[0] if stopped_by else None
 

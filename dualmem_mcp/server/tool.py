@@ -22,7 +22,8 @@ MAX_RESULT_META = "anthropic/maxResultSizeChars"
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a tool returns: the text for the model, the structured form, and the resources that it changed.
+    """What a tool returns: the text for the model, the structured form, the resources that it changed, and whether
+    it synced.
 
     A failed call has a text only, which says what to do next.
     """
@@ -31,6 +32,7 @@ class Answer:
     structured: Mapping[str, Any] | None = None
     updated: tuple[str, ...] = ()
     lists_changed: bool = False
+    synced: bool = False
     is_error: bool = False
 
     def result(self) -> dict[str, Any]:
@@ -69,6 +71,11 @@ class Tool:
     handler: Handler
     order: Order = "free"
     meta: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def reads_only(self) -> bool:
+        """Whether it changes nothing, as its annotations say."""
+        return bool(self.annotations.get("readOnlyHint"))
 
     def entry(self) -> dict[str, Any]:
         """The tool's entry in `tools/list`."""

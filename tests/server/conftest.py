@@ -129,6 +129,16 @@ class Server:
         self.notify("notifications/initialized")
         return answer["result"]
 
+    def hear(self, method: str) -> Json:
+        """Wait for a notification of that method, and take it from those that came: its parameters."""
+        while True:
+            for position, message in enumerate(self.notifications):
+                if message["method"] == method:
+                    return self.notifications.pop(position).get("params", {})
+            line = self._lines.get(timeout=self.timeout_seconds)
+            assert line is not None, f"the server ended without {method}; stderr:\n{self.stderr}"
+            self._sort(line)
+
     def drain(self) -> None:
         """Sort everything that has arrived so far."""
         with contextlib.suppress(queue.Empty):

@@ -15,6 +15,7 @@ from anyio import to_thread
 from dualmem_mcp.errors import DiskFullError, LockedError
 from dualmem_mcp.server.calls import Calls
 from dualmem_mcp.server.lazy_app import LazyApp
+from dualmem_mcp.server.sync_worker import SyncWorker
 from dualmem_mcp.server.tool import Answer, Call, Order, Tool
 
 
@@ -24,7 +25,7 @@ def tool(name: str, handler: Callable[[Call], Answer], order: Order = "free") ->
 
 
 def calls_of(*tools: Tool, opener: Callable[[], Any] | None = None) -> Calls:
-    return Calls(tools, LazyApp(opener or (lambda: SimpleNamespace(notices=[], close=lambda: None))))
+    return Calls(tools, LazyApp(opener or (lambda: SimpleNamespace(notices=[], close=lambda: None))), SyncWorker())
 
 
 async def no_report(done: float, total: float, message: str) -> None:
