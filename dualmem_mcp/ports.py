@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -251,13 +252,20 @@ class OpLog(Protocol):
         """How many ops of each device are held back."""
         ...
 
-    def fork(self, device_id: DeviceId, after: int) -> int:
+    def fork(self, device_id: DeviceId, after: int, head: LogHead) -> int:
         """Go on under a new device id, because another machine writes under the old one: own ops after that
-        sequence become the new device's, with stamps of its own. Returns how many."""
+        sequence become the new device's, with stamps of its own. The old log is from now on another device's, and
+        known here up to `head`; segments of it that wait behind are dropped. Returns how many ops moved."""
         ...
 
-    def set_ahead(self, milliseconds: int) -> None:
-        """Remember how far this machine's clock is ahead of the bucket's (negative: behind)."""
+    def go_back(self, head: LogHead) -> int:
+        """Take the own log to end with that segment: what was sealed behind it waits to be sealed anew. Returns how
+        many ops that are."""
+        ...
+
+    def set_ahead(self, milliseconds: int) -> int:
+        """Remember how far this machine's clock is ahead of the bucket's (negative: behind). Ops that nobody has seen
+        yet, from more than five minutes ahead of it, get stamps of the present; returns how many."""
         ...
 
 
@@ -405,15 +413,48 @@ class IndexCounts:
     size_bytes: int
 
 
-class SearchIndex(Protocol):
-    """One collection's index: words and vectors. It holds nothing that cannot be made again.
-
-    Ids are the index's own and hold until it is rebuilt; `generation` changes when that happens. Safe from
-    several threads and beside other processes. An index that is damaged, of another key or deleted while in use
-    is made anew, empty, and the call answered from that; its owner fills it again.
-    """
+class SearchReader(Protocol):
+    """What a search asks of one collection's index. Ids are the index's own and hold until it is rebuilt."""
 
     collection: Collection
+
+    def lexical(self, terms: Sequence[str], where: Filter, limit: int) -> Scored:
+        """The items that hold at least one of the words (or a word of the same stem), by BM25 over what the filter
+        lets pass; higher is better. Words are plain text: nothing in them is an operator."""
+        ...
+
+    def nearest(self, vector: NDArray[np.float32], where: Filter, limit: int) -> Scored:
+        """The items with a passage nearest to the vector, by cosine; found by their bits, scored exactly."""
+        ...
+
+    def cosines(self, vector: NDArray[np.float32], ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """For each id the cosine of its nearest passage, nan where there are no vectors: float32 (n,)."""
+        ...
+
+    def vectors(self, ids: Sequence[int]) -> Mapping[int, NDArray[np.float32]]:
+        """The vectors (k, dimensions) of those of the items that have some."""
+        ...
+
+    def features(self, ids: NDArray[np.int64], where: Filter) -> Features:
+        """Features of those of the items that the filter lets pass."""
+        ...
+
+    def items(self, ids: Sequence[int]) -> Sequence[SearchItem]:
+        """The items themselves, in the order of the ids; those that have gone are left out."""
+        ...
+
+    def authors(self, where: Filter) -> Sequence[str]:
+        """The different authors of what the filter lets pass, at most 200."""
+        ...
+
+
+class SearchIndex(SearchReader, Protocol):
+    """One collection's index: words and vectors. It holds nothing that cannot be made again.
+
+    `generation` changes when it is rebuilt. Safe from several threads and beside other processes. An index that is
+    damaged, of another key or deleted while in use is made anew, empty, and the call answered from that; its owner
+    fills it again.
+    """
 
     @property
     def generation(self) -> str:
@@ -444,33 +485,9 @@ class SearchIndex(Protocol):
         gone, or of another model than the index uses now, are dropped."""
         ...
 
-    def lexical(self, terms: Sequence[str], where: Filter, limit: int) -> Scored:
-        """The items that hold at least one of the words (or a word of the same stem), by BM25 over what the filter
-        lets pass; higher is better. Words are plain text: nothing in them is an operator."""
-        ...
-
-    def nearest(self, vector: NDArray[np.float32], where: Filter, limit: int) -> Scored:
-        """The items with a passage nearest to the vector, by cosine; found by their bits, scored exactly."""
-        ...
-
-    def cosines(self, vector: NDArray[np.float32], ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        """For each id the cosine of its nearest passage, nan where there are no vectors: float32 (n,)."""
-        ...
-
-    def vectors(self, ids: Sequence[int]) -> Mapping[int, NDArray[np.float32]]:
-        """The vectors (k, dimensions) of those of the items that have some."""
-        ...
-
-    def features(self, ids: NDArray[np.int64], where: Filter) -> Features:
-        """Features of those of the items that the filter lets pass."""
-        ...
-
-    def items(self, ids: Sequence[int]) -> Sequence[SearchItem]:
-        """The items themselves, in the order of the ids; those that have gone are left out."""
-        ...
-
-    def authors(self, where: Filter) -> Sequence[str]:
-        """The different authors of what the filter lets pass, at most 200."""
+    def reading(self) -> AbstractContextManager[SearchReader]:
+        """Several questions to one state of the index, which takes less time than one by one; from one thread at a
+        time. If the index has to be made anew meanwhile, what follows is answered from that."""
         ...
 
     def counts(self) -> IndexCounts:

@@ -21,6 +21,7 @@ from typing import IO, Any, Final, Unpack
 
 from dualmem_mcp.edge.interface import SearchOptions
 from dualmem_mcp.edge.messages import error_of, parse_message, write_message
+from dualmem_mcp.edge.watchdog import Watchdog
 from dualmem_mcp.errors import DualmemError, StoreUnreachableError
 
 _log = logging.getLogger(__name__)
@@ -51,12 +52,20 @@ class _Worker:
     process: subprocess.Popen[bytes]
     requests: IO[bytes]
     answers: IO[bytes]
+    watchdog: Watchdog = field(init=False)
     waiting: dict[int, Future[Any]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
     ready: bool = False
     gone: bool = False
     hung: bool = False
     woken: Future[Any] | None = None
+
+    def __post_init__(self) -> None:
+        self.watchdog = Watchdog(self._give_up)
+
+    def _give_up(self) -> None:
+        self.hung = True
+        self.process.kill()
 
 
 class EdgeProcess:
@@ -161,20 +170,16 @@ class EdgeProcess:
         """The answer of the process, which is started again once if it dies over the question."""
         for attempt in (1, 2):
             worker = self._running()
-            # From outside: even the writing of a question may wait for a process that hangs.
-            watchdog = threading.Timer(timeout_seconds, _give_up, (worker,))
-            watchdog.daemon = True
-            watchdog.start()
             try:
-                return self._send(worker, method, params).result()
+                # From outside: even the writing of a question may wait for a process that hangs.
+                with worker.watchdog.watching(timeout_seconds):
+                    return self._send(worker, method, params).result()
             except _EndedError:
                 if worker.hung:
                     raise self._unanswered(method, timeout_seconds) from None
                 if attempt == 2:
                     raise
                 _log.info("the search process ended; starting another")
-            finally:
-                watchdog.cancel()
         raise AssertionError("unreachable")
 
     def _running(self) -> _Worker:
@@ -248,6 +253,7 @@ class EdgeProcess:
             answer.set_result(message["result"])
 
     def _fail_all(self, worker: _Worker) -> None:
+        worker.watchdog.stop()
         with worker.lock:
             worker.gone = True
             unanswered, worker.waiting = worker.waiting, {}
@@ -277,11 +283,6 @@ class EdgeProcess:
             subject=str(self._home),
             hint="`dualmem search` in a terminal works without it.",
         )
-
-
-def _give_up(worker: _Worker) -> None:
-    worker.hung = True
-    worker.process.kill()
 
 
 def _reap(process: subprocess.Popen[bytes]) -> None:

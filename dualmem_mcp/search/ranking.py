@@ -10,7 +10,7 @@ import numpy as np
 
 from dualmem_mcp.model.search import Collection, Filter
 from dualmem_mcp.model.words import Trait
-from dualmem_mcp.ports import Features, Scored, SearchIndex
+from dualmem_mcp.ports import Features, Scored, SearchReader
 from dualmem_mcp.search.query import Query
 from dualmem_mcp.search.weights import WEIGHTS, Weights
 
@@ -67,46 +67,47 @@ class Ranked(NamedTuple):
 
 
 def collect(
-    indexes: Sequence[SearchIndex], query: Query, vector: NDArray[np.float32] | None, where: Filter
+    indexes: Sequence[SearchReader], query: Query, vector: NDArray[np.float32] | None, where: Filter
 ) -> Pool:
     """The candidates that the indexes offer; by words alone where there is no vector (no model yet). An index that
     offers none has no part in it."""
-    offered = (_candidates(index, query, vector, where) for index in indexes)
-    return tuple(candidates for candidates in offered if candidates is not None)
+    offered = (candidates(index, by_words(index, query, where), vector, where) for index in indexes)
+    return tuple(one for one in offered if one is not None)
 
 
-def _candidates(
-    index: SearchIndex, query: Query, vector: NDArray[np.float32] | None, where: Filter
+def by_words(index: SearchReader, query: Query, where: Filter) -> Scored:
+    """What holds the query's words: it takes no vector, and can be looked for while that is being made."""
+    return index.lexical(query.terms, where, LEXICAL_LIMIT)
+
+
+def candidates(
+    index: SearchReader, found: Scored, vector: NDArray[np.float32] | None, where: Filter
 ) -> Candidates | None:
-    found = index.lexical(query.terms, where, LEXICAL_LIMIT)
-    beside = [_around(found.ids)]
-    near = _NOTHING
-    if vector is not None:
-        near = index.nearest(vector, where, NEAREST_LIMIT)
-        beside.append(_around(near.ids))
+    """The index's candidates: what was found by words, what is near the vector, and what stands beside the best of
+    both; None if there are none."""
+    near = _NOTHING if vector is None else index.nearest(vector, where, NEAREST_LIMIT)
     if not len(found.ids) and not len(near.ids):
         return None
-    features = index.features(np.unique(np.concatenate([found.ids, near.ids, *beside])), where)
+    beside = np.concatenate([_around(found.ids), _around(near.ids)])
+    features = index.features(np.concatenate([found.ids, near.ids, beside]), where)
     ids = features.ids
     cosines = np.full(len(ids), np.nan, np.float32)
     if vector is not None:
-        _enter(cosines, ids, near)
-        wanted = np.unique(np.concatenate([found.ids[:SCORED_LIMIT], *beside]))
-        wanted = np.setdiff1d(np.intersect1d(wanted, ids, assume_unique=True), near.ids)
-        if len(wanted):
-            _enter(cosines, ids, Scored(wanted, index.cosines(vector, wanted)))
+        wanted = np.zeros(len(ids), bool)
+        places, there = _places(ids, np.concatenate([found.ids[:SCORED_LIMIT], beside]))
+        wanted[places[there]] = True
+        places, there = _places(ids, near.ids)
+        cosines[places[there]] = near.scores[there]
+        wanted[places[there]] = False
+        if wanted.any():
+            cosines[wanted] = index.cosines(vector, ids[wanted])
     lexical = np.zeros(len(ids), np.float32)
-    _enter(lexical, ids, found)
+    places, there = _places(ids, found.ids)
+    lexical[places[there]] = found.scores[there]
     return Candidates(index.collection, features, lexical, cosines)
 
 
 _NOTHING: Final = Scored(np.empty(0, np.int64), np.empty(0, np.float32))
-
-
-def _enter(scores: NDArray[np.float32], ids: NDArray[np.int64], found: Scored) -> None:
-    """Put the scores of what was found at the places of its ids, so far as they are there."""
-    places, there = _places(ids, found.ids)
-    scores[places[there]] = found.scores[there]
 
 
 def _around(ids: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -133,12 +134,15 @@ def rank(query: Query, pool: Pool, *, weights: Weights = WEIGHTS) -> list[Ranked
     collections = np.repeat(np.arange(len(pool)), [len(candidates.features.ids) for candidates in pool])
     ids = np.concatenate([candidates.features.ids for candidates in pool])
     order = np.argsort(-scores, kind="stable")
-    return [
-        Ranked(pool[collection].collection, identity, score)
-        for collection, identity, score in zip(
-            collections[order].tolist(), ids[order].tolist(), scores[order].tolist(), strict=True
+    names = [candidates.collection for candidates in pool]
+    return list(
+        map(
+            Ranked,
+            map(names.__getitem__, collections[order].tolist()),
+            ids[order].tolist(),
+            scores[order].tolist(),
         )
-    ]
+    )
 
 
 def _score(query: Query, pool: Pool, weights: Weights) -> NDArray[np.float64]:
@@ -147,7 +151,6 @@ def _score(query: Query, pool: Pool, weights: Weights) -> NDArray[np.float64]:
     terms = np.concatenate([candidates.features.terms for candidates in pool])
     traits = np.concatenate([candidates.features.traits for candidates in pool])
     times = np.concatenate([candidates.features.timestamps for candidates in pool])
-    authors = [author for candidates in pool for author in candidates.features.authors]
     score += weights.length * np.minimum(np.log1p(terms) / np.log1p(FULL_LENGTH), 1)
     score -= weights.question * (traits & Trait.QUESTION > 0)
     if query.spans:
@@ -156,9 +159,8 @@ def _score(query: Query, pool: Pool, weights: Weights) -> NDArray[np.float64]:
     if query.wanted:
         score += weights.answer * (traits & query.wanted > 0)
     if len(query.authors) == 1:
-        score += weights.author * np.fromiter(
-            (author == query.authors[0] for author in authors), bool, len(authors)
-        )
+        authors = [author == query.authors[0] for candidates in pool for author in candidates.features.authors]
+        score += weights.author * np.array(authors)
     age_days = np.maximum(query.asked_at.timestamp() - times, 0) / 86_400
     score += weights.recency * np.nan_to_num(np.exp(-age_days / RECENCY_DAYS))
     return np.clip(score / _highest(query, weights), 0, 1)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, wait
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from dualmem_mcp.errors import StoreUnreachableError
 from dualmem_mcp.handoff.quoting import clean
 from dualmem_mcp.model.search import COLLECTION_OF, Collection, Filter, SearchItem
-from dualmem_mcp.ports import SearchIndex
+from dualmem_mcp.ports import Scored, SearchIndex, SearchReader
 from dualmem_mcp.search.excerpts import fit
 from dualmem_mcp.search.query import Query, read_query
-from dualmem_mcp.search.ranking import Ranked, collect, rank
+from dualmem_mcp.search.ranking import Ranked, by_words, candidates, rank
 from dualmem_mcp.search.working_set import WorkingSet
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ Embed = Callable[[str], "NDArray[np.float32] | None"]
 
 CACHE_TIER: Final = "edge_cache"
 INDEX_TIER: Final = "edge_index"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,39 +88,76 @@ def search(
     working_set: WorkingSet | None,
     embed: Embed,
     now: datetime,
+    beside: Executor | None = None,
 ) -> Found:
     """The best items for the query, at most `limit`, and within `token_budget` tokens.
 
     The working set, where the device has one, is asked first; what the indexes say then goes before it. Of an index
-    that cannot be asked `failures` says why; if none can, the answer is the working set's alone.
+    that cannot be asked `failures` says why; if none can, the answer is the working set's alone. What needs no
+    vector is asked in a thread of `beside`, if that is given, while the vector is being made.
     """
     found = Found()
     stopwatch = _Stopwatch(found.timings_ms)
-    asked = [indexes[collection] for collection in where.collections if collection in indexes]
-    # Without what the items were rid of too, so that the same words are the same.
-    query = read_query(clean(text.replace("\0", " ")), known_authors=_authors(asked, where, found), now=now)
-    stopwatch.lap("read")
-    vector = embed(query.embedded) if query.embedded else None
-    stopwatch.lap("embed")
-    hits: list[_Hit] = []
-    if working_set is not None:
-        cached = working_set.find(query.terms, vector, limit, lambda item: passes(item, where))
-        hits = [_Hit(item, score, None) for item, score in cached]
-        found.tiers.append(Tier(CACHE_TIER, len(hits), stopwatch.lap("cache")))
-    if asked:
-        try:
-            hits = _best(asked, query, vector, where, limit)
+    with ExitStack() as readings:
+        opened = [indexes[collection] for collection in where.collections if collection in indexes]
+        asked = _Asked([readings.enter_context(index.reading()) for index in opened], found.failures)
+        # Without what the items were rid of too, so that the same words are the same.
+        query = read_query(clean(text.replace("\0", " ")), known_authors=_authors(asked, where), now=now)
+        stopwatch.lap("read")
+        with _meanwhile(beside, lambda: asked.each(lambda index: by_words(index, query, where))) as words:
+            vector = embed(query.embedded) if query.embedded else None
+            stopwatch.lap("embed")
+        hits: list[_Hit] = []
+        if working_set is not None:
+            cached = working_set.find(query.terms, vector, limit, lambda item: passes(item, where))
+            hits = [_Hit(item, score, None) for item, score in cached]
+            found.tiers.append(Tier(CACHE_TIER, len(hits), stopwatch.lap("cache")))
+        best = _best(asked, query, dict(words.result()), vector, where, limit=limit)
+        if asked.indexes:
+            hits = best
             found.tiers.append(Tier(INDEX_TIER, len(hits), stopwatch.lap("index")))
-        except StoreUnreachableError as error:
-            found.failures.append(error.message)
-    texts = fit([hit.item.text for hit in hits], query.terms, token_budget) if hits else []
-    found.results = [Result(hit.item, hit.score, shown) for hit, shown in zip(hits, texts, strict=False)]
-    found.left_out = len(hits) - len(texts)
-    stopwatch.lap("fit")
-    if working_set is not None:
-        _remember(working_set, hits[: len(texts)], vector, found)
+        texts = fit([hit.item.text for hit in hits], query.terms, token_budget) if hits else []
+        found.results = [Result(hit.item, hit.score, shown) for hit, shown in zip(hits, texts, strict=False)]
+        found.left_out = len(hits) - len(texts)
+        stopwatch.lap("fit")
+        if working_set is not None:
+            _remember(working_set, hits[: len(texts)], vector, found)
     found.timings_ms["total"] = stopwatch.total()
     return found
+
+
+@contextmanager
+def _meanwhile(executor: Executor | None, work: Callable[[], T]) -> Iterator[Future[T]]:
+    """What the work will have made when the block has ended: in another thread meanwhile, if there is one."""
+    if executor is not None:
+        made = executor.submit(work)
+        try:
+            yield made
+        finally:
+            wait([made])
+    else:
+        made = Future()
+        yield made
+        made.set_result(work())
+
+
+class _Asked:
+    """The indexes of one search. One that cannot be asked is asked no further, and `failures` says why."""
+
+    def __init__(self, indexes: list[SearchReader], failures: list[str]) -> None:
+        self.indexes = indexes
+        self._failures = failures
+
+    def each(self, ask: Callable[[SearchReader], T]) -> list[tuple[Collection, T]]:
+        """What those that can be asked say, each with its collection."""
+        said = []
+        for index in self.indexes.copy():
+            try:
+                said.append((index.collection, ask(index)))
+            except StoreUnreachableError as error:
+                self._failures.append(error.message)
+                self.indexes.remove(index)
+        return said
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,40 +166,33 @@ class _Hit:
 
     item: SearchItem
     score: float
-    place: tuple[SearchIndex, int] | None
+    place: tuple[SearchReader, int] | None
 
 
-def _authors(asked: list[SearchIndex], where: Filter, found: Found) -> list[str]:
-    """The persons who took part in conversations; indexes that cannot be asked are asked no further.
+def _authors(asked: _Asked, where: Filter) -> Sequence[str]:
+    """The persons who took part in conversations.
 
     What stands as author elsewhere is a kind of agent, say: "Plan" and "Explore" are words of queries too.
     """
-    authors: dict[str, None] = {}
-    for index in asked.copy():
-        try:
-            known = index.authors(where)
-            if index.collection is Collection.CONVERSATIONS:
-                authors |= dict.fromkeys(known)
-        except StoreUnreachableError as error:
-            found.failures.append(error.message)
-            asked.remove(index)
-    return list(authors)
+    return dict(asked.each(lambda index: index.authors(where))).get(Collection.CONVERSATIONS, ())
 
 
 def _best(
-    asked: Sequence[SearchIndex],
+    asked: _Asked,
     query: Query,
+    words: Mapping[Collection, Scored],
     vector: NDArray[np.float32] | None,
     where: Filter,
+    *,
     limit: int,
 ) -> list[_Hit]:
     """The best items that the indexes offer; one turn that stands in several conversations (a forked or resumed
     session carries its past along) comes once."""
-    by_collection = {index.collection: index for index in asked}
-    ranked = rank(query, collect(asked, query, vector, where))
+    offered = asked.each(lambda index: candidates(index, words[index.collection], vector, where))
+    ranked = rank(query, tuple(one for _, one in offered if one is not None))
     hits: dict[object, _Hit] = {}
     for start in range(0, len(ranked), limit):
-        for place, item, score in _items(ranked[start : start + limit], by_collection):
+        for place, item, score in _items(ranked[start : start + limit], asked):
             hits.setdefault(_sameness(item, where), _Hit(item, score, place))
         if len(hits) >= limit:
             break
@@ -186,23 +220,26 @@ def _time(hit: _Hit) -> float:
     return hit.item.timestamp.timestamp() if hit.item.timestamp else -math.inf
 
 
-def _items(
-    ranked: Sequence[Ranked], indexes: Mapping[Collection, SearchIndex]
-) -> Iterator[tuple[tuple[SearchIndex, int], SearchItem, float]]:
+def _items(ranked: Sequence[Ranked], asked: _Asked) -> Iterator[tuple[tuple[SearchReader, int], SearchItem, float]]:
     """The ranked items in their order, without those that have gone meanwhile."""
-    items: dict[tuple[Collection, int], SearchItem] = {}
-    for collection, index in indexes.items():
-        wanted = [one.id for one in ranked if one.collection is collection]
-        # One by one only where some have gone, and the answer does not say which.
-        together = index.items(wanted) if wanted else ()
-        if len(together) == len(wanted):
-            items.update(zip(((collection, number) for number in wanted), together, strict=True))
-        else:
-            items.update(((collection, number), item) for number in wanted for item in index.items([number]))
+    wanted: dict[Collection, list[int]] = {}
     for one in ranked:
-        item = items.get((one.collection, one.id))
+        wanted.setdefault(one.collection, []).append(one.id)
+    found = dict(asked.each(lambda index: _those_there(index, wanted.get(index.collection, ()))))
+    places = {index.collection: index for index in asked.indexes}
+    for one in ranked:
+        item = found.get(one.collection, {}).get(one.id)
         if item is not None:
-            yield (indexes[one.collection], one.id), item, one.score
+            yield (places[one.collection], one.id), item, one.score
+
+
+def _those_there(index: SearchReader, wanted: Sequence[int]) -> dict[int, SearchItem]:
+    """The items of these ids that are still there."""
+    together = index.items(wanted) if wanted else ()
+    if len(together) == len(wanted):
+        return dict(zip(wanted, together, strict=True))
+    # One by one only where some have gone, and the answer does not say which.
+    return {number: item for number in wanted for item in index.items([number])}
 
 
 def _sameness(item: SearchItem, where: Filter) -> object:
@@ -224,7 +261,7 @@ def _remember(
         working_set.use(hit.item, passage, hit.score)
 
 
-def _passage(index: SearchIndex, number: int, vector: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
+def _passage(index: SearchReader, number: int, vector: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
     """The item's passage that is nearest to the vector."""
     passages = index.vectors([number]).get(number)
     if passages is None or not len(passages):

@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
-import numpy as np
-
-from dualmem_mcp.model.search import Collection, Filter, SearchItem
-from dualmem_mcp.ports import Features, IndexCounts, Scored, Unembedded
-from dualmem_mcp.stores.columns import from_column
+from dualmem_mcp.model.search import Collection, SearchItem
+from dualmem_mcp.ports import IndexCounts, SearchReader, Unembedded
 from dualmem_mcp.stores.connection import Connection
 from dualmem_mcp.stores.search_index import bm25, writing
 from dualmem_mcp.stores.search_index.index_file import IndexFile
-from dualmem_mcp.stores.search_index.layout import FIRST_ASIDE, KINDS, ORDINAL_BITS
-from dualmem_mcp.stores.search_index.nearest import item_cosines, item_vectors, nearest_items
-from dualmem_mcp.stores.search_index.selection import best, passing
-from dualmem_mcp.stores.search_index.snapshot import NO_TIME, Snapshot, model, refreshed
-from dualmem_mcp.stores.search_index.vectors import direction
+from dualmem_mcp.stores.search_index.layout import FIRST_ASIDE, ORDINAL_BITS
+from dualmem_mcp.stores.search_index.reader import IndexReader, item_of
+from dualmem_mcp.stores.search_index.selection import Scopes
+from dualmem_mcp.stores.search_index.snapshot import Snapshot, model, refreshed
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
-_MOST_AUTHORS: Final = 200
 _REMEMBERED_REVISIONS: Final = 10_000
-_READ_AT_ONCE: Final = 500
 
-_OF_IDS: Final = "SELECT * FROM whole_items WHERE id IN ({})"
 _BEFORE: Final = "SELECT * FROM whole_items WHERE id = (SELECT max(id) FROM items WHERE id >= ? AND id < ?)"
 _WAITING: Final = """
     SELECT * FROM whole_items
@@ -38,7 +33,7 @@ _WAITING: Final = """
 T = TypeVar("T")
 
 
-class SqliteSearchIndex:
+class SqliteSearchIndex(IndexReader):
     """A SearchIndex in `index.db` of a collection's folder.
 
     The first search reads what filters and the coarse search need into memory, 110 bytes an item; `release` lets go
@@ -46,9 +41,8 @@ class SqliteSearchIndex:
     """
 
     def __init__(self, folder: Path, key: bytes, collection: Collection) -> None:
-        self.collection = collection
+        super().__init__(collection, bm25.Tokenizer(), Scopes(), self._with_snapshot)
         self._file = IndexFile(folder, key)
-        self._tokenizer = bm25.Tokenizer()
         self._refreshing = threading.Lock()
         self._snapshot: Snapshot | None = None
         self._revisions: dict[int, int] = {}
@@ -62,6 +56,7 @@ class SqliteSearchIndex:
         """Let go of all memory and files; the next use takes them again."""
         with self._refreshing:
             self._snapshot = None
+        self._scopes.forget()
         self._file.release()
 
     @property
@@ -98,102 +93,11 @@ class SqliteSearchIndex:
         if vectors:
             self._file.write(lambda connection: writing.put_vectors(connection, model_id, vectors, self._revisions))
 
-    def lexical(self, terms: Sequence[str], where: Filter, limit: int) -> Scored:
-        """As SearchIndex says; of more than 64 different words the 64 rarest count."""
-        stems = self._tokenizer.stems(writing.searchable(" ".join(terms)))
-
-        def search(connection: Connection, snapshot: Snapshot) -> Scored:
-            rare = bm25.rarest(connection, stems)
-            scores = bm25.scores(connection, snapshot, rare, passing(connection, snapshot, where))
-            holding = np.flatnonzero(scores)
-            chosen = holding[best(scores[holding], limit)]
-            return Scored(snapshot.ids[chosen], scores[chosen])
-
-        return self._search(where, search) or _NOTHING
-
-    def nearest(self, vector: NDArray[np.float32], where: Filter, limit: int) -> Scored:
-        """As SearchIndex says; nothing for a vector that points nowhere, or is not of the model's length."""
-        query = direction(vector)
-
-        def search(connection: Connection, snapshot: Snapshot) -> Scored:
-            if query is None or len(query) != snapshot.dimensions:
-                return _NOTHING
-            mask = passing(connection, snapshot, where)
-            chosen, scores = nearest_items(connection, snapshot, query, mask, limit)
-            return Scored(snapshot.ids[chosen], scores)
-
-        return self._search(where, search) or _NOTHING
-
-    def cosines(self, vector: NDArray[np.float32], ids: NDArray[np.int64]) -> NDArray[np.float32]:
+    @contextmanager
+    def reading(self) -> Iterator[SearchReader]:
         """As SearchIndex says."""
-        query = direction(vector)
-
-        def score(connection: Connection, snapshot: Snapshot) -> NDArray[np.float32]:
-            if query is None or len(query) != snapshot.dimensions:
-                return np.full(len(ids), np.nan, np.float32)
-            return item_cosines(connection, snapshot, query, ids)
-
-        return self._with_snapshot(score)
-
-    def vectors(self, ids: Sequence[int]) -> Mapping[int, NDArray[np.float32]]:
-        """As SearchIndex says, from the float16 that is stored."""
-        wanted = np.array(ids, np.int64)
-
-        def look(connection: Connection, snapshot: Snapshot) -> dict[int, NDArray[np.float32]]:
-            return item_vectors(connection, snapshot, wanted)
-
-        return self._with_snapshot(look)
-
-    def features(self, ids: NDArray[np.int64], where: Filter) -> Features:
-        """As SearchIndex says."""
-
-        def look(connection: Connection, snapshot: Snapshot) -> Features:
-            positions, there = snapshot.positions(np.unique(ids))
-            positions = positions[there]
-            mask = passing(connection, snapshot, where)
-            if self.collection not in where.collections:
-                positions = positions[:0]
-            elif mask is not None:
-                positions = positions[mask[positions]]
-            times = snapshot.times[positions]
-            return Features(
-                ids=snapshot.ids[positions],
-                kinds=tuple(KINDS[kind] for kind in snapshot.kinds[positions].tolist()),
-                authors=tuple(snapshot.names[author] for author in snapshot.authors[positions].tolist()),
-                conversations=snapshot.ids[positions] >> ORDINAL_BITS,
-                timestamps=np.where(times == NO_TIME, np.nan, times / 1e6),
-                terms=snapshot.terms[positions],
-                traits=snapshot.traits[positions],
-            )
-
-        return self._with_snapshot(look)
-
-    def items(self, ids: Sequence[int]) -> Sequence[SearchItem]:
-        """As SearchIndex says."""
-        wanted = [int(item_id) for item_id in ids]
-
-        def look(connection: Connection) -> list[SearchItem]:
-            found: dict[int, SearchItem] = {}
-            for start in range(0, len(wanted), _READ_AT_ONCE):
-                listed = ",".join(map(str, wanted[start : start + _READ_AT_ONCE]))
-                for row in connection.execute(_OF_IDS.format(listed)):
-                    found[row[0]] = _item(row)
-            return [found[item_id] for item_id in wanted if item_id in found]
-
-        return self._file.read(look)
-
-    def authors(self, where: Filter) -> Sequence[str]:
-        """As SearchIndex says, those of most items first."""
-
-        def look(connection: Connection, snapshot: Snapshot) -> list[str]:
-            mask = passing(connection, snapshot, where)
-            numbers, counts = np.unique(
-                snapshot.authors if mask is None else snapshot.authors[mask], return_counts=True
-            )
-            names = [snapshot.names[number] for number in numbers[np.argsort(-counts, kind="stable")].tolist()]
-            return [name for name in names if name][:_MOST_AUTHORS]
-
-        return self._search(where, look) or []
+        with self._file.reading(self._refreshed) as reading:
+            yield IndexReader(self.collection, self._tokenizer, self._scopes, reading.read)
 
     def counts(self) -> IndexCounts:
         """As SearchIndex says; the size includes the write-ahead log."""
@@ -204,30 +108,24 @@ class SqliteSearchIndex:
         )
         return IndexCounts(items, items - waiting, self._file.size_bytes())
 
-    def _search(self, where: Filter, work: Callable[[Connection, Snapshot], T]) -> T | None:
-        return self._with_snapshot(work) if self.collection in where.collections else None
-
     def _with_snapshot(self, work: Callable[[Connection, Snapshot], T]) -> T:
-        def inside(connection: Connection) -> T:
-            # The transaction begins to see with its first statement, in here: no snapshot is ahead of it.
-            with self._refreshing:
-                snapshot = self._snapshot = refreshed(connection, self._snapshot)
-            return work(connection, snapshot)
+        return self._file.read(lambda connection: work(connection, self._refreshed(connection)))
 
-        return self._file.read(inside)
+    def _refreshed(self, connection: Connection) -> Snapshot:
+        # The transaction begins to see with its first statement, in here: no snapshot is ahead of it.
+        with self._refreshing:
+            snapshot = self._snapshot = refreshed(connection, self._snapshot)
+        return snapshot
 
     def _unembedded(self, connection: Connection, limit: int) -> list[Unembedded]:
         rows = connection.execute(_WAITING, (limit,)).fetchall()
         found = []
         for row in rows:
             self._revisions[row[0]] = row[9]
-            found.append(Unembedded(row[0], _item(row), _previous(connection, row[0])))
+            found.append(Unembedded(row[0], item_of(row), _previous(connection, row[0])))
         while len(self._revisions) > _REMEMBERED_REVISIONS:
             del self._revisions[next(iter(self._revisions))]
         return found
-
-
-_NOTHING: Final = Scored(np.empty(0, np.int64), np.empty(0, np.float32))
 
 
 def open_search_index(folder: Path, key: bytes, collection: Collection) -> SqliteSearchIndex:
@@ -266,25 +164,10 @@ def _differs(connection: Connection, item: SearchItem) -> bool:
     return known is None or known[1] != item.text
 
 
-def _item(row: Sequence[Any]) -> SearchItem:
-    _, key, kind, conversation, turn, author, time, device, text, *_ = row
-    conversation_id, turn_id = from_column(conversation), from_column(turn)
-    return SearchItem(
-        key=writing.stored_key(key, KINDS[kind], conversation_id, turn_id),
-        kind=KINDS[kind],
-        text=from_column(text),
-        conversation_id=conversation_id,
-        turn_id=turn_id,
-        author=from_column(author),
-        timestamp=None if time is None else writing.instant(time),
-        device=from_column(device),
-    )
-
-
 def _previous(connection: Connection, item_id: int) -> SearchItem | None:
     """The turn before a turn."""
     first = item_id >> ORDINAL_BITS << ORDINAL_BITS
     if item_id - first >= FIRST_ASIDE:
         return None
     row = connection.execute(_BEFORE, (first, item_id)).fetchone()
-    return None if row is None else _item(row)
+    return None if row is None else item_of(row)

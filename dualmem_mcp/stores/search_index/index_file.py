@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, Generic, TypeVar
 
 from dualmem_mcp.durable_files import file_faults, file_lock
 from dualmem_mcp.errors import (
@@ -35,6 +36,7 @@ _LOG, _SHARED = "-wal", "-shm"
 _ATTEMPTS: Final = 20
 _PATIENCE_SECONDS: Final = 2.0
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -70,11 +72,15 @@ class IndexFile:
 
     def read(self, work: Callable[[Connection], T]) -> T:
         """What `work` makes of one state of the index; called again if the file had to be made anew."""
-        return self._run(Database.read, work)
+        return self._run(_reading, work)
+
+    def reading(self, begin: Callable[[Connection], S]) -> AbstractContextManager[Reading[S]]:
+        """Several reads of one state of the index, with what `begin` makes of it."""
+        return contextlib.closing(Reading(self, begin))
 
     def write(self, work: Callable[[Connection], T]) -> T:
         """The same in a transaction that alone may write."""
-        return self._run(Database.write, work)
+        return self._run(_writing, work)
 
     def size_bytes(self) -> int:
         """Size on disk, with the write-ahead log."""
@@ -92,7 +98,9 @@ class IndexFile:
             opened.database.close()
 
     def _run(
-        self, transaction: Callable[[Database], AbstractContextManager[Connection]], work: Callable[[Connection], T]
+        self,
+        transaction: Callable[[_Opened], AbstractContextManager[Connection]],
+        work: Callable[[Connection], T],
     ) -> T:
         deadline = time.monotonic() + _PATIENCE_SECONDS
         for attempt in range(_ATTEMPTS):
@@ -107,23 +115,29 @@ class IndexFile:
                 if attempt + 1 == _ATTEMPTS or time.monotonic() > deadline:
                     raise
                 continue
-            try:
+            with self._mending(opened):
                 self._check(opened)
-                with transaction(opened.database) as connection:
+                with transaction(opened) as connection:
                     return work(connection)
-            except _ReplacedError:
-                self._let_go(opened)
-            except (LockedError, TamperedError):
-                self._remove(opened)
-            except DualmemError as error:
-                if self._survives(opened, error):
-                    raise
         raise StoreUnreachableError(
             f"{self.path} is damaged again each time it is made anew",
             operation="open index",
             subject=str(self.path),
             hint="Check that its disk is healthy, and that no other program writes to it.",
         )
+
+    @contextlib.contextmanager
+    def _mending(self, opened: _Opened) -> Iterator[None]:
+        """Pass over what was wrong with the file once it is let go or removed; all else is the caller's to see."""
+        try:
+            yield
+        except _ReplacedError:
+            self._let_go(opened)
+        except (LockedError, TamperedError):
+            self._remove(opened)
+        except DualmemError as error:
+            if self._survives(opened, error):
+                raise
 
     def _survives(self, opened: _Opened, error: DualmemError) -> bool:
         """Whether the index is still the one to be used after that error, which is then the caller's to see."""
@@ -220,6 +234,77 @@ class IndexFile:
         with file_lock(self.path.with_name(_LOCK_NAME)):
             if _identity(self.path) == opened.identity:
                 _delete(self.path)
+
+
+class Reading(Generic[S]):
+    """Reads in one transaction, which begins with the first of them; for use from one thread at a time.
+
+    If the index is found damaged on the way, the read is done again on the one that is made anew, and so are those
+    after it.
+    """
+
+    def __init__(self, file: IndexFile, begin: Callable[[Connection], S]) -> None:
+        self._file = file
+        self._begin = begin
+        self._begun: _Begun[S] | None = None
+
+    def read(self, work: Callable[[Connection, S], T]) -> T:
+        """What `work` makes of the state and of what `begin` made of it."""
+        begun = self._begun
+        if begun is not None:
+            with self._file._mending(begun.opened), self._ended_by_faults():
+                # What was looked at when it began need not be looked at again, but for what could end the process.
+                self._file._check_shared_memory(begun.opened)
+                return work(begun.connection, begun.state)
+
+        def first(connection: Connection) -> T:
+            states[:] = [self._begin(connection)]
+            return work(connection, states[0])
+
+        @contextlib.contextmanager
+        def kept(opened: _Opened) -> Iterator[Connection]:
+            with contextlib.ExitStack() as stack:
+                connection = stack.enter_context(opened.database.read())
+                yield connection
+                self._begun = _Begun(opened, connection, states[0], stack.pop_all())
+
+        states: list[S] = []
+        return self._file._run(kept, first)
+
+    def close(self) -> None:
+        """End the transaction, if one was begun."""
+        begun, self._begun = self._begun, None
+        if begun is not None:
+            with contextlib.suppress(DualmemError):  # nothing was written: what was read stands
+                begun.transaction.close()
+
+    @contextlib.contextmanager
+    def _ended_by_faults(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            begun, self._begun = self._begun, None
+            # The driver's errors become ours in there.
+            if begun is None or not begun.transaction.__exit__(*sys.exc_info()):
+                raise
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun(Generic[S]):
+    """A transaction that has begun, on which files, and what was made of the state that it sees."""
+
+    opened: _Opened
+    connection: Connection
+    state: S
+    transaction: contextlib.ExitStack
+
+
+def _reading(opened: _Opened) -> AbstractContextManager[Connection]:
+    return opened.database.read()
+
+
+def _writing(opened: _Opened) -> AbstractContextManager[Connection]:
+    return opened.database.write()
 
 
 def _identity(path: Path) -> _Identity | None:
