@@ -7,37 +7,30 @@ from collections.abc import Mapping
 from typing import Any
 
 from dualmem_mcp.server.resources import brief_uri
+from dualmem_mcp.server.schema import (
+    BOOLEAN,
+    INTEGER,
+    NUMBER,
+    OBJECT,
+    OBJECTS,
+    READS,
+    STRING,
+    STRINGS,
+    WRITES,
+    Json,
+    list_of,
+    object_of,
+    output,
+    text,
+)
 from dualmem_mcp.server.tool import MAX_RESULT_META, Answer, Call, Tool
-
-Json = dict[str, Any]
 
 # Text and structured form of one result together. Source: Claude's connectors take about 150,000 characters.
 MAX_RESULT_CHARACTERS = 140_000
 
-_WRITES = {"readOnlyHint": False, "destructiveHint": False, "idempotentHint": False, "openWorldHint": False}
-_READS = {"readOnlyHint": True, "destructiveHint": False, "idempotentHint": True, "openWorldHint": False}
-
-_STRING = {"type": "string"}
-_NUMBER = {"type": "number"}
-_INTEGER = {"type": "integer"}
-_BOOLEAN = {"type": "boolean"}
-_OBJECT = {"type": "object"}
-_OBJECTS = {"type": "array", "items": _OBJECT}
-_STRINGS = {"type": "array", "items": _STRING}
-
-_ID = {"type": "string", "description": "Conversation id"}
-_CURSOR = {"type": "string", "description": "next_cursor of the previous page"}
-_DEVICE = {"type": "string", "description": "ios, android, pwa or desktop"}
-
-
-def _input(properties: Json, required: tuple[str, ...] = ()) -> Json:
-    schema: Json = {"type": "object", "properties": properties}
-    return {**schema, "required": list(required)} if required else schema
-
-
-def _output(**properties: Json) -> Json:
-    """Every property is there; more may come in later versions."""
-    return {"type": "object", "properties": properties, "required": list(properties)}
+_ID = text("Conversation id")
+_CURSOR = text("next_cursor of the previous page")
+_DEVICE = text("ios, android, pwa or desktop")
 
 
 def _prepare_handoff(call: Call) -> Answer:
@@ -142,36 +135,36 @@ HANDOFF_TOOLS: tuple[Tool, ...] = (
         "Prepare Handoff",
         "Hand a conversation over, sealed, so that another device can resume it. Call it when the user wants to go "
         "on elsewhere or ends a long session. Pass what only you know: it is kept beside what is extracted.",
-        _input(
+        object_of(
             {
-                "conversation_id": {"type": "string", "description": "Default: this Claude Code session"},
+                "conversation_id": text("Default: this Claude Code session"),
                 "target_device": _DEVICE,
-                "summary": {"type": "string", "description": "Where things stand, in a few sentences"},
-                "decisions": {"type": "array", "items": _STRING, "description": "What was decided, and why"},
-                "next_steps": {"type": "array", "items": _STRING, "description": "In order"},
-                "open_questions": _STRINGS,
+                "summary": text("Where things stand, in a few sentences"),
+                "decisions": list_of(STRING, "What was decided, and why"),
+                "next_steps": list_of(STRING, "In order"),
+                "open_questions": STRINGS,
             }
         ),
-        _output(
-            handoff_id=_STRING,
-            conversation_id=_STRING,
-            title=_STRING,
-            message_count=_INTEGER,
-            visible_tokens=_INTEGER,
-            digest_tokens=_INTEGER,
-            reduction=_NUMBER,
-            transcript_bytes=_INTEGER,
-            package_bytes=_INTEGER,
-            compression_ratio=_NUMBER,
-            fidelity=_OBJECT,
-            operations=_OBJECTS,
-            queued=_BOOLEAN,
-            mobile_ready=_BOOLEAN,
-            estimated_reconstruction_ms=_NUMBER,
-            duration_ms=_NUMBER,
-            warnings=_STRINGS,
+        output(
+            handoff_id=STRING,
+            conversation_id=STRING,
+            title=STRING,
+            message_count=INTEGER,
+            visible_tokens=INTEGER,
+            digest_tokens=INTEGER,
+            reduction=NUMBER,
+            transcript_bytes=INTEGER,
+            package_bytes=INTEGER,
+            compression_ratio=NUMBER,
+            fidelity=OBJECT,
+            operations=OBJECTS,
+            queued=BOOLEAN,
+            mobile_ready=BOOLEAN,
+            estimated_reconstruction_ms=NUMBER,
+            duration_ms=NUMBER,
+            warnings=STRINGS,
         ),
-        _WRITES,
+        WRITES,
         _prepare_handoff,
     ),
     Tool(
@@ -179,9 +172,9 @@ HANDOFF_TOOLS: tuple[Tool, ...] = (
         "Resume Conversation",
         "Get the brief of a conversation that was handed over: last request, requests, decisions, files, tasks, "
         "agents. Call it first when the user wants to go on with earlier work.",
-        _input(
+        object_of(
             {
-                "conversation_id": {"type": "string", "description": "Default: the newest handoff"},
+                "conversation_id": text("Default: the newest handoff"),
                 "device": _DEVICE,
                 "token_budget": {
                     "type": "integer",
@@ -190,25 +183,25 @@ HANDOFF_TOOLS: tuple[Tool, ...] = (
                 },
             }
         ),
-        _output(
-            conversation_id=_STRING,
-            handoff_id=_STRING,
-            title=_STRING,
-            brief=_STRING,
-            brief_tokens=_INTEGER,
-            sections=_OBJECTS,
-            resumption_point=_OBJECT,
-            requests=_OBJECTS,
-            decisions=_OBJECTS,
-            active_files=_OBJECTS,
-            commands=_OBJECTS,
-            tasks=_OBJECTS,
-            agents=_OBJECTS,
-            since_handoff=_OBJECT,
-            timings_ms=_OBJECT,
-            completeness=_OBJECT,
+        output(
+            conversation_id=STRING,
+            handoff_id=STRING,
+            title=STRING,
+            brief=STRING,
+            brief_tokens=INTEGER,
+            sections=OBJECTS,
+            resumption_point=OBJECT,
+            requests=OBJECTS,
+            decisions=OBJECTS,
+            active_files=OBJECTS,
+            commands=OBJECTS,
+            tasks=OBJECTS,
+            agents=OBJECTS,
+            since_handoff=OBJECT,
+            timings_ms=OBJECT,
+            completeness=OBJECT,
         ),
-        _READS,
+        READS,
         _resume_conversation,
         meta={MAX_RESULT_META: MAX_RESULT_CHARACTERS},
     ),
@@ -217,16 +210,16 @@ HANDOFF_TOOLS: tuple[Tool, ...] = (
         "Load Context",
         "Read one section of a handed-over conversation in full, a page at a time. Sections and cursors are in the "
         "brief's `sections`.",
-        _input(
+        object_of(
             {
                 "conversation_id": _ID,
-                "section": {"type": "string", "description": "A name from the brief's sections"},
-                "cursor": {"type": "string", "description": "From the brief or next_cursor; default: the start"},
+                "section": text("A name from the brief's sections"),
+                "cursor": text("From the brief or next_cursor; default: the start"),
             },
             required=("conversation_id", "section"),
         ),
-        _output(section=_STRING, text=_STRING, next_cursor=_STRING),
-        _READS,
+        output(section=STRING, text=STRING, next_cursor=STRING),
+        READS,
         _load_context,
         meta={MAX_RESULT_META: MAX_RESULT_CHARACTERS},
     ),
@@ -234,24 +227,24 @@ HANDOFF_TOOLS: tuple[Tool, ...] = (
         "list_conversations",
         "List Conversations",
         "List the conversations that were handed over, here or on other devices, newest first.",
-        _input(
+        object_of(
             {
-                "query": {"type": "string", "description": "Part of title, folder or id"},
+                "query": text("Part of title, folder or id"),
                 "limit": {"type": "integer", "minimum": 1, "maximum": 200, "description": "Default 20"},
                 "cursor": _CURSOR,
             }
         ),
-        _output(conversations=_OBJECTS, next_cursor=_STRING),
-        _READS,
+        output(conversations=OBJECTS, next_cursor=STRING),
+        READS,
         _list_conversations,
     ),
     Tool(
         "memory_status",
         "Memory Status",
         "Show the state of this device's memory: counts, vault, bucket, what waits to be uploaded.",
-        _input({}),
-        _OBJECT,
-        _READS,
+        object_of({}),
+        OBJECT,
+        READS,
         _memory_status,
     ),
 )
