@@ -21,6 +21,9 @@ _SWEEP_ABOVE: Final = 2_000
 # Between the folded texts of one entity; a query that holds it is checked text by text.
 _SEPARATOR: Final = "\0"
 
+GRAPH_PAYLOAD: Final = "CASE WHEN subject IS NOT NULL AND kind NOT GLOB 'record.*' THEN payload END"
+"""In a SELECT from `ops`: the payload of an op that is about the graph, null of others, which are not even read."""
+
 Triple = tuple[str, str, str]
 
 
@@ -34,7 +37,7 @@ class _Node:
 
 
 def graph_version(connection: Connection) -> int:
-    """A number that grows with every op that is recorded, by whichever process; 0 before the first."""
+    """A number that grows with every op that is recorded or merged, by whichever process; 0 before the first."""
     row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'ops'").fetchone()
     return row[0] if row else 0
 
@@ -56,10 +59,14 @@ class GraphCache:
         if behind == 0:
             return
         if self.version >= 0 and behind <= _SWEEP_ABOVE:
-            rows = connection.execute("SELECT payload FROM ops WHERE id > ?", (self.version,)).fetchall()
+            # Ops that take effect later than they came, or change their stamps, get new numbers then.
+            rows = connection.execute(
+                f"SELECT {GRAPH_PAYLOAD} FROM ops WHERE id > ?",  # noqa: S608
+                (self.version,),
+            ).fetchall()
             # Fewer rows than numbers: ops have been compacted away meanwhile, so look at everything.
             if len(rows) == behind:
-                self._take_in(connection, [json.loads(row[0]) for row in rows])
+                self._take_in(connection, [json.loads(payload) for (payload,) in rows if payload is not None])
                 self.version = version
                 return
         self.version = -1  # should reading fail half-way, the next time starts anew

@@ -10,7 +10,7 @@ from typing import Any
 from dualmem_mcp.model.graph import Entity, Relation
 from dualmem_mcp.model.oplog import OpKind
 from dualmem_mcp.stores.connection import Connection
-from dualmem_mcp.stores.graph_cache import graph_version
+from dualmem_mcp.stores.graph_cache import GRAPH_PAYLOAD, graph_version
 from dualmem_mcp.stores.graph_writer import GraphWriter
 
 
@@ -44,29 +44,37 @@ class LocalChanges:
     fields: set[tuple[str | tuple[str, str, str], str]] = field(default_factory=set)
     """Entity name or relation's triple, and the field."""
 
+    def add(self, kind: str, payload: Mapping[str, Any]) -> None:
+        """Take in an op of the graph; additions cannot be undone by an import."""
+        match kind:
+            case OpKind.ENTITY_DELETE:
+                self.entities.add(payload["name"])
+            case OpKind.OBSERVATION_DELETE:
+                self.observations.update((payload["name"], item["text"]) for item in payload["observations"])
+            case OpKind.RELATION_DELETE:
+                self.relations.add((payload["from"], payload["to"], payload["relationType"]))
+            case OpKind.ENTITY_SET:
+                self.fields.update((payload["name"], name) for name in payload["fields"])
+            case OpKind.RELATION_SET:
+                triple = (payload["from"], payload["to"], payload["relationType"])
+                self.fields.update((triple, name) for name in payload["fields"])
+            case _:
+                pass
+
 
 def changes_since(connection: Connection, version: int) -> LocalChanges | None:
-    """The deletions and field changes after that version; None if the op log does not reach back so far."""
-    rows = connection.execute("SELECT kind, payload FROM ops WHERE id > ? ORDER BY id", (version,)).fetchall()
+    """The deletions and field changes after that version, by whichever device; None if the op log does not reach
+    back so far."""
+    rows = connection.execute(
+        f"SELECT kind, {GRAPH_PAYLOAD} FROM ops WHERE id > ? ORDER BY id",  # noqa: S608
+        (version,),
+    ).fetchall()
     if len(rows) != graph_version(connection) - version:
         return None
     changes = LocalChanges()
     for kind, text in rows:
-        payload = json.loads(text)
-        match kind:
-            case OpKind.ENTITY_DELETE:
-                changes.entities.add(payload["name"])
-            case OpKind.OBSERVATION_DELETE:
-                changes.observations.update((payload["name"], item["text"]) for item in payload["observations"])
-            case OpKind.RELATION_DELETE:
-                changes.relations.add((payload["from"], payload["to"], payload["relationType"]))
-            case OpKind.ENTITY_SET:
-                changes.fields.update((payload["name"], name) for name in payload["fields"])
-            case OpKind.RELATION_SET:
-                triple = (payload["from"], payload["to"], payload["relationType"])
-                changes.fields.update((triple, name) for name in payload["fields"])
-            case _:  # additions cannot be undone by an import
-                pass
+        if text is not None:
+            changes.add(kind, json.loads(text))
     return changes
 
 

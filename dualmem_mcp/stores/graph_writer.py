@@ -4,25 +4,37 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Any
 
 from dualmem_mcp.model.graph import Entity, Relation
 from dualmem_mcp.model.half_pairs import compact_json
-from dualmem_mcp.model.oplog import OpKind, Stamp, Tag, split_tags
+from dualmem_mcp.model.merge import ENTITY_TYPE, EXTRA
+from dualmem_mcp.model.oplog import OpKind, Stamp, Tag, split_tags, subject_digest
 from dualmem_mcp.stores.columns import from_column, text_digest, to_column
+from dualmem_mcp.stores.conflict_rows import conflict_heads
 from dualmem_mcp.stores.connection import Connection
+from dualmem_mcp.stores.graph_cache import read_entity
 from dualmem_mcp.stores.op_log import OpWriter
+from dualmem_mcp.stores.subject_fold import refold
 
 
 class GraphWriter:
-    """The single changes that all others consist of. Each records its op, and none if it changes nothing."""
+    """The single changes that all others consist of. Each records its op, and none if it changes nothing.
+
+    Rows are changed directly, to what their ops add up to. Where a subject has conflicts, its ops say more than its
+    rows do, and the rows are made anew.
+    """
 
     def __init__(self, connection: Connection, ops: OpWriter) -> None:
         self._connection = connection
         self._ops = ops
 
     def create_entity(self, entity: Entity) -> Entity | None:
-        """The entity as it was stored, its repeated observations once; None if there is one of that name."""
+        """The entity as it was stored, its repeated observations once; None if there is one of that name.
+
+        Observations that its deletion hid, because it did not know of them, are back.
+        """
         observations = tuple(dict.fromkeys(entity.observations))
         stamp = self._ops.next_stamp()
         cursor = self._connection.execute(
@@ -45,6 +57,8 @@ class GraphWriter:
         if entity.extra:
             payload["extra"] = dict(entity.extra)
         self._ops.record(OpKind.ENTITY_CREATE, payload, stamp)
+        if self._settle(OpKind.ENTITY_CREATE, payload) and (row := read_entity(self._connection, entity.name)):
+            return row[1]
         return Entity(entity.name, entity.entity_type, observations, entity.extra)
 
     def create_relation(self, relation: Relation) -> Relation | None:
@@ -65,6 +79,7 @@ class GraphWriter:
         if relation.extra:
             payload["extra"] = dict(relation.extra)
         self._ops.record(OpKind.RELATION_CREATE, payload, stamp)
+        self._settle(OpKind.RELATION_CREATE, payload)
         return relation
 
     def add_observations(self, entity_name: str, texts: Iterable[str]) -> tuple[str, ...] | None:
@@ -89,22 +104,28 @@ class GraphWriter:
     def delete_entity(self, name: str) -> None:
         """Delete the entity, if there is one, and every relation with that name at either end."""
         column = to_column(name)
-        row = self._connection.execute("SELECT id, tags FROM entities WHERE name = ?", (column,)).fetchone()
+        row = self._connection.execute(
+            "SELECT id, tags, field_stamps FROM entities WHERE name = ?", (column,)
+        ).fetchone()
         if row is not None:
-            entity_id, tags = row
+            entity_id, tags, stamps = row
             observation_tags = b"".join(
                 row[0]
                 for row in self._connection.execute(
                     "SELECT tags FROM observations WHERE entity_id = ? ORDER BY id", (entity_id,)
                 )
             )
-            stamp = self._ops.record(
-                OpKind.ENTITY_DELETE,
-                {"name": name, "tags": _tag_texts(tags), "observations": _tag_texts(observation_tags)},
-            )
+            payload: dict[str, Any] = {
+                "name": name,
+                "tags": _tag_texts(tags),
+                "observations": _tag_texts(observation_tags),
+            }
+            payload["over"] = self._versions(OpKind.ENTITY_DELETE, payload, stamps)
+            stamp = self._ops.record(OpKind.ENTITY_DELETE, payload)
             self._ops.bury(tags + observation_tags, stamp)
             self._connection.execute("DELETE FROM observations WHERE entity_id = ?", (entity_id,))
             self._connection.execute("DELETE FROM entities WHERE id = ?", (entity_id,))
+            self._settle(OpKind.ENTITY_DELETE, payload)
         touching = self._connection.execute(
             "SELECT source, target, relation_type FROM relations WHERE source = ?1 OR target = ?1 ORDER BY id",
             (column,),
@@ -140,12 +161,17 @@ class GraphWriter:
     def delete_relation(self, relation: Relation) -> None:
         """Delete the relation of that triple, if there is one."""
         row = self._connection.execute(
-            "DELETE FROM relations WHERE source = ? AND target = ? AND relation_type = ? RETURNING tags",
+            "DELETE FROM relations WHERE source = ? AND target = ? AND relation_type = ?"
+            " RETURNING tags, field_stamps",
             _triple_columns(relation),
         ).fetchone()
         if row is not None:
-            stamp = self._ops.record(OpKind.RELATION_DELETE, {**_triple_json(relation), "tags": _tag_texts(row[0])})
-            self._ops.bury(row[0], stamp)
+            tags, stamps = row
+            payload: dict[str, Any] = {**_triple_json(relation), "tags": _tag_texts(tags)}
+            payload["over"] = self._versions(OpKind.RELATION_DELETE, payload, stamps)
+            stamp = self._ops.record(OpKind.RELATION_DELETE, payload)
+            self._ops.bury(tags, stamp)
+            self._settle(OpKind.RELATION_DELETE, payload)
 
     def entity_fields(self, name: str) -> tuple[str, dict[str, Any]] | None:
         """Type and extra fields of the entity, None if there is none."""
@@ -164,13 +190,19 @@ class GraphWriter:
 
     def set_entity_fields(self, name: str, *, entity_type: str | None, extra: Mapping[str, Any]) -> None:
         """Change the type, unless None, and the given extra fields of an entity; the others stay."""
-        fields = {f"extra.{key}": value for key, value in extra.items()}
+        fields = {EXTRA + key: value for key, value in extra.items()}
         if entity_type is not None:
-            fields["entityType"] = entity_type
-        stamp = self._ops.record(OpKind.ENTITY_SET, {"name": name, "fields": fields})
-        row_id, old_type, old_extra, stamps = self._connection.execute(
-            "SELECT id, entity_type, extra, field_stamps FROM entities WHERE name = ?", (to_column(name),)
+            fields[ENTITY_TYPE] = entity_type
+        row_id, tags, old_type, old_extra, stamps = self._connection.execute(
+            "SELECT id, tags, entity_type, extra, field_stamps FROM entities WHERE name = ?", (to_column(name),)
         ).fetchone()
+        payload = {
+            "name": name,
+            "entity": _tag_texts(tags),
+            "fields": fields,
+            "over": _over(fields, tags, old_extra, stamps),
+        }
+        stamp = self._ops.record(OpKind.ENTITY_SET, payload)
         self._connection.execute(
             "UPDATE entities SET entity_type = ?, extra = ?, field_stamps = ? WHERE id = ?",
             (
@@ -180,19 +212,52 @@ class GraphWriter:
                 row_id,
             ),
         )
+        self._settle(OpKind.ENTITY_SET, payload)
 
     def set_relation_fields(self, relation: Relation, extra: Mapping[str, Any]) -> None:
         """Change the given extra fields of the relation of that triple; the others stay."""
-        fields = {f"extra.{key}": value for key, value in extra.items()}
-        stamp = self._ops.record(OpKind.RELATION_SET, {**_triple_json(relation), "fields": fields})
-        row_id, old_extra, stamps = self._connection.execute(
-            "SELECT id, extra, field_stamps FROM relations WHERE source = ? AND target = ? AND relation_type = ?",
+        fields = {EXTRA + key: value for key, value in extra.items()}
+        row_id, tags, old_extra, stamps = self._connection.execute(
+            "SELECT id, tags, extra, field_stamps FROM relations"
+            " WHERE source = ? AND target = ? AND relation_type = ?",
             _triple_columns(relation),
         ).fetchone()
+        payload = {
+            **_triple_json(relation),
+            "relation": _tag_texts(tags),
+            "fields": fields,
+            "over": _over(fields, tags, old_extra, stamps),
+        }
+        stamp = self._ops.record(OpKind.RELATION_SET, payload)
         self._connection.execute(
             "UPDATE relations SET extra = ?, field_stamps = ? WHERE id = ?",
             (_merged(old_extra, extra), _merged(stamps, dict.fromkeys(fields, str(stamp))), row_id),
         )
+        self._settle(OpKind.RELATION_SET, payload)
+
+    @cached_property
+    def _any_conflicts(self) -> bool:
+        # Within a transaction of these changes none begins.
+        return bool(self._connection.execute("SELECT EXISTS (SELECT 1 FROM conflicts)").fetchone()[0])
+
+    def _settle(self, kind: OpKind, payload: Mapping[str, Any]) -> bool:
+        """Make the op's subject anew if it has conflicts; whether it had."""
+        if not self._any_conflicts:
+            return False
+        subject = subject_digest(kind, payload)
+        row = self._connection.execute("SELECT 1 FROM conflicts WHERE subject = ?", (subject,)).fetchone()
+        if row is None or subject is None:
+            return False
+        self._ops.flush()
+        refold(self._connection, [subject])
+        return True
+
+    def _versions(self, kind: OpKind, payload: Mapping[str, Any], stamps: str | None) -> list[str]:
+        """Stamps of what a deletion knows of: values set after the creation, and those that lost to them."""
+        found = {stamp for of_field in json.loads(stamps or "{}").values() for stamp in of_field.split()}
+        if self._any_conflicts and (subject := subject_digest(kind, payload)) is not None:
+            found |= conflict_heads(self._connection, subject)
+        return sorted(found)
 
     def _observation(self, entity_id: int, digest: bytes) -> tuple[int, bytes] | None:
         row: tuple[int, bytes] | None = self._connection.execute(
@@ -220,6 +285,18 @@ def _triple_json(relation: Relation) -> dict[str, Any]:
 
 def _tag_texts(tags: bytes) -> list[str]:
     return [str(tag) for tag in split_tags(tags)]
+
+
+def _over(fields: Iterable[str], tags: bytes, old_extra: str | None, stamps: str | None) -> dict[str, list[str]]:
+    """For each of the fields that has a value the stamps of the ops that gave it that."""
+    known: dict[str, str] = json.loads(stamps or "{}")
+    extra = json.loads(old_extra or "{}")
+    first = str(Stamp.from_bytes(tags))
+    return {
+        name: known.get(name, first).split()
+        for name in fields
+        if name in known or name == ENTITY_TYPE or name[len(EXTRA) :] in extra
+    }
 
 
 def _merged(old: str | None, changes: Mapping[str, Any]) -> str | None:

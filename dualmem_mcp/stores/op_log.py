@@ -39,6 +39,7 @@ class OpWriter:
         self._sequence: int = row[0] if row else 0
         self._rows: list[tuple[str, int, int, str, str, bytes | None]] = []
         self._tombstones: list[tuple[bytes, bytes]] = []
+        self._written = False
 
     def next_stamp(self) -> Stamp:
         """A new stamp, for the next op; ops are recorded in the order of their stamps."""
@@ -63,8 +64,13 @@ class OpWriter:
 
     def finish(self) -> bool:
         """Write what was recorded; whether anything was. If not, nothing is written at all."""
+        self.flush()
+        return self._written
+
+    def flush(self) -> None:
+        """Write what was recorded so far, for those who read ops within the transaction."""
         if not self._rows:
-            return False
+            return
         connection = self._connection
         connection.executemany(
             "INSERT INTO ops (device_id, sequence, ticks, kind, payload, subject) VALUES (?, ?, ?, ?, ?, ?)",
@@ -78,4 +84,6 @@ class OpWriter:
             " ON CONFLICT (device_id) DO UPDATE SET last_sequence = excluded.last_sequence",
             (self._device_id, self._sequence),
         )
-        return True
+        self._rows.clear()
+        self._tombstones.clear()
+        self._written = True

@@ -15,7 +15,7 @@ from dualmem_mcp.stores.columns import from_column, from_time
 from dualmem_mcp.stores.connection import Connection
 from dualmem_mcp.stores.database import Database
 from dualmem_mcp.stores.finding_rows import read_findings_after
-from dualmem_mcp.stores.graph_cache import graph_version, read_entity
+from dualmem_mcp.stores.graph_cache import GRAPH_PAYLOAD, graph_version, read_entity
 
 _CHARACTERS_AT_ONCE: Final = 2_000_000
 """Texts read into memory at once end after so many characters; at least one is read."""
@@ -65,9 +65,10 @@ class SearchFeed:
         """As the port says."""
         with self._database.read() as connection:
             rows = connection.execute(
-                "SELECT id, payload FROM ops WHERE id > ? ORDER BY id LIMIT ?", (after, limit)
+                f"SELECT id, {GRAPH_PAYLOAD} FROM ops WHERE id > ? ORDER BY id LIMIT ?",  # noqa: S608
+                (after, limit),
             ).fetchall()
-        names = [json.loads(payload).get("name") for _, payload in rows]
+        names = [json.loads(payload).get("name") for _, payload in rows if payload is not None]
         return list(dict.fromkeys(name for name in names if isinstance(name, str))), rows[-1][0] if rows else after
 
     def entities(self, names: Iterable[str]) -> Sequence[tuple[Entity, datetime]]:

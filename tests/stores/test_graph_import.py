@@ -1,5 +1,6 @@
 """Imports into a graph: additions only, repeatable, and aware of what was deleted meanwhile."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from dualmem_mcp.model.graph import Entity, EntityObservations, Graph, Relation
 from dualmem_mcp.model.ids import DeviceId
+from dualmem_mcp.model.oplog import Stamp
 from dualmem_mcp.ports import Clock, SystemClock
 from dualmem_mcp.stores.database import Database
 from dualmem_mcp.stores.graph_import import ImportCounts
@@ -116,12 +118,32 @@ def test_fields_changed_later_carry_their_stamp(graph: GraphStore, database: Dat
     edited = Graph((Entity("a", "person", (), {"created_at": "1"}),), (Relation("a", "b", "r", {"since": 2}),))
     graph.import_graph(edited, edited_since=graph.version())
     with database.read() as connection:
-        kinds = connection.execute("SELECT kind, payload FROM ops ORDER BY id").fetchall()
+        rows = connection.execute("SELECT kind, ticks, payload FROM ops ORDER BY id").fetchall()
         (entity_stamps,) = connection.execute("SELECT field_stamps FROM entities WHERE name = 'a'").fetchone()
         (relation_stamps,) = connection.execute("SELECT field_stamps FROM relations WHERE target = 'b'").fetchone()
-    assert kinds[-2:] == [
-        ("entity.set", '{"name":"a","fields":{"extra.created_at":"1","entityType":"person"}}'),
-        ("relation.set", '{"from":"a","to":"b","relationType":"r","fields":{"extra.since":2}}'),
+    created = next(str(Stamp(ticks, DEVICE)) for kind, ticks, _ in rows if kind == "entity.create")
+    related = next(str(Stamp(ticks, DEVICE)) for kind, ticks, _ in rows if kind == "relation.create")
+    assert [(kind, json.loads(payload)) for kind, _, payload in rows[-2:]] == [
+        (
+            "entity.set",
+            {
+                "name": "a",
+                "entity": [f"{created}.0"],
+                "fields": {"extra.created_at": "1", "entityType": "person"},
+                "over": {"extra.created_at": [created], "entityType": [created]},
+            },
+        ),
+        (
+            "relation.set",
+            {
+                "from": "a",
+                "to": "b",
+                "relationType": "r",
+                "relation": [f"{related}.0"],
+                "fields": {"extra.since": 2},
+                "over": {"extra.since": [related]},
+            },
+        ),
     ]
     assert entity_stamps.count(DEVICE) == 2
     assert "extra.since" in relation_stamps

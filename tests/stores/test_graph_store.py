@@ -183,8 +183,8 @@ def test_ops_say_what_was_done(graph: GraphStore, database: Database, clock: Clo
         ("observation.add", {"name": "a", "entity": [f"{created}.0"], "observations": ["y"]}),
         ("relation.create", {"from": "a", "to": "b", "relationType": "r"}),
         ("observation.delete", {"name": "a", "observations": [{"text": "x", "tags": [f"{created}.1"]}]}),
-        ("entity.delete", {"name": "a", "tags": [f"{created}.0"], "observations": [f"{added}.1"]}),
-        ("relation.delete", {"from": "a", "to": "b", "relationType": "r", "tags": [f"{related}.0"]}),
+        ("entity.delete", {"name": "a", "tags": [f"{created}.0"], "observations": [f"{added}.1"], "over": []}),
+        ("relation.delete", {"from": "a", "to": "b", "relationType": "r", "tags": [f"{related}.0"], "over": []}),
     ]
 
 
