@@ -420,6 +420,70 @@ def test_turns_may_come_before_their_conversation(desk: Home, phone: Home) -> No
     assert phone.state() == desk.state()
 
 
+def told(kind: OpKind, ticks: int, device: DeviceId, /, **members: Any) -> Op:
+    return Op(Stamp(ticks, device), 1, kind, json.dumps(changed(FIT[kind], **members)))
+
+
+def test_of_two_turns_of_one_id_the_smaller_stamp_counts(desk: Home) -> None:
+    for ticks, text in ((5, "middle"), (7, "last"), (3, "first"), (4, "second")):
+        desk.hear([told(OpKind.TURN_ADD, ticks, PHONE, turns=[changed(TURN, text=text)])])
+    assert [(row[5], row[-1][:8]) for row in desk.rows("turns")] == [("first", (3).to_bytes(8, "big"))]
+
+
+def test_a_turn_that_was_not_told_yet_takes_the_one_that_was(desk: Home) -> None:
+    desk.catalogue.save_session(session([turn(0, "here")]))
+    op = told(OpKind.TURN_ADD, 5, PHONE, conversation_id=CHAT, turns=[changed(TURN, uuid="u0", text="there")])
+    assert desk.hear([op]) == [CHAT]
+    assert [row[5] for row in desk.rows("turns")] == ["there"]
+    assert [made.kind for made in desk.log()] == [OpKind.CONVERSATION_SET]
+
+
+def test_what_was_not_told_yet_is_the_later_of_one_moment(desk: Home) -> None:
+    desk.catalogue.save_session(session([turn(0)], title="here", ended_at=NOON))
+    desk.sources.put_findings(CHAT, [Finding("decision", "f", "here")])
+    at = "2026-03-01T12:00:00.000000+00:00"
+    desk.hear(
+        [
+            told(OpKind.CONVERSATION_SET, 5, PHONE, conversation_id=CHAT, title="there", updated_at=at),
+            told(OpKind.FINDING_PUT, 6, PHONE, conversation_id=CHAT, kind="decision", finding_id="f", text="there"),
+        ]
+    )
+    assert [row[1] for row in desk.rows("conversations")] == ["here"]
+    assert [row[4] for row in desk.rows("findings")] == ["here"]
+    assert [op.kind for op in desk.log()] == [OpKind.CONVERSATION_SET, OpKind.TURN_ADD, OpKind.FINDING_PUT]
+
+
+def test_what_says_the_same_is_not_told_again(desk: Home) -> None:
+    desk.catalogue.save_session(session([], title="same", ended_at=NOON, cwd="/c"))
+    desk.sources.put_findings(CHAT, [Finding("decision", "f", "same")])
+    members = {
+        "title": "same",
+        "cwd": "/c",
+        "device_name": "desk",
+        "updated_at": "2026-03-01T12:00:00.000000+00:00",
+    }
+    desk.hear(
+        [
+            told(OpKind.CONVERSATION_SET, 5, PHONE, conversation_id=CHAT, **members),
+            told(OpKind.FINDING_PUT, 6, PHONE, conversation_id=CHAT, kind="decision", finding_id="f", text="same"),
+        ]
+    )
+    assert desk.log() == []
+
+
+def test_that_a_conversation_is_listed_is_told_also_where_its_title_lost(desk: Home, phone: Home) -> None:
+    desk.catalogue.save_session(session([], title="handed over", ended_at=NOON))
+    later = "2026-03-02T12:00:00.000000+00:00"
+    read = told(
+        OpKind.CONVERSATION_SET, 5, PHONE, conversation_id=CHAT, title="read", updated_at=later, listed=False
+    )
+    desk.hear([read])
+    ops = desk.log()
+    phone.hear([read, *ops])
+    assert phone.state() == desk.state()
+    assert [(row[1], row[6]) for row in phone.rows("conversations")] == [("read", 1)]
+
+
 NAMES = st.sampled_from(["a", "b", "half \ud83d"])
 TIMES = st.sampled_from([f"2026-03-0{day}T10:00:00.000000+00:00" for day in (1, 2, 3)])
 CONVERSATIONS = st.sampled_from(["c1", "c2"])
