@@ -22,12 +22,22 @@ from dualmem_mcp.edge.interface import EdgeInterface
 from dualmem_mcp.edge.status import search_status
 from dualmem_mcp.errors import DualmemError, NotFoundError
 from dualmem_mcp.handoff.channel import Channel
+from dualmem_mcp.handoff.checkpoints import Checkpoints
 from dualmem_mcp.handoff.context import load_section
 from dualmem_mcp.handoff.digest import build_digest
+from dualmem_mcp.handoff.eviction import make_room
 from dualmem_mcp.handoff.listing import list_conversations
+from dualmem_mcp.handoff.offline import offline_pack
 from dualmem_mcp.handoff.package import Content, hand_over
 from dualmem_mcp.handoff.quoting import one_line
-from dualmem_mcp.handoff.reconstruct import OpenedPackage, Refresh, find_handoff, open_package, refresh_catalogue
+from dualmem_mcp.handoff.reconstruct import (
+    OpenedPackage,
+    Refresh,
+    find_handoff,
+    keep_package,
+    open_package,
+    refresh_catalogue,
+)
 from dualmem_mcp.handoff.redact import redact
 from dualmem_mcp.handoff.related import Related
 from dualmem_mcp.handoff.resume import resume
@@ -51,6 +61,7 @@ from dualmem_mcp.stores.outbox import FileOutbox
 from dualmem_mcp.stores.package_cache import FilePackageCache
 from dualmem_mcp.stores.record_store import RecordStore
 from dualmem_mcp.stores.thread_store import ThreadStore
+from dualmem_mcp.sync.notebook import Notebook
 from dualmem_mcp.sync.progress import ProgressKeeper, save_progress
 from dualmem_mcp.sync.progress_input import parse_progress
 from dualmem_mcp.transcripts.carried import parse_session
@@ -248,7 +259,13 @@ class App:
             changes_since=lambda before: [asdict(one) for one in definition_changes(before, local.snapshot.files)],
             warnings=local.snapshot.warnings,
         )
-        return hand_over(content, channel=channel, target=target, steps=steps, progress=progress).report
+        report = hand_over(content, channel=channel, target=target, steps=steps, progress=progress).report
+        return self._with_room_made(channel, report)
+
+    def _with_room_made(self, channel: Channel, report: dict[str, Any]) -> dict[str, Any]:
+        limit_bytes = self.settings.package_cache_mb << 20
+        report["warnings"] = [*report["warnings"], *make_room(channel, self.packages, limit_bytes=limit_bytes)]
+        return report
 
     def resume_conversation(
         self,
@@ -263,9 +280,10 @@ class App:
         Raises NotFoundError, StoreUnreachableError if it is not kept here and the bucket is away, TamperedError.
         """
         profile = self.settings.profile_for(device)
-        return resume(
+        channel = self.channel()
+        brief = resume(
             None if conversation_id is None else parse_conversation_id(conversation_id),
-            channel=self.channel(),
+            channel=channel,
             profile=profile,
             token_budget=token_budget,
             newer_turns=self._newer_turns,
@@ -273,6 +291,7 @@ class App:
             find_related=self._related,
             progress=progress,
         )
+        return self._with_room_made(channel, brief)
 
     def load_context(self, conversation_id: str, section: str, cursor: str = "") -> dict[str, Any]:
         """One page of a section of a handed-over conversation: section, text, next_cursor.
@@ -304,6 +323,46 @@ class App:
             "sha256": restored.sha256,
             "warnings": [*refreshed.warnings, *restored.warnings],
         }
+
+    def make_offline(self, conversation_id: str, progress: Progress = no_progress) -> dict[str, Any]:
+        """Have on this device all that a handed-over conversation needs without a network: conversation_id,
+        handoff_id, title, messages, decisions, snippets, agents, package_bytes, search_ready, warnings.
+
+        `load_context` shows it as the section `offline`. Raises NotFoundError, TamperedError, StoreUnreachableError
+        if a part of it is not here and the bucket is away.
+        """
+        channel = self.channel()
+        wanted = parse_conversation_id(conversation_id)
+        progress(0, 3, "looking for handoffs")
+        refreshed = refresh_catalogue(channel, wanted)
+        record = find_handoff(channel, wanted, refreshed)
+        progress(1, 3, "fetching the package")
+        package = open_package(channel, record)
+        keep_package(channel, record, package, limit_bytes=None)
+        pack = offline_pack(package, parse_session(package.thread_files()))
+        progress(2, 3, "indexing")
+        self.local_edge.catch_up()
+        status = self.local_edge.status()
+        progress(3, 3, "done")
+        return {
+            "conversation_id": record.conversation_id,
+            "handoff_id": record.handoff_id,
+            "title": record.title,
+            **pack.counts(),
+            "package_bytes": record.package_bytes,
+            "search_ready": status["waiting"] == 0 and not status["model_missing"],
+            "warnings": list(refreshed.warnings),
+        }
+
+    @property
+    def notebook(self) -> Notebook:
+        """Notes, tasks and bookmarks."""
+        return Notebook(self.records)
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """Checkpoints of conversations' agents."""
+        return Checkpoints(self.records, self.device_id, self.clock, self.settings.sync.checkpoint_seconds)
 
     def list_conversations(self, query: str = "", limit: int = 20, cursor: str = "") -> dict[str, Any]:
         """The conversations that were handed over, newest first: conversations, next_cursor, warnings.

@@ -92,6 +92,7 @@ class _ConfigFile(BaseModel):
     profiles: dict[str, _ProfileLimits] = Field(default_factory=dict)
     state: dict[str, Any] = Field(default_factory=dict)
     keystore: KeystoreChoice = "auto"
+    package_cache_mb: int = Field(default=2_048, ge=0)
     model: str | None = None
     index: _IndexRules = Field(default_factory=_IndexRules)
     sync: _SyncTiming = Field(default_factory=_SyncTiming)
@@ -112,6 +113,7 @@ class Settings:
     protected_root: Path | None
     state: dict[str, Any]
     keystore: KeystoreChoice
+    package_cache_mb: int
     model: str
     model_dir: Path
     claude_dir: Path
@@ -177,6 +179,7 @@ def load_settings(home: Path | None = None, *, bucket: str | None = None, platfo
         protected_root=Path(_location(config.protected_root, base=resolved)) if config.protected_root else None,
         state=config.state,
         keystore=environment.keystore or config.keystore,
+        package_cache_mb=config.package_cache_mb,
         model=environment.model or config.model or DEFAULT_MODEL,
         model_dir=_expanded(environment.model_dir or platformdirs.user_cache_path("dualmem") / "models").absolute(),
         claude_dir=_expanded(environment.claude_config_dir or Path("~/.claude")).absolute(),

@@ -268,3 +268,12 @@ def test_timing_that_does_not_fit_is_named(tmp_path: Path, timing: dict[str, obj
     write_config(tmp_path, {"profiles": {"ios": {"sync": timing}}})
     with pytest.raises(UsageError, match=f"profiles.ios.{field}"):
         load_settings(tmp_path)
+
+
+def test_how_much_room_packages_may_take(tmp_path: Path) -> None:
+    assert load_settings(tmp_path).package_cache_mb == 2_048
+    write_config(tmp_path, {"package_cache_mb": 0})
+    assert load_settings(tmp_path).package_cache_mb == 0
+    write_config(tmp_path, {"package_cache_mb": -1})
+    with pytest.raises(UsageError, match="package_cache_mb"):
+        load_settings(tmp_path)

@@ -45,3 +45,12 @@ class ConversationSummary:
     device_name: str
     handoff_id: HandoffId | None
     """The newest handoff, None if the conversation was never handed over."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptPackage:
+    """A sealed package kept on this device: its size, and when it was last used, in ns since 1970."""
+
+    handoff_id: HandoffId
+    size_bytes: int
+    used_ns: int

@@ -51,3 +51,25 @@ def test_half_written_packages_are_removed_after_a_day(cache: FilePackageCache, 
             os.utime(path, (old, old))
     assert cache.remove_abandoned() == 2
     assert sorted(path.name for path in tmp_path.glob("*/*")) == [".fresh.pkg.1.tmp", f"{ID}.pkg"]
+
+
+def test_what_is_kept_and_when_it_was_last_used(cache: FilePackageCache, tmp_path: Path) -> None:
+    assert cache.kept() == []
+    other = HandoffId("cd" * 16)
+    cache.write(ID, b"0123", made_here=True)
+    cache.write(other, b"012345", made_here=False)
+    for name in ("made/notes.pkg", "fetched/.half.pkg.1.tmp", f"made/{ID}", f"fetched/{ID}.old"):
+        (tmp_path / name).write_bytes(b"something else")
+    for path in tmp_path.glob("*/*"):
+        os.utime(path, (1_000, 1_000))
+    by_id = {one.handoff_id: one for one in cache.kept()}
+    assert {name: (one.size_bytes, one.used_ns) for name, one in by_id.items()} == {
+        ID: (4, 1_000 * 10**9),
+        other: (6, 1_000 * 10**9),
+    }
+    cache.read(ID, length=1)  # only asks whether it is there
+    cache.read(ID, start=2)
+    cache.read(other, start=0, length=4)
+    used = {one.handoff_id: one.used_ns for one in cache.kept()}
+    assert used[ID] == 1_000 * 10**9
+    assert used[other] > 1_000 * 10**9
