@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import stat
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO, Final
 
@@ -163,7 +163,22 @@ def parse_transcript(file: BinaryIO, name: str, *, lines_before: int = 0) -> Tra
             subject=name,
             hint="Give a session file of Claude Code: one JSON object a line.",
         )
+    _link_turns(transcript.records)
     return transcript
+
+
+def _link_turns(records: Sequence[Record]) -> None:
+    """Let each message name the message that it follows on, past the records between them that are none."""
+    beside = {record.uuid: record for record in records if record.turn is None}
+    for record in records:
+        turn, passed = record.turn, set[str]()
+        if turn is None or turn.parent_uuid not in beside:
+            continue
+        parent: str | None = turn.parent_uuid
+        while parent in beside and parent not in passed:
+            passed.add(parent)
+            parent = beside[parent].parent_uuid or beside[parent].logical_parent_uuid
+        record.turn = replace(turn, parent_uuid=None if parent in passed else parent)
 
 
 def _lines(file: BinaryIO, transcript: Transcript, number: int) -> Iterator[tuple[int, bytes]]:
