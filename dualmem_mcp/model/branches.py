@@ -118,38 +118,47 @@ class TurnTree:
             at = self.parents[at]
         return [*reversed(found)]
 
-    def branches(self) -> tuple[Branch, ...]:
-        """The branches, the one with the latest turn first; none where there is but one way through.
+    def ways(self) -> tuple[tuple[str, ...], ...]:
+        """From the first turn to each end, that with the latest turn first; one, unless somebody went another way.
 
-        A device counts by its newest turn: prompts that its user took back are no branch.
+        A device counts by its newest turn: prompts that its user took back are no way.
         """
-        paths = [self.path(tip) for tip in self._tips()]
+        paths = [self.path(tip) for tip in reversed(self._tips())]
         while len(paths) > 1:
             common = _common_length(paths)
             kept = [path for path in paths if any(self._goes_on(uuid) for uuid in path[common:])]
             if len(kept) == len(paths):
-                return self._as_branches([path[common:] for path in paths])
-            paths = kept
-        return ()
+                break
+            paths = kept or paths[:1]
+        return tuple(map(tuple, paths))
+
+    def branches(self) -> tuple[Branch, ...]:
+        """The branches, the one with the latest turn first; none where there is but one way."""
+        ways = self.ways()
+        if len(ways) < 2:
+            return ()
+        common = _common_length(ways)
+        return tuple(self._branch(way[common:], newest=number == 0) for number, way in enumerate(ways))
 
     def newest(self, below: str | None = None) -> str | None:
-        """The last turn of the newest branch, or of the one way there is; with `below`, of what follows on that."""
-        tips = [tip for tip in self._tips() if below is None or below in self.path(tip)]
-        return max(tips, key=self._place.__getitem__, default=None)
+        """The last turn of the newest way; with `below`, of the newest that leads through that turn."""
+        ends = (way[-1] for way in self.ways() if way and (below is None or below in way))
+        return next(ends, None)
 
     def since(self, handed_over: HandoffPlace) -> list[str]:
-        """The turns that came after a handoff, in order: those that follow on its last turn, and those elsewhere
-        that are younger than it."""
+        """The turns that a handoff does not have, in order: those that follow on its last turn, those that are
+        younger than it, and all of other branches."""
         before = set(self.path(handed_over.uuid))
         follows: dict[str, bool] = dict.fromkeys(before, False)
         follows[handed_over.uuid] = True
+        elsewhere = {uuid for branch in self.branches() for uuid in branch.uuids}
         new = []
         for uuid in self.order:
             link = self.links.get(uuid)
             if link is None or uuid in before:
                 continue
             younger = link.timestamp is not None and link.timestamp > handed_over.created_at
-            if younger or self._follows(uuid, follows):
+            if younger or uuid in elsewhere or self._follows(uuid, follows):
                 new.append(uuid)
         return new
 
@@ -191,10 +200,6 @@ class TurnTree:
     def _goes_on(self, uuid: str) -> bool:
         link = self.links.get(uuid)
         return link is not None and link.goes_on
-
-    def _as_branches(self, paths: Sequence[Sequence[str]]) -> tuple[Branch, ...]:
-        latest_first = sorted(paths, key=lambda path: self._place[path[-1]], reverse=True)
-        return tuple(self._branch(path, newest=number == 0) for number, path in enumerate(latest_first))
 
     def _branch(self, path: Sequence[str], *, newest: bool) -> Branch:
         links = [link for uuid in path if (link := self.links.get(uuid)) is not None]
