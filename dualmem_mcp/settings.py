@@ -59,6 +59,7 @@ class _SyncTiming(BaseModel):
     batch_ms: int | None = Field(default=None, ge=0, le=3_600_000)
     background_seconds: float | None = Field(default=None, ge=1, le=86_400)
     wifi_only: bool | None = None
+    checkpoint_seconds: float | None = Field(default=None, ge=1, le=86_400)
 
 
 class _ProfileLimits(BaseModel):
@@ -122,6 +123,11 @@ class Settings:
     passphrase: SecretStr | None
     passphrase_file: Path | None
     index: IndexScope
+
+    @property
+    def sync(self) -> SyncTiming:
+        """When this device syncs by itself."""
+        return self.profile.sync
 
     def profile_for(self, name: str | None) -> DeviceProfile:
         """The named profile with the user's own limits, or this device's. Raises UsageError."""

@@ -220,7 +220,7 @@ def test_rules_of_indexing_that_do_not_fit_are_named(tmp_path: Path, rules: obje
 
 def test_when_a_device_syncs_by_itself(tmp_path: Path) -> None:
     settings = load_settings(tmp_path)
-    assert settings.profile.sync == SyncTiming(True, 10, 300, 3, 500, 60, False)
+    assert settings.sync == SyncTiming(True, 10, 300, 3, 500, 60, False, 300)
     mobile = [settings.profile_for(name).sync.wifi_only for name in ("ios", "android", "pwa")]
     assert mobile == [True, True, True]
 
@@ -257,6 +257,7 @@ def test_a_device_is_never_busier_when_idle(tmp_path: Path) -> None:
         ({"batch_ms": "soon"}, "sync.batch_ms"),
         ({"background_seconds": float("inf")}, "sync.background_seconds"),
         ({"wifi_only": "sometimes"}, "sync.wifi_only"),
+        ({"checkpoint_seconds": 0.5}, "sync.checkpoint_seconds"),
         ({"pol_seconds": 10}, "sync.pol_seconds"),
     ],
 )

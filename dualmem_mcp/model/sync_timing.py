@@ -13,6 +13,7 @@ class SyncTiming:
     while the server is in use, at most `idle_seconds` while it is not. Changes made here are sent when
     `batch_changes` wait or `batch_ms` after the last; those that nobody makes on purpose, such as turns that
     indexing finds, every `background_seconds`. With `wifi_only`, large objects (packages) go only when asked for.
+    `checkpoint_seconds` lie between two checkpoints of a running conversation's agents at least.
     """
 
     automatic: bool = True
@@ -22,3 +23,4 @@ class SyncTiming:
     batch_ms: int = 500
     background_seconds: float = 60.0
     wifi_only: bool = False
+    checkpoint_seconds: float = 300.0
