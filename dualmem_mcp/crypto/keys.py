@@ -91,6 +91,11 @@ def load_device(cache: BlobCache) -> tuple[DeviceId, DeviceKeys]:
         device_id, keys = DeviceId(os.urandom(16).hex()), DeviceKeys.generate()
         cache.put(DEVICE_BLOB, canonical_json({"device_id": device_id, "keys": keys.to_bytes().hex()}))
         return device_id, keys
-    fields = Fields.parse(kept, subject=DEVICE_BLOB)
+    return parse_device(kept)
+
+
+def parse_device(data: bytes) -> tuple[DeviceId, DeviceKeys]:
+    """Id and keys as `load_device` keeps them. Raises TamperedError."""
+    fields = Fields.parse(data, subject=DEVICE_BLOB)
     device_id = DeviceId(fields.binary("device_id", length=16).hex())
     return device_id, DeviceKeys.from_bytes(fields.binary("keys", length=2 * KEY_BYTES))

@@ -26,7 +26,10 @@ _SIGNED = b"dualmem/1/roster"
 
 @dataclass(frozen=True, slots=True)
 class RosterEntry:
-    """A device that joined: its id and name, its public keys (32 bytes each), and its place in the chain."""
+    """A device that joined: its id and name, its public keys (32 bytes each), and its place in the chain.
+
+    `revoked_after` is the last segment of its log that counts, None for a device that was not revoked.
+    """
 
     number: int
     device_id: DeviceId
@@ -35,6 +38,7 @@ class RosterEntry:
     ed25519: bytes
     joined_at: datetime
     object_hash: bytes
+    revoked_after: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +54,8 @@ class Roster:
         """The entries that this device has seen, in order. Raises TamperedError if the chain is broken."""
         previous = bytes(32)
         for number, key in enumerate(self.cache.keys(_PREFIX), start=1):
-            if key != _object_key(number):
-                raise tampered("is missing from the roster", _object_key(number))
+            if key != roster_key(number):
+                raise tampered("is missing from the roster", roster_key(number))
             entry = self._open(self.cache.get(key) or b"", number, previous)
             previous = entry.object_hash
             yield entry
@@ -64,18 +68,18 @@ class Roster:
         """
         entries = list(self.entries())
         last = entries[-1] if entries else None
-        start_after = _object_key(last.number - 1) if last else ""
+        start_after = roster_key(last.number - 1) if last else ""
         listed = [info.key for info in _bounded_list(objects, start_after)]
         if last is not None:
             # One entry seen before is fetched again: a bucket set back or forked after it would differ.
-            kept = self.cache.get(_object_key(last.number))
-            if not listed or listed[0] != _object_key(last.number) or self._fetch(objects, last.number) != kept:
+            kept = self.cache.get(roster_key(last.number))
+            if not listed or listed[0] != roster_key(last.number) or self._fetch(objects, last.number) != kept:
                 raise _rolled_back(last.number)
             listed = listed[1:]
         for key in listed:
             number = len(entries) + 1
-            if key != _object_key(number):
-                raise tampered("is missing from the roster", _object_key(number))
+            if key != roster_key(number):
+                raise tampered("is missing from the roster", roster_key(number))
             data = self._fetch(objects, number)
             entries.append(self._open(data, number, entries[-1].object_hash if entries else bytes(32)))
             self.cache.put(key, data)
@@ -103,10 +107,10 @@ class Roster:
             previous = entries[-1].object_hash if entries else bytes(32)
             data = self._seal(number, previous, device_id=device_id, name=name, keys=keys, at=at)
             try:
-                objects.put(_object_key(number), data, if_absent=True)
+                objects.put(roster_key(number), data, if_absent=True)
             except ConflictError:
                 continue
-            self.cache.put(_object_key(number), data)
+            self.cache.put(roster_key(number), data)
             return
         raise ConflictError(
             "other devices keep joining at the same time",
@@ -137,11 +141,11 @@ class Roster:
             Section("entry", entry),
             Section("signature", keys.ed25519.sign(_SIGNED + entry), compress=False),
         ]
-        place = Place(self.vault_id, ObjectKind.ROSTER, _object_key(number), device_id, number, previous)
+        place = Place(self.vault_id, ObjectKind.ROSTER, roster_key(number), device_id, number, previous)
         return seal_object(sections, place=place, key_id=self.key_id, key_epoch=0, wrapping_key=self.wrapping_key)
 
     def _open(self, data: bytes, number: int, previous: bytes) -> RosterEntry:
-        key = _object_key(number)
+        key = roster_key(number)
         reader = SealedReader.open(
             bytes_reader(data),
             # The device is the writer's to state; that it signed the entry is checked below.
@@ -180,12 +184,13 @@ class Roster:
     @staticmethod
     def _fetch(objects: ObjectStore, number: int) -> bytes:
         try:
-            return objects.get(_object_key(number), length=MAX_JSON_BYTES + 1)
+            return objects.get(roster_key(number), length=MAX_JSON_BYTES + 1)
         except NotFoundError:
             raise _rolled_back(number) from None
 
 
-def _object_key(number: int) -> str:
+def roster_key(number: int) -> str:
+    """Where the entry of that number lies."""
     return f"{_PREFIX}{number:020d}"
 
 
@@ -206,6 +211,6 @@ def _rolled_back(number: int) -> TamperedError:
     return TamperedError(
         f"the bucket no longer has roster entry {number} as this device saw it: it was set back or exchanged",
         operation="check roster",
-        subject=_object_key(number),
+        subject=roster_key(number),
         hint="Check DUALMEM_BUCKET. If it is right, somebody restored an old copy of the bucket or changed it.",
     )

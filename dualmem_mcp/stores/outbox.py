@@ -5,11 +5,41 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from dualmem_mcp.durable_files import TEMPORARY, file_faults, remove_abandoned, sync_folder, write_durably
 from dualmem_mcp.errors import ConflictError, DualmemError, NotFoundError, TamperedError
+from dualmem_mcp.stores.connection import Connection
 from dualmem_mcp.stores.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class StagedObject:
+    """A sealed object that lies in the folder and has no row yet."""
+
+    key: str
+    path: Path
+    sha256: bytes
+
+    def enter(self, connection: Connection) -> bool:
+        """Give it its row within a transaction: with that it waits. False if another object waits under its key."""
+        statement = "INSERT INTO outbox (key, file_name, sha256) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
+        return bool(connection.execute(statement, (self.key, self.path.name, self.sha256)).rowcount)
+
+    def discard(self) -> None:
+        """Remove the file of an object that was not entered."""
+        self.path.unlink(missing_ok=True)
+
+
+def forget_waiting(connection: Connection, prefix: str, after: str) -> int:
+    """Take the objects out whose keys have that prefix and sort behind `after`, within a transaction; how many.
+
+    Their files stay until `remove_abandoned` finds them without rows.
+    """
+    return connection.execute(
+        "DELETE FROM outbox WHERE substr(key, 1, length(?1)) = ?1 AND key > ?2", (prefix, after)
+    ).rowcount
 
 
 class FileOutbox:
@@ -21,26 +51,32 @@ class FileOutbox:
 
     def add(self, key: str, data: bytes) -> None:
         """As the port says. Raises ConflictError if other bytes wait under that key."""
-        digest = hashlib.sha256(data).digest()
-        if self._waits_already(key, data, digest):
+        staged = self.stage(key, data)
+        if staged is None:
             return
-        # The file is there before its row, and a crash between them leaves only a file without a name.
-        file_name = f"{secrets.token_hex(16)}.sealed"
-        path = self._folder / file_name
-        write_durably(path, [data])
         try:
             with self._database.write() as connection:
-                added = connection.execute(
-                    "INSERT INTO outbox (key, file_name, sha256) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-                    (key, file_name, digest),
-                ).rowcount
+                added = staged.enter(connection)
         except DualmemError:
-            path.unlink(missing_ok=True)  # on a full disk each try would leave one more
+            staged.discard()  # on a full disk each try would leave one more
             raise
         if not added:
             # Another process was faster.
-            path.unlink(missing_ok=True)
-            self._waits_already(key, data, digest)
+            staged.discard()
+            self._waits_already(key, data, staged.sha256)
+
+    def stage(self, key: str, data: bytes) -> StagedObject | None:
+        """The object, durably on the disk, to be entered within a transaction of the caller's; None if it waits
+        already. Raises ConflictError if other bytes wait under that key.
+
+        A crash before its row is there leaves only a file without a name.
+        """
+        digest = hashlib.sha256(data).digest()
+        if self._waits_already(key, data, digest):
+            return None
+        path = self._folder / f"{secrets.token_hex(16)}.sealed"
+        write_durably(path, [data])
+        return StagedObject(key, path, digest)
 
     def pending(self) -> Sequence[str]:
         with self._database.read() as connection:

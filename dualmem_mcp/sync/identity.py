@@ -1,0 +1,63 @@
+"""A new identity for a device whose old one another machine uses as well: a copied data home, or one set back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from dualmem_mcp.crypto.canonical import canonical_json
+from dualmem_mcp.crypto.keys import DEVICE_BLOB, DeviceKeys, parse_device
+from dualmem_mcp.crypto.membership import open_vault
+from dualmem_mcp.crypto.vault import Vault
+from dualmem_mcp.model.ids import DeviceId
+from dualmem_mcp.ports import BlobCache, Clock, ObjectStore
+
+_NEXT_BLOB: Final = "local/device.next"
+
+
+class Identity(Protocol):
+    """How a device comes by a new id. A crash between the two steps is made good by `settle` at the next sync."""
+
+    def prepare(self, vault: Vault, objects: ObjectStore) -> DeviceId:
+        """A new id with keys of its own, joined to the vault and kept here; again before `settle`, the same."""
+        ...
+
+    def settle(self, device_id: DeviceId) -> Vault:
+        """The vault, opened as that device, which this data home is from now on."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class KeptIdentity:
+    """An Identity in the data home's blob cache. `on_change` is told of the vault as the new device opens it."""
+
+    blobs: BlobCache
+    objects: ObjectStore
+    clock: Clock
+    on_change: Callable[[Vault], object] | None = None
+
+    def prepare(self, vault: Vault, objects: ObjectStore) -> DeviceId:
+        """As the Protocol says."""
+        kept = self.blobs.get(_NEXT_BLOB)
+        if kept is None or kept == self.blobs.get(DEVICE_BLOB):
+            device_id, keys = DeviceId(os.urandom(16).hex()), DeviceKeys.generate()
+            kept = canonical_json({"device_id": device_id, "keys": keys.to_bytes().hex()})
+            self.blobs.put(_NEXT_BLOB, kept)
+        device_id, keys = parse_device(kept)
+        vault.as_device(device_id, keys, objects).admit_device(objects, name=vault.device_name)
+        return device_id
+
+    def settle(self, device_id: DeviceId) -> Vault:
+        """As the Protocol says."""
+        kept = self.blobs.get(_NEXT_BLOB)
+        if kept is not None and parse_device(kept)[0] == device_id:
+            self.blobs.put(DEVICE_BLOB, kept)
+        device_id, keys = parse_device(self.blobs.get(DEVICE_BLOB) or b"")
+        vault = open_vault(
+            self.blobs, device_id=device_id, device_keys=keys, objects=self.objects, clock=self.clock
+        )
+        if self.on_change is not None:
+            self.on_change(vault)
+        return vault
