@@ -8,6 +8,7 @@ import pytest
 
 from dualmem_mcp.errors import StoreUnreachableError
 from dualmem_mcp.handoff.eviction import make_room
+from dualmem_mcp.handoff.reconstruct import open_package
 from dualmem_mcp.model.ids import HandoffId
 
 OTHER = "11111111-2222-4333-8444-555555555555"
@@ -19,6 +20,11 @@ def kept_by(app) -> set[str]:
 
 def size_of(app, *handoffs: str) -> int:
     return sum(one.size_bytes for one in app.packages.kept() if one.handoff_id in handoffs)
+
+
+def tenth_more(size_bytes: int) -> int:
+    """The limit that leaves so much after a tenth of it was made free."""
+    return -(-size_bytes * 10 // 9)
 
 
 def handed_over(world, app, talk, turns: int, session_id: str = OTHER) -> str:
@@ -51,13 +57,14 @@ def test_the_newest_package_of_each_conversation_stays_and_the_others_can_be_rea
     world, talk
 ) -> None:
     app = world.desktop(package_cache_mb=0)
-    handed_over(world, app, talk, 4)
-    newest = {handed_over(world, app, talk, 40), handed_over(world, app, talk, 6, session_id=OTHER[::-1])}
-    assert kept_by(app) == newest
-    world.write_session(talk(80), OTHER)
-    again = app.prepare_handoff(OTHER)
-    assert again["warnings"] == []
-    assert kept_by(app) == {again["handoff_id"], *newest} - {app.catalogue.handoffs(OTHER)[1].handoff_id}
+    first = without_base(world, app, talk, 4)
+    elsewhere = handed_over(world, app, talk, 6, session_id=OTHER[::-1])
+    assert kept_by(app) == {first, elsewhere}
+    second = without_base(world, app, talk, 80)
+    assert kept_by(app) == {second, elsewhere}
+    world.write_session([f"80 {text}" for text in talk(80)], OTHER)
+    assert app.prepare_handoff(OTHER)["warnings"] == []
+    assert elsewhere in kept_by(app)
     restored = app.restore(OTHER, claude_dir=world.root / "restored")
     assert restored["warnings"] == []
     assert restored["records"] == 80
@@ -68,36 +75,42 @@ def test_the_least_recently_used_goes_first_and_no_more_than_has_to(world, talk)
     first, second, third = (without_base(world, app, talk, turns) for turns in (4, 6, 8))
     newest = without_base(world, app, talk, 10)
     used(world, second, third, first, newest)
-    limit = size_of(app, first, third, newest)
-    make_room(app.channel(), app.packages, limit_bytes=limit)
+    make_room(app.channel(), app.packages, limit_bytes=tenth_more(size_of(app, first, third, newest)))
     assert kept_by(app) == {first, third, newest}
     app.packages.read(HandoffId(third))  # that is a use
-    make_room(app.channel(), app.packages, limit_bytes=limit - 1)
+    make_room(app.channel(), app.packages, limit_bytes=tenth_more(size_of(app, third, newest)))
     assert kept_by(app) == {third, newest}
 
 
-def test_what_the_newest_builds_on_goes_last(world, talk) -> None:
+def test_what_the_newest_builds_on_goes_last_and_what_its_brief_needs_not_at_all(world, talk) -> None:
     app = world.desktop()
-    base = handed_over(world, app, talk, 400)
-    newest = handed_over(world, app, talk, 410)
-    assert app.catalogue.handoff(HandoffId(newest)).base == base
+    whole = handed_over(world, app, talk, 400)
+    base = handed_over(world, app, talk, 410)
+    newest = handed_over(world, app, talk, 420)
+    record = app.catalogue.handoff(HandoffId(newest))
+    assert record.base == base
+    assert {section.base for section in open_package(app.channel(), record).manifest.patched} == {whole}
     elsewhere = handed_over(world, app, talk, 4, session_id=OTHER[::-1])
     world.write_session([f"new {text}" for text in talk(6)], OTHER[::-1])
     last = app.prepare_handoff(OTHER[::-1])["handoff_id"]
     assert app.catalogue.handoff(HandoffId(last)).base != elsewhere
-    used(world, base, newest, elsewhere, last)
-    limit = size_of(app, base, newest, last)
-    make_room(app.channel(), app.packages, limit_bytes=limit)
-    assert kept_by(app) == {base, newest, last}
-    make_room(app.channel(), app.packages, limit_bytes=limit - 1)
-    assert kept_by(app) == {newest, last}
+    used(world, whole, base, newest, elsewhere, last)
+    stay = {whole, base, newest, last}
+    make_room(app.channel(), app.packages, limit_bytes=tenth_more(size_of(app, *stay)))
+    assert kept_by(app) == stay
+    make_room(app.channel(), app.packages, limit_bytes=0)
+    assert kept_by(app) == stay - {base}
+    world.bucket.rename(world.root / "away")
+    assert "step 418" in app.resume_conversation(OTHER)["brief"]
+    (world.root / "away").rename(world.bucket)
+    assert app.restore(OTHER, claude_dir=world.root / "restored")["records"] == 420
 
 
 def test_what_was_not_uploaded_stays(world, talk) -> None:
     app = world.desktop()
-    uploaded = handed_over(world, app, talk, 4)
+    uploaded = without_base(world, app, talk, 4)
     world.bucket.rename(world.root / "away")
-    queued, newest = handed_over(world, app, talk, 6), handed_over(world, app, talk, 8)
+    queued, newest = without_base(world, app, talk, 6), without_base(world, app, talk, 8)
     assert make_room(app.channel(), app.packages, limit_bytes=0) == []
     assert kept_by(app) == {uploaded, queued, newest}  # without the bucket nobody knows what it holds
     (world.root / "away").rename(world.bucket)
