@@ -42,3 +42,7 @@ def test_without_lines_nothing_is_found() -> None:
 
 def test_terms_outside_the_vocabulary_are_not_looked_up() -> None:
     assert Bm25([["cache", "cold"]], frozenset({"cold"})).best(["cache"], 5) == []
+
+
+def test_words_that_carry_their_particles_are_compared_by_pairs_too() -> None:
+    assert terms("파서를 고쳐 x1") == ["파서", "서를", "고쳐", "x1"]
