@@ -139,8 +139,9 @@ class Catalogue(Protocol):
         """Record a conversation of this device with its turns; returns how many turns were new."""
         ...
 
-    def save_handoff(self, record: HandoffRecord) -> None:
-        """Record a handoff, of this device or another; again with the same id changes nothing."""
+    def save_handoff(self, record: HandoffRecord, *, told_elsewhere: bool = False) -> None:
+        """Record a handoff; again with the same id changes nothing. With `told_elsewhere` it is another device's,
+        whose log tells of it."""
         ...
 
     def handoffs(self, conversation_id: ConversationId) -> Sequence[HandoffRecord]:

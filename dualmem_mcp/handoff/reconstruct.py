@@ -67,7 +67,7 @@ def refresh_catalogue(channel: Channel, conversation_id: ConversationId | None =
     with ThreadPoolExecutor(max_workers=_FETCHES_AT_ONCE) as pool:
         for outcome in pool.map(lambda key: _fetch_record(channel, key), unseen):
             if isinstance(outcome, HandoffRecord):
-                channel.catalogue.save_handoff(outcome)
+                channel.catalogue.save_handoff(outcome, told_elsewhere=True)
                 found += 1
             else:
                 faults.append(outcome)

@@ -100,7 +100,8 @@ class SourceLog(Protocol):
         ...
 
     def add_session(self, source: str, conversation_id: str, session: Session | None, device_name: str) -> int:
-        """Keep the turns of a session that is read at once, then that its source was read; how many were new."""
+        """Keep the turns of another device's session that is read at once, then that its source was read; how many
+        were new. That device's log tells of them."""
         ...
 
     def add_imported(self, turns: Sequence[ImportedTurn]) -> tuple[int, Sequence[ImportedTurn]]:

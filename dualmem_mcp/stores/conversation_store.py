@@ -51,9 +51,7 @@ class ConversationStore:
             new = [turn for turn in session.all_turns() if turn.uuid not in known]
             return add_turns(connection, session.conversation_id, new, device_name=self._device_name)
 
-    def save_handoff(self, record: HandoffRecord) -> None:
-        # Two devices of one name at worst both tell of it.
-        elsewhere = record.device_name != self._device_name
+    def save_handoff(self, record: HandoffRecord, *, told_elsewhere: bool = False) -> None:
         with self._database.write() as connection:
             known = connection.execute("SELECT 1 FROM handoffs WHERE handoff_id = ?", (record.handoff_id,))
             if known.fetchone():
@@ -66,7 +64,7 @@ class ConversationStore:
                 updated_at=to_time(record.created_at),
                 message_count=record.message_count,
                 device_name=record.device_name,
-                told_elsewhere=elsewhere,
+                told_elsewhere=told_elsewhere,
             )
             connection.execute(
                 f"INSERT INTO handoffs ({HANDOFF_COLUMNS}, stamp)"  # noqa: S608
@@ -87,7 +85,7 @@ class ConversationStore:
                     record.visible_tokens,
                     record.digest_tokens,
                     to_column(record.last_turn_uuid),
-                    NEVER if elsewhere else None,
+                    NEVER if told_elsewhere else None,
                 ),
             )
 

@@ -35,13 +35,15 @@ def read_findings_after(
     return [(row[0], _finding(row[1:])) for row in rows]
 
 
-def own_finding_ids(connection: Connection, conversation_id: str, device_name: str) -> set[tuple[str, str]]:
-    """Kind and id of the findings that this device made or learned by itself: those that it may remove."""
+def own_findings(connection: Connection, conversation_id: str, device_name: str) -> dict[tuple[str, str], bool]:
+    """Kind and id of the findings that this device made or learned by itself, those that it may remove; for each
+    whether it is of another device's package."""
     rows = connection.execute(
-        "SELECT kind, finding_id FROM findings WHERE conversation_id = ? AND (device_name = ? OR stamp = X'')",
+        "SELECT kind, finding_id, stamp IS X'' FROM findings"
+        " WHERE conversation_id = ? AND (device_name = ? OR stamp = X'')",
         (conversation_id, to_column(device_name)),
     )
-    return {(kind, from_column(finding_id)) for kind, finding_id in rows}
+    return {(kind, from_column(finding_id)): bool(carried) for kind, finding_id, carried in rows}
 
 
 def put_finding(

@@ -16,7 +16,7 @@ from dualmem_mcp.stores.columns import from_column, to_column, to_time
 from dualmem_mcp.stores.connection import Connection
 from dualmem_mcp.stores.conversation_store import put_conversation
 from dualmem_mcp.stores.database import Database
-from dualmem_mcp.stores.finding_rows import own_finding_ids, put_finding, read_findings
+from dualmem_mcp.stores.finding_rows import own_findings, put_finding, read_findings
 from dualmem_mcp.stores.turn_rows import add_imported_turn, add_turns
 
 TURNS_AT_ONCE: Final = 200
@@ -69,9 +69,14 @@ class SourceProgress:
         with self._database.write() as connection:
             changed = self._changes(connection, conversation_id, wanted, replacing)
             for one in changed:
-                device_name = one.device or self._device_name
-                elsewhere = device_name != self._device_name
-                put_finding(connection, conversation_id, one, device_name, told_elsewhere=elsewhere)
+                # Those that name their device were read from its package.
+                put_finding(
+                    connection,
+                    conversation_id,
+                    one,
+                    one.device or self._device_name,
+                    told_elsewhere=bool(one.device),
+                )
             if path:
                 connection.execute("UPDATE session_files SET findings_due = 0 WHERE path = ?", (to_column(path),))
             return len(changed)
@@ -88,9 +93,11 @@ class SourceProgress:
         known = {(one.kind, one.finding_id): one for one in read_findings(connection, conversation_id, replacing)}
         changed = [one for name, one in wanted.items() if name not in known or known[name].text != one.text]
         if replacing and any(one.text and name not in wanted for name, one in known.items()):
-            own = own_finding_ids(connection, conversation_id, self._device_name)
-            gone = [one for name, one in known.items() if one.text and name not in wanted and name in own]
-            changed += [replace(one, text="") for one in gone]
+            own = own_findings(connection, conversation_id, self._device_name)
+            gone = [name for name, one in known.items() if one.text and name not in wanted and name in own]
+            changed += [
+                replace(known[name], text="", device=known[name].device if own[name] else "") for name in gone
+            ]
         return changed
 
     def add_session(self, source: str, conversation_id: str, session: Session | None, device_name: str) -> int:
@@ -104,15 +111,14 @@ class SourceProgress:
 
     def _add_whole(self, mark: ReadMark, session: Session, device_name: str) -> int:
         turns = [turn for turn in session.all_turns() if turn.text and not turn.is_meta]
-        elsewhere = device_name != self._device_name
         added = 0
         for start in range(0, len(turns), TURNS_AT_ONCE):
             with self._database.write() as connection:
                 ended_at = session.ended_at or session.started_at
-                self._put_session(connection, mark, ended_at, device_name, told_elsewhere=elsewhere)
+                self._put_session(connection, mark, ended_at, device_name, told_elsewhere=True)
                 some = turns[start : start + TURNS_AT_ONCE]
                 added += add_turns(
-                    connection, mark.conversation_id, some, device_name=device_name, told_elsewhere=elsewhere
+                    connection, mark.conversation_id, some, device_name=device_name, told_elsewhere=True
                 )
         return added
 

@@ -237,7 +237,7 @@ def test_a_batch_is_of_one_conversation_and_device(desk: Home, phone: Home) -> N
 
 def test_what_another_devices_package_told_is_left_to_that_device(desk: Home, phone: Home) -> None:
     fill(desk)
-    phone.catalogue.save_handoff(handoff())
+    phone.catalogue.save_handoff(handoff(), told_elsewhere=True)
     phone.sources.add_session("packages/1", CHAT, session([turn(0), turn(1)]), "desk")
     phone.sources.put_findings(CHAT, [Finding("decision", "session/1", "Use brass", device="desk")])
     assert (phone.waiting(), phone.log()) == (0, [])
@@ -250,8 +250,9 @@ def test_a_package_sets_nothing_back_that_an_op_told_of(desk: Home, phone: Home)
     fill(desk)
     phone.hear(desk.log())
     before = phone.state()
-    phone.catalogue.save_handoff(handoff())
-    phone.catalogue.save_handoff(handoff(handoff_id=HandoffId("0c" * 16), title="another title of the same moment"))
+    phone.catalogue.save_handoff(handoff(), told_elsewhere=True)
+    other = handoff(handoff_id=HandoffId("0c" * 16), title="another title of the same moment")
+    phone.catalogue.save_handoff(other, told_elsewhere=True)
     phone.sources.add_session("packages/1", CHAT, session([turn(0), turn(1)]), "desk")
     assert {**phone.state(), "handoffs": before["handoffs"]} == before
 
