@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -21,8 +22,9 @@ from dualmem_mcp.edge.client import EdgeProcess
 from dualmem_mcp.edge.interface import EdgeInterface
 from dualmem_mcp.edge.status import search_status
 from dualmem_mcp.errors import DualmemError, NotFoundError
+from dualmem_mcp.handoff.agent_states import agents_to_json
 from dualmem_mcp.handoff.channel import Channel
-from dualmem_mcp.handoff.checkpoints import Checkpoints
+from dualmem_mcp.handoff.checkpoints import Checkpoint, Checkpoints
 from dualmem_mcp.handoff.context import load_section
 from dualmem_mcp.handoff.digest import build_digest
 from dualmem_mcp.handoff.eviction import make_room
@@ -45,7 +47,7 @@ from dualmem_mcp.handoff.steps import Steps
 from dualmem_mcp.model.conversation import Turn
 from dualmem_mcp.model.digest import Digest
 from dualmem_mcp.model.handoff import HandoffRecord
-from dualmem_mcp.model.ids import parse_conversation_id
+from dualmem_mcp.model.ids import conversation_id_for, parse_conversation_id
 from dualmem_mcp.model.source import ImportFormat
 from dualmem_mcp.ports import Clock, Progress, SystemClock, no_progress
 from dualmem_mcp.search.turns_file import is_turns_file
@@ -65,6 +67,7 @@ from dualmem_mcp.sync.notebook import Notebook
 from dualmem_mcp.sync.progress import ProgressKeeper, save_progress
 from dualmem_mcp.sync.progress_input import parse_progress
 from dualmem_mcp.transcripts.carried import parse_session
+from dualmem_mcp.transcripts.claude_code import read_session
 from dualmem_mcp.transcripts.definitions import definition_changes
 from dualmem_mcp.transcripts.project_files import compare_protected
 from dualmem_mcp.transcripts.restore import write_session
@@ -359,10 +362,37 @@ class App:
         """Notes, tasks and bookmarks."""
         return Notebook(self.records)
 
+    # Checkpoints
+
+    def save_checkpoint(self) -> dict[str, Any] | None:
+        """Keep what the agents of the running session are at, if the last checkpoint is old enough and something
+        changed since; the checkpoint as `list_checkpoints` shows it, else None. Raises what reading it raises."""
+        every = timedelta(seconds=self._checkpoints.every_seconds)
+        path = self._source().running(self.clock.now() - 2 * every)
+        if path is None or not self._checkpoints.is_due(conversation_id_for(path.stem)):
+            return None
+        session = read_session(path)
+        if not session.agents:
+            return None
+        made = self._checkpoints.save(session.conversation_id, agents_to_json(session, ()))
+        return _checkpoint_fields(made) if made else None
+
+    def list_checkpoints(self, conversation_id: str) -> list[dict[str, Any]]:
+        """Checkpoints of a conversation's agents, the oldest first: checkpoint_id, made_at, device_id, state_bytes,
+        stored_bytes, whole. Raises UsageError."""
+        return [_checkpoint_fields(one) for one in self._checkpoints.find(parse_conversation_id(conversation_id))]
+
+    def restore_checkpoint(self, conversation_id: str, checkpoint_id: str = "") -> str:
+        """The state that a checkpoint kept, by default the newest: JSON as in the section `agents` of a package.
+
+        Raises NotFoundError, TamperedError, UsageError.
+        """
+        state = self._checkpoints.restore(parse_conversation_id(conversation_id), checkpoint_id)
+        return state.decode("utf-8", "surrogatepass")
+
     @property
-    def checkpoints(self) -> Checkpoints:
-        """Checkpoints of conversations' agents."""
-        return Checkpoints(self.records, self.device_id, self.clock, self.settings.sync.checkpoint_seconds)
+    def _checkpoints(self) -> Checkpoints:
+        return Checkpoints(self.records, self.device_id, self.clock, self.settings.profile.sync.checkpoint_seconds)
 
     def list_conversations(self, query: str = "", limit: int = 20, cursor: str = "") -> dict[str, Any]:
         """The conversations that were handed over, newest first: conversations, next_cursor, warnings.
@@ -478,3 +508,7 @@ class App:
             "memory_file": str(self.settings.memory_file) if self.settings.memory_file else None,
             **search_status(self.edge, lambda: self.local_edge),
         }
+
+
+def _checkpoint_fields(one: Checkpoint) -> dict[str, Any]:
+    return {**asdict(one), "made_at": one.made_at.isoformat()}

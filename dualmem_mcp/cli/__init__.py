@@ -11,7 +11,15 @@ import io
 import sys
 from collections.abc import Sequence
 
-from dualmem_mcp.cli import conversation_commands, memory_commands, search_commands, serve_command, vault_commands
+from dualmem_mcp.cli import (
+    conversation_commands,
+    memory_commands,
+    note_commands,
+    offline_commands,
+    search_commands,
+    serve_command,
+    vault_commands,
+)
 from dualmem_mcp.cli.frame import cli
 from dualmem_mcp.exit_status import exit_after
 
@@ -20,6 +28,8 @@ __all__ = [
     "conversation_commands",
     "main",
     "memory_commands",
+    "note_commands",
+    "offline_commands",
     "search_commands",
     "serve_command",
     "vault_commands",

@@ -53,6 +53,10 @@ class OfflinePack:
     snippets: tuple[Snippet, ...]
     agents: tuple[AgentEntry, ...]
 
+    def counts(self) -> dict[str, int]:
+        """How many messages, decisions, snippets and agents it has."""
+        return {name: len(getattr(self, name)) for name in ("messages", "decisions", "snippets", "agents")}
+
     def text(self) -> str:
         """The pack as Markdown. What was said is quoted: it is data, and no instruction to whoever reads it."""
         parts = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from dualmem_mcp.errors import MalformedError, NotFoundError, TamperedError
@@ -67,6 +68,19 @@ class SessionSource:
             protected_root=self.protected_root or cwd,
         )
         return LocalSession(session, thread, snapshot)
+
+    def running(self, since: datetime) -> Path | None:
+        """The file of the session that this process belongs to, if it has changed since then; None without one."""
+        if not (self.current_id or self.project_dir):
+            return None
+        try:
+            path = ClaudeCode(self.claude_dir).find(
+                None, project_dir=self.project_dir or None, current_id=self.current_id or None
+            )
+            changed = path.stat().st_mtime
+        except (NotFoundError, OSError):
+            return None
+        return path if changed >= since.timestamp() else None
 
     def newer_turns(self, conversation_id: str, *, last_turn_uuid: str, known_bytes: int) -> tuple[Turn, ...]:
         """The turns that the session of that id has on this device after the given one; all if it does not have
