@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """An object in a store: key, size, and the entity tag that conditional writes compare."""
+    """An object in a store: key, size, and the entity tag that conditional writes compare.
+
+    In a listing the tag may be empty, where telling it would take reading the object; `stat` has it.
+    """
 
     key: str
     size_bytes: int

@@ -117,12 +117,14 @@ class DirectoryObjectStore:
     def list(self, prefix: str = "", *, start_after: str = "") -> Iterator[ObjectInfo]:
         check_prefix(prefix)
         check_prefix(start_after)
-        for key in self._walk(self._root, "", prefix, start_after):
-            try:
-                info = self.stat(key)
-            except NotFoundError:
-                continue  # deleted since its folder was read
-            yield info
+        for key, entry in self._walk(self._root, "", prefix, start_after):
+            with self._faults("list objects", key):
+                try:
+                    size_bytes = entry.stat(follow_symlinks=False).st_size
+                except FileNotFoundError:
+                    continue  # deleted since its folder was read
+            # Its tag would take reading all of it.
+            yield ObjectInfo(key, size_bytes, "")
 
     def delete(self, key: str) -> None:
         with self._faults("delete object", key):
@@ -259,30 +261,42 @@ class DirectoryObjectStore:
                 hint="Read it again, and repeat the change on what is there now.",
             )
 
-    def _walk(self, folder: Path, above: str, prefix: str, start_after: str) -> Iterator[str]:
-        """Keys below a folder in order of their bytes; `above` is the folder's own key with its `/`."""
+    def _walk(
+        self, folder: Path, above: str, prefix: str, start_after: str
+    ) -> Iterator[tuple[str, os.DirEntry[str]]]:
+        """Keys below a folder in order of their bytes, and where they lie; `above` is the folder's own key with its
+        `/`."""
+
+        def is_asked(key: str) -> bool:
+            if key.endswith("/"):
+                return (key.startswith(prefix) or prefix.startswith(key)) and (
+                    key > start_after or start_after.startswith(key)
+                )
+            return key.startswith(prefix) and key > start_after
+
+        found: dict[str, os.DirEntry[str]] = {}
         with self._faults("list objects", above), contextlib.ExitStack() as stack:
             self._check_present()
             try:
-                entries = list(stack.enter_context(os.scandir(folder)))
+                entries = stack.enter_context(os.scandir(folder))
             except (FileNotFoundError, NotADirectoryError):
                 return  # an emptied folder that somebody removed
-            # A folder sorts as its name followed by `/`, which is how its objects' keys begin.
-            names = sorted(
-                entry.name + "/" if entry.is_dir(follow_symlinks=False) else entry.name
-                for entry in entries
-                if is_key(above + entry.name)
-                and (entry.is_dir(follow_symlinks=False) or entry.is_file(follow_symlinks=False))
-            )
-        for name in names:
-            key = above + name
-            if not name.endswith("/"):
-                if key.startswith(prefix) and key > start_after:
-                    yield key
-            elif (key.startswith(prefix) or prefix.startswith(key)) and (
-                key > start_after or start_after.startswith(key)
-            ):
-                yield from self._walk(folder / name[:-1], key, prefix, start_after)
+            for entry in entries:
+                key = above + entry.name
+                # By name first: of a log with thousands of segments nearly all are behind the reader.
+                if (is_asked(key) or is_asked(key + "/")) and is_key(key):
+                    # A folder sorts as its name followed by `/`, which is how its objects' keys begin.
+                    if entry.is_dir(follow_symlinks=False):
+                        found[key + "/"] = entry
+                    elif entry.is_file(follow_symlinks=False):
+                        found[key] = entry
+        for key, entry in sorted(found.items()):
+            if not is_asked(key):
+                continue
+            if key.endswith("/"):
+                yield from self._walk(folder / entry.name, key, prefix, start_after)
+            else:
+                yield key, entry
 
     def _lock(self) -> AbstractContextManager[int]:
         """Hold the folder's lock, against other threads and other processes of this machine."""

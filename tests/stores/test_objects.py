@@ -245,9 +245,8 @@ def test_list_is_in_order_of_bytes(store: ObjectStore) -> None:
         store.put(name, name.encode())
     infos = list(store.list())
     assert [info.key for info in infos] == sorted(names, key=str.encode)
-    assert [(info.size_bytes, info.etag) for info in infos] == [
-        (len(info.key), store.stat(info.key).etag) for info in infos
-    ]
+    assert [info.size_bytes for info in infos] == [len(info.key) for info in infos]
+    assert all(info.etag in {"", store.stat(info.key).etag} for info in infos)
 
 
 def test_list_by_prefix_and_start(store: ObjectStore) -> None:
