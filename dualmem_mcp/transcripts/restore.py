@@ -45,6 +45,107 @@ class RestoredSession:
     rewritten: bool
     written: bool
     warnings: tuple[str, ...] = ()
+    woven: int = 0
+    """Turns of other devices that were added to it now."""
+    devices: tuple[str, ...] = ()
+    """Who went the way that it holds, as far as that is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionTarget:
+    """The files of a session, and where and how they are to be written below `claude_dir`.
+
+    `place` is the working directory that the session will name, `old_cwd` the one that its records do.
+    """
+
+    files: Mapping[str, bytes]
+    main_name: str
+    wanted: ConversationId
+    claude_dir: Path
+    slug: str
+    old_cwd: str
+    new_cwd: str | None
+    place: str
+
+    @property
+    def folder(self) -> Path:
+        """The project's folder."""
+        return self.claude_dir / "projects" / self.slug
+
+    def candidates(self) -> Iterable[ConversationId]:
+        """Ids to write it under: the one wanted, then fresh UUIDs that depend only on the content."""
+        return _candidates(self.wanted, self.files)
+
+    def rewriting(self, session_id: str) -> Rewriting:
+        """What changes in records that are written under that id."""
+        return Rewriting(
+            session_id=None if session_id == self.wanted else session_id,
+            old_cwd=self.old_cwd,
+            new_cwd=self.new_cwd,
+        )
+
+    def content(self, session_id: str) -> dict[str, bytes]:
+        """Names and bytes of all files as they are written under that id, the session file first."""
+        rewriting = self.rewriting(session_id)
+        old_id = self.main_name.removesuffix(".jsonl")
+        names = [self.main_name, *(name for name in self.files if name != self.main_name)]
+        return {
+            _renamed(name, old_id, session_id): rewrite_records(self.files[name], rewriting)
+            if _is_transcript(name)
+            else self.files[name]
+            for name in names
+        }
+
+    def is_rewritten(self, session_id: str, content: Mapping[str, bytes]) -> bool:
+        """Whether any byte differs from what was given."""
+        old_id = self.main_name.removesuffix(".jsonl")
+        return any(content[_renamed(name, old_id, session_id)] != data for name, data in self.files.items())
+
+    def warnings(self, session_id: str) -> list[str]:
+        """What the user has to know of a session written under that id."""
+        warnings = []
+        if session_id != self.wanted:
+            warnings.append(f"another session holds the id {self.wanted}; this one is {session_id}")
+        # os.path: Path.is_dir raises for a name that is too long, or a folder that others keep to themselves.
+        if not self.place or "\0" in self.place or not os.path.isdir(self.place):  # noqa: PTH112
+            warnings.append(f"the working directory {self.place!r} is not on this machine; --cwd names another")
+        return warnings
+
+
+def session_target(
+    files: Mapping[str, bytes] | Iterable[tuple[str, bytes]],
+    *,
+    claude_dir: Path,
+    conversation_id: str,
+    project: str = "",
+    cwd: str | None = None,
+) -> SessionTarget:
+    """Where the session belongs. Raises TamperedError for a name that could lead outside, UsageError."""
+    pairs = list(files.items() if isinstance(files, Mapping) else files)
+    main_name, _ = split_session_names(name for name, _ in pairs)
+    given = dict(pairs)
+    wanted = parse_conversation_id(conversation_id)
+    cwds = record_cwds(given[main_name])
+    slug = project_slug(os.path.realpath(cwd)) if cwd else project or project_slug(session_cwd(cwds, ""))
+    if not slug:
+        raise UsageError(
+            "the session names no working directory",
+            operation="restore session",
+            subject=wanted,
+            hint="Name one with --cwd.",
+        )
+    check_component(slug)
+    old_cwd = session_cwd(cwds, project)
+    return SessionTarget(
+        files=given,
+        main_name=main_name,
+        wanted=wanted,
+        claude_dir=claude_dir,
+        slug=slug,
+        old_cwd=old_cwd,
+        new_cwd=os.path.realpath(cwd) if cwd else None,
+        place=cwd or old_cwd,
+    )
 
 
 def write_session(
@@ -63,72 +164,39 @@ def write_session(
     already, this one gets a fresh UUID, which depends only on the content: restoring again finds it.
     Raises TamperedError for a name that could lead outside, DiskFullError, StoreUnreachableError.
     """
-    pairs = list(files.items() if isinstance(files, Mapping) else files)
-    main_name, others = split_session_names(name for name, _ in pairs)
-    given = dict(pairs)
-    old_id = main_name.removesuffix(".jsonl")
-    wanted = parse_conversation_id(conversation_id)
-    cwds = record_cwds(given[main_name])
-    slug = project_slug(os.path.realpath(cwd)) if cwd else project or project_slug(session_cwd(cwds, ""))
-    if not slug:
-        raise UsageError(
-            "the session names no working directory",
-            operation="restore session",
-            subject=wanted,
-            hint="Name one with --cwd.",
-        )
-    check_component(slug)
-    folder = claude_dir / "projects" / slug
-    old_cwd = session_cwd(cwds, project)
-    place = cwd or old_cwd
-    for candidate in _candidates(wanted, given):
-        rewriting = Rewriting(
-            session_id=None if candidate == wanted else candidate,
-            old_cwd=old_cwd,
-            new_cwd=os.path.realpath(cwd) if cwd else None,
-        )
-        content = {
-            _renamed(name, old_id, candidate): rewrite_records(given[name], rewriting)
-            if name == main_name or _is_transcript(name)
-            else given[name]
-            for name in (main_name, *others)
-        }
+    target = session_target(files, claude_dir=claude_dir, conversation_id=conversation_id, project=project, cwd=cwd)
+    for candidate in target.candidates():
+        content = target.content(candidate)
         try:
-            state = _compare(claude_dir, folder, candidate, content)
+            state = _compare(claude_dir, target.folder, candidate, content)
         except OSError as error:
-            raise _wrapped(error, folder) from error
+            raise wrapped(error, target.folder) from error
         if state == "taken":
             continue
         if state == "free":
-            _place(folder, content, last=f"{candidate}.jsonl")
+            place_files(target.folder, content, last=f"{candidate}.jsonl")
         main = content[f"{candidate}.jsonl"]
+        already = [] if state == "free" else ["the same session lies there already; nothing was written"]
         return RestoredSession(
-            path=folder / f"{candidate}.jsonl",
+            path=target.folder / f"{candidate}.jsonl",
             session_id=candidate,
             records=count_records(main),
             sha256=hashlib.sha256(main).hexdigest(),
-            rewritten=any(content[_renamed(name, old_id, candidate)] != data for name, data in given.items()),
+            rewritten=target.is_rewritten(candidate, content),
             written=state == "free",
-            warnings=_warnings(wanted, candidate, place, written=state == "free"),
+            warnings=(*target.warnings(candidate), *already),
         )
-    raise ConflictError(
-        f"{MAX_CONFLICTS} other sessions stand where {wanted} would be restored",
+    raise too_many(target)
+
+
+def too_many(target: SessionTarget) -> ConflictError:
+    """What to raise where every id that was tried is taken."""
+    return ConflictError(
+        f"{MAX_CONFLICTS} other sessions stand where {target.wanted} would be restored",
         operation="restore session",
-        subject=str(folder),
+        subject=str(target.folder),
         hint="Restore into another folder with --cwd, or remove earlier restored sessions.",
     )
-
-
-def _warnings(wanted: str, candidate: str, cwd: str, *, written: bool) -> tuple[str, ...]:
-    warnings = []
-    if candidate != wanted:
-        warnings.append(f"another session holds the id {wanted}; this one is {candidate}")
-    # os.path: Path.is_dir raises for a name that is too long, or a folder that others keep to themselves.
-    if not cwd or "\0" in cwd or not os.path.isdir(cwd):  # noqa: PTH112
-        warnings.append(f"the working directory {cwd!r} is not on this machine; --cwd names another")
-    if not written:
-        warnings.append("the same session lies there already; nothing was written")
-    return tuple(warnings)
 
 
 def _candidates(wanted: ConversationId, files: Mapping[str, bytes]) -> Iterable[ConversationId]:
@@ -154,17 +222,12 @@ def _is_transcript(name: str) -> bool:
 
 def _compare(claude_dir: Path, folder: Path, session_id: str, content: Mapping[str, bytes]) -> str:
     """What stands in the place: "free", "same" (all of it, byte for byte), or "taken"."""
-    main = folder / f"{session_id}.jsonl"
-    elsewhere = [path for path in (claude_dir / "projects").glob(f"*/{session_id}.jsonl") if path != main]
-    if elsewhere:
-        # `claude --resume ID` finds an id outside the current folder only if one project alone holds it.
+    if is_held_elsewhere(claude_dir, folder, session_id):
         return "taken"
     standing = 0
     for name, data in content.items():
         path = folder / name
-        if any(
-            step.is_symlink() for step in (path, *path.parents) if step.is_relative_to(folder) and step != folder
-        ):
+        if leads_away(folder, path):
             return "taken"
         if path.exists():
             if not path.is_file() or path.stat().st_size != len(data) or path.read_bytes() != data:
@@ -173,7 +236,21 @@ def _compare(claude_dir: Path, folder: Path, session_id: str, content: Mapping[s
     return "same" if standing == len(content) else "free"
 
 
-def _place(folder: Path, content: Mapping[str, bytes], *, last: str) -> None:
+def is_held_elsewhere(claude_dir: Path, folder: Path, session_id: str) -> bool:
+    """Whether another project has a session of that id: `claude --resume ID` finds an id outside the current folder
+    only if one project alone holds it."""
+    main = folder / f"{session_id}.jsonl"
+    return any(path != main for path in (claude_dir / "projects").glob(f"*/{session_id}.jsonl"))
+
+
+def leads_away(folder: Path, path: Path) -> bool:
+    """Whether anything on the way from the folder to the path is a symbolic link."""
+    return any(
+        step.is_symlink() for step in (path, *path.parents) if step.is_relative_to(folder) and step != folder
+    )
+
+
+def place_files(folder: Path, content: Mapping[str, bytes], *, last: str) -> None:
     """Write all files beside their places first, then put them there, the session file last of all."""
     staging = folder / f".restore-{secrets.token_hex(8)}"
     placed: list[Path] = []
@@ -197,7 +274,7 @@ def _place(folder: Path, content: Mapping[str, bytes], *, last: str) -> None:
     except OSError as error:
         for path in reversed(placed):
             path.unlink(missing_ok=True)
-        raise _wrapped(error, folder) from error
+        raise wrapped(error, folder) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -234,7 +311,8 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _wrapped(error: OSError, folder: Path) -> StoreUnreachableError:
+def wrapped(error: OSError, folder: Path) -> StoreUnreachableError:
+    """What to raise for a fault of the file system."""
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return DiskFullError(
             "there is no space left to restore the session; nothing was changed",

@@ -1,0 +1,232 @@
+"""A handed-over session written back with what other devices added, into the session that is here or beside it.
+
+What lies in a session file is never changed: turns are put after its last line. Where the session that is here and
+another device both went on, the other's turns get a session of their own.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from dualmem_mcp.model.ids import ConversationId
+from dualmem_mcp.transcripts.restore import (
+    MAX_CONFLICTS,
+    RestoredSession,
+    SessionTarget,
+    is_held_elsewhere,
+    leads_away,
+    place_files,
+    session_target,
+    too_many,
+    wrapped,
+    write_session,
+)
+from dualmem_mcp.transcripts.rewrite import count_records, rewrite_records
+from dualmem_mcp.transcripts.weave import Seam, SessionText, Strand
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """The session to go on with, and all that hold a part of the conversation: several where devices parted."""
+
+    session: RestoredSession
+    sessions: tuple[RestoredSession, ...]
+    warnings: tuple[str, ...]
+
+
+def restore_with(
+    strands: Sequence[Strand],
+    files: Mapping[str, bytes],
+    *,
+    claude_dir: Path,
+    conversation_id: str,
+    project: str = "",
+    cwd: str | None = None,
+) -> Restored:
+    """The session of these files with the turns of the strands, the first of which is the one to go on with.
+
+    Without anything to weave in it is `write_session`. Turns that a session has already are not put there again.
+    A session that is here, and begins with what was handed over, gets the turns after its end, unless its own user
+    went on: then they go into a new session, which has what both have in common; its id follows from theirs, so
+    that restoring again finds it. Raises as `write_session` does; what was written by then stays, and is found
+    again.
+    """
+    plain = {"claude_dir": claude_dir, "conversation_id": conversation_id, "project": project, "cwd": cwd}
+    if not any(strand.turns for strand in strands):
+        session = write_session(files, **plain)  # type: ignore[arg-type]
+        return Restored(session, (session,), session.warnings)
+    target = session_target(files, **plain)  # type: ignore[arg-type]
+    home = _home(target)
+    was_here = home.exists
+    sessions = [_weave(target, home, strand) for strand in strands]
+    woven = next((one for one in sessions if one.woven), sessions[0])
+    warnings = _warnings(target, home, woven, sessions, was_here=was_here)
+    return Restored(woven, tuple(sessions), tuple(warnings))
+
+
+@dataclass(slots=True)
+class _File:
+    """A session file as it is, or is going to be: `content` are the files to write where there is none."""
+
+    session_id: ConversationId
+    path: Path
+    data: bytes
+    content: dict[str, bytes]
+    exists: bool
+
+
+def _home(target: SessionTarget) -> _File:
+    """The session that has what was handed over: the one that is here, or one to be written."""
+    for candidate in target.candidates():
+        content = target.content(candidate)
+        main = content[f"{candidate}.jsonl"]
+        found = _standing(target, candidate, content)
+        if found is not None and (not found.exists or found.data.startswith(main)):
+            return found
+    raise too_many(target)
+
+
+def _standing(target: SessionTarget, session_id: ConversationId, content: dict[str, bytes]) -> _File | None:
+    """The session file of that id, as it is here or as it would be written; None where it cannot be used."""
+    path = target.folder / f"{session_id}.jsonl"
+    try:
+        if is_held_elsewhere(target.claude_dir, target.folder, session_id):
+            return None
+        if any(leads_away(target.folder, target.folder / name) for name in content):
+            return None
+        if not path.exists():
+            beside = ((target.folder / name, data) for name, data in content.items())
+            taken = any(file.exists() and file.read_bytes() != data for file, data in beside)
+            return None if taken else _File(session_id, path, content[path.name], content, exists=False)
+        return _File(session_id, path, path.read_bytes(), content, exists=True) if path.is_file() else None
+    except OSError as error:
+        raise wrapped(error, target.folder) from error
+
+
+def _weave(target: SessionTarget, file: _File, strand: Strand) -> RestoredSession:
+    for _ in range(MAX_CONFLICTS):
+        seam, lines = _seam(file, strand)
+        if not seam.parted:
+            written = _write(target, file, lines)
+            return RestoredSession(
+                path=file.path,
+                session_id=file.session_id,
+                records=count_records(file.data),
+                sha256=hashlib.sha256(file.data).hexdigest(),
+                rewritten=file.data != target.files[target.main_name],
+                written=written,
+                woven=len(seam.missing),
+                devices=strand.devices,
+            )
+        file = _apart(target, file, seam)
+    raise too_many(target)
+
+
+def _seam(file: _File, strand: Strand) -> tuple[Seam, bytes]:
+    """How the strand meets the file, and the bytes to put after its end."""
+    text = SessionText(file.data)
+    seam = text.seam(strand)
+    if not seam.missing or seam.parted:
+        return seam, b""
+    if not text.is_torn or file.data == file.content.get(file.path.name):
+        new = text.woven(seam.missing, seam.below, file.session_id)
+        return seam, new if not file.data or file.data.endswith(b"\n") else b"\n" + new
+    # What stands after the last whole line is the beginning of what was woven when the machine stopped; or else
+    # somebody is writing there now.
+    end = file.data.rfind(b"\n") + 1
+    whole, rest = SessionText(file.data[:end]), file.data[end:]
+    new = whole.woven(seam.missing, seam.below, file.session_id)
+    if new.startswith(rest):
+        return seam, new[len(rest) :]
+    return replace(seam, parted=True, cut_lines=file.data.count(b"\n")), b""
+
+
+def _write(target: SessionTarget, file: _File, lines: bytes) -> bool:
+    """Put the lines after the end of the file, or write it with them; whether anything was written."""
+    if file.exists:
+        missing = {name: data for name, data in file.content.items() if not (target.folder / name).exists()}
+        if missing:
+            place_files(target.folder, missing, last=next(reversed(missing)))
+        if lines:
+            _append(file, lines)
+        return bool(lines or missing)
+    file.content[file.path.name] = file.data = file.data + lines
+    place_files(target.folder, file.content, last=file.path.name)
+    file.exists = True
+    return True
+
+
+def _append(file: _File, lines: bytes) -> None:
+    """Add the lines after the end. Raises DiskFullError or StoreUnreachableError, with the file as it was unless
+    somebody else wrote to it meanwhile."""
+    size, written = len(file.data), 0
+    try:
+        descriptor = os.open(file.path, os.O_WRONLY | os.O_APPEND | getattr(os, "O_BINARY", 0))
+        try:
+            if os.fstat(descriptor).st_size != size:
+                raise OSError(errno.EBUSY, "another program is writing to it")
+            while written < len(lines):
+                written += os.write(descriptor, lines[written:])
+            os.fsync(descriptor)
+        except OSError:
+            if written and os.fstat(descriptor).st_size == size + written:
+                os.ftruncate(descriptor, size)
+            raise
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise wrapped(error, file.path.parent) from error
+    file.data += lines
+
+
+def _apart(target: SessionTarget, file: _File, seam: Seam) -> _File:
+    """The session for a strand that left the file's thread: with the lines that both have."""
+    lines = SessionText(file.data).first_lines(seam.cut_lines)
+    for session_id in _ids_apart(target, file.session_id, seam.missing[0].uuid):
+        content = target.content(session_id)
+        rewriting = replace(target.rewriting(session_id), session_id=session_id)
+        content[f"{session_id}.jsonl"] = rewrite_records(lines, rewriting)
+        found = _standing(target, session_id, content)
+        if found is not None:
+            return found
+    raise too_many(target)
+
+
+def _ids_apart(target: SessionTarget, session_id: str, first: str) -> Iterable[ConversationId]:
+    for attempt in range(MAX_CONFLICTS):
+        name = "\0".join((session_id, first, target.slug, str(attempt))).encode("utf-8", "surrogatepass")
+        yield ConversationId(str(uuid.UUID(bytes=hashlib.sha256(name).digest()[:16], version=4)))
+
+
+def _warnings(
+    target: SessionTarget,
+    home: _File,
+    woven: RestoredSession,
+    sessions: Sequence[RestoredSession],
+    *,
+    was_here: bool,
+) -> Iterable[str]:
+    yield from target.warnings(home.session_id)
+    apart = {one.session_id: one for one in sessions}
+    if len(apart) > 1 or home.session_id not in apart:
+        held = dict.fromkeys((home.session_id, *apart))
+        named = "; ".join(_named(session_id, apart.get(session_id)) for session_id in held)
+        yield f"the conversation went on in {len(held)} ways, each a session of its own: {named}"
+    elif woven.woven and was_here:
+        yield (
+            f"if session {woven.session_id} is open in Claude Code, leave it without another prompt and resume it: "
+            f"{woven.woven} turn{'s' if woven.woven > 1 else ''} of {', '.join(woven.devices)} came after its end"
+        )
+    if not any(one.written for one in sessions):
+        yield "the session lies there already, with all turns of other devices; nothing was written"
+
+
+def _named(session_id: str, session: RestoredSession | None) -> str:
+    devices = ", ".join(session.devices) if session else "this device"
+    return f"{devices or 'this device'} in {session_id}"
