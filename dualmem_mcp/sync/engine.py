@@ -75,7 +75,7 @@ class SyncReport:
     conversations: frozenset[str] = frozenset()
 
     def to_json(self) -> dict[str, Any]:
-        """The contract's *sync* fields."""
+        """The contract's *sync* fields, and whether another process was at it or the bucket away."""
         return {
             "pushed": asdict(self.pushed),
             "pulled": asdict(self.pulled),
@@ -85,6 +85,8 @@ class SyncReport:
             "cost_usd": self.cost_usd,
             "requests": asdict(self.requests),
             "warnings": self.warnings,
+            "busy": self.busy,
+            "away": self.away,
         }
 
 
