@@ -52,6 +52,7 @@ from dualmem_mcp.model.source import ImportFormat
 from dualmem_mcp.ports import Clock, Progress, SystemClock, no_progress
 from dualmem_mcp.search.turns_file import is_turns_file
 from dualmem_mcp.settings import Settings
+from dualmem_mcp.sharing import Sharing
 from dualmem_mcp.stores.blob_cache import DatabaseBlobCache
 from dualmem_mcp.stores.conversation_store import ConversationStore
 from dualmem_mcp.stores.data_home import migrate_memory_json, open_data_home
@@ -63,6 +64,7 @@ from dualmem_mcp.stores.outbox import FileOutbox
 from dualmem_mcp.stores.package_cache import FilePackageCache
 from dualmem_mcp.stores.record_store import RecordStore
 from dualmem_mcp.stores.thread_store import ThreadStore
+from dualmem_mcp.sync.engine import SyncReport
 from dualmem_mcp.sync.notebook import Notebook
 from dualmem_mcp.sync.progress import ProgressKeeper, save_progress
 from dualmem_mcp.sync.progress_input import parse_progress
@@ -120,6 +122,17 @@ class App:
             self.threads = ThreadStore(self.database, clock)
             self.records = RecordStore(self.database, clock, self.device_id)
             self.outbox = FileOutbox(self.database, self.home.sync_queue)
+            self.sharing = Sharing(
+                home=self.home,
+                database=self.database,
+                outbox=self.outbox,
+                blobs=self.blobs,
+                clock=clock,
+                device_id=self.device_id,
+                access=self._access,
+                channel=self.channel,
+            )
+            self.sharing.on_synced(self._took_in)
             self.packages = FilePackageCache(self.home.desktop_sessions, self.home.mobile_reconstruction)
             self.outbox.remove_abandoned()
             self.packages.remove_abandoned()
@@ -361,6 +374,31 @@ class App:
     def notebook(self) -> Notebook:
         """Notes, tasks and bookmarks."""
         return Notebook(self.records)
+
+    # What all devices share
+
+    def sync(
+        self, *, probe: bool = False, max_seconds: float | None = None, large_objects: bool = True
+    ) -> dict[str, Any]:
+        """Bring this device and the bucket together; see `Sharing.sync`."""
+        return self.sharing.sync(probe=probe, max_seconds=max_seconds, large_objects=large_objects)
+
+    def sync_waiting(self) -> int:
+        """Changes and objects that wait to be uploaded."""
+        return self.sharing.waiting()
+
+    def list_conflicts(self, limit: int = 100) -> dict[str, Any]:
+        """What devices changed without knowing of each other; see `Sharing.list_conflicts`."""
+        return self.sharing.list_conflicts(limit)
+
+    def resolve_conflict(self, conflict_id: str, keep: bool, stamp: str | None = None) -> dict[str, Any]:
+        """Decide a conflict; see `Sharing.resolve_conflict`."""
+        return self.sharing.resolve_conflict(conflict_id, keep=keep, stamp=stamp)
+
+    def _took_in(self, report: SyncReport) -> None:
+        if report.subjects:
+            self.graph.tell_changed()
+        self.wake_edge()
 
     # Checkpoints
 

@@ -107,6 +107,12 @@ class VaultAccess:
                 )
             return self._vault, self._objects
 
+    def adopt(self, vault: Vault) -> None:
+        """Go on as the device that the vault was opened as: this data home took a new id."""
+        with self._lock:
+            self._device_id, self._device_keys = vault.device_id, vault.device_keys
+            self._vault = vault
+
     def _named(self, given: str) -> str:
         return given or self._settings.device_name or platform.node() or "device"
 

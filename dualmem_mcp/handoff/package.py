@@ -159,11 +159,11 @@ def _upload(channel: Channel, warnings: list[str]) -> Delivery:
         channel.outbox,
         channel.objects,
         on_delivered=channel.vault.mark_uploaded,
-        mend=lambda key: _mend(channel, key, warnings),
+        mend=lambda key: mend_queued(channel, key, warnings),
     )
 
 
-def _mend(channel: Channel, key: str, warnings: list[str]) -> None:
+def mend_queued(channel: Channel, key: str, warnings: list[str]) -> None:
     """Make a damaged object of the outbox whole from the other copy that this device keeps; where there is none,
     take it out, and with a package the record that would lead other devices to it."""
     handoff_id = packed_handoff(key)

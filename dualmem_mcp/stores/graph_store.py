@@ -43,6 +43,11 @@ class GraphStore:
         """Call the listener after each call that changed the graph, in that call's thread, after its commit."""
         self._listeners.append(listener)
 
+    def tell_changed(self) -> None:
+        """Tell the listeners of changes that came from elsewhere."""
+        for listener in self._listeners:
+            listener()
+
     def create_entities(self, entities: Sequence[Entity]) -> list[Entity]:
         """The entities that were created: those whose names were not there."""
         with self._change() as writer:

@@ -1,0 +1,134 @@
+"""What this device shares with the others: its log and theirs, conflicts, records; each sync puts it together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from dualmem_mcp.errors import DualmemError
+from dualmem_mcp.handoff.channel import Channel
+from dualmem_mcp.handoff.package import mend_queued
+from dualmem_mcp.model.ids import DeviceId
+from dualmem_mcp.ports import BlobCache, Clock, Conflict, Version
+from dualmem_mcp.stores.conflict_store import ConflictStore
+from dualmem_mcp.stores.data_home import DataHome
+from dualmem_mcp.stores.database import Database
+from dualmem_mcp.stores.outbox import FileOutbox
+from dualmem_mcp.stores.sync_log import SyncLog
+from dualmem_mcp.sync.deadline import DeadlineObjectStore
+from dualmem_mcp.sync.engine import Exchange, SyncReport, sync
+from dualmem_mcp.sync.identity import KeptIdentity
+from dualmem_mcp.vault_access import VaultAccess
+
+LOCK_FILE = ".sync.lock"
+
+
+class Sharing:
+    """The shared part of one data home. Safe to call from several threads; `channel` gives the open vault."""
+
+    def __init__(
+        self,
+        *,
+        home: DataHome,
+        database: Database,
+        outbox: FileOutbox,
+        blobs: BlobCache,
+        clock: Clock,
+        device_id: DeviceId,
+        access: VaultAccess,
+        channel: Callable[[], Channel],
+    ) -> None:
+        self._home = home
+        self._blobs = blobs
+        self._clock = clock
+        self._access = access
+        self._channel = channel
+        self.conflicts = ConflictStore(database, clock, device_id)
+        self.log = SyncLog(database, clock, device_id, outbox, name_of=self._name_of)
+        self._outbox = outbox
+        self._listeners: list[Callable[[SyncReport], None]] = []
+
+    def on_synced(self, listener: Callable[[SyncReport], None]) -> None:
+        """Call the listener, in the thread of the sync, after each one that brought something in."""
+        self._listeners.append(listener)
+
+    def sync(
+        self, *, probe: bool = False, max_seconds: float | None = None, large_objects: bool = True
+    ) -> dict[str, Any]:
+        """Bring this device and the bucket together: the contract's *sync* fields, with warnings and requests.
+
+        With `probe` nothing is listed, which is cheaper; after `max_seconds` no request is begun any more, and what
+        was not reached waits; without `large_objects` packages wait. A bucket that is away is no error. Raises
+        NotFoundError if this device belongs to no vault, and what `sync.engine.sync` raises.
+        """
+        channel = self._channel()
+        objects = channel.objects
+        if max_seconds is not None:
+            objects = DeadlineObjectStore(objects, time.monotonic() + max_seconds)
+        exchange = Exchange(
+            vault=channel.vault,
+            objects=objects,
+            outbox=channel.outbox,
+            log=self.log,
+            clock=self._clock,
+            lock_file=self._home.root / LOCK_FILE,
+            identity=KeptIdentity(self._blobs, objects, self._clock, self._access.adopt),
+            mend=lambda key, warnings: mend_queued(channel, key, warnings),
+            catch_up=lambda _: False,
+            count_conflicts=self.conflicts.count,
+        )
+        report = sync(exchange, probe=probe, metered=not large_objects)
+        if report.subjects or report.conversations:
+            for listener in self._listeners:
+                listener(report)
+        return report.to_json()
+
+    def waiting(self) -> int:
+        """Changes and objects that wait on this device to be uploaded."""
+        return self.log.waiting() + len(self._outbox.pending())
+
+    def list_conflicts(self, limit: int = 100) -> dict[str, Any]:
+        """What devices changed without knowing of each other: `conflicts` [{conflict_id, kind, name, field, kept,
+        lost}] and `count` of them all; each side {value, stamp, device, at}."""
+        names = self._device_names()
+        found = [_conflict_fields(one, names) for one in self.conflicts.find(limit)]
+        return {"conflicts": found, "count": self.conflicts.count()}
+
+    def resolve_conflict(self, conflict_id: str, *, keep: bool, stamp: str | None = None) -> dict[str, Any]:
+        """Decide a conflict, for all devices: `resolved` as it was, `count` of those that are left.
+
+        Raises NotFoundError, UsageError.
+        """
+        decided = self.conflicts.resolve(conflict_id, keep=keep, stamp=stamp)
+        return {"resolved": _conflict_fields(decided, self._device_names()), "count": self.conflicts.count()}
+
+    def _device_names(self) -> dict[str, str]:
+        try:
+            return {entry.device_id: entry.name for entry in self._channel().vault.devices()}
+        except DualmemError:  # without a vault there is only this device
+            return {}
+
+    def _name_of(self, conversation_id: str) -> str:
+        return self._channel().vault.object_name("conversation", conversation_id)
+
+
+def _conflict_fields(conflict: Conflict, names: dict[str, str]) -> dict[str, Any]:
+    def side(version: Version) -> dict[str, Any]:
+        device = version.stamp.device_id
+        return {
+            "value": version.value,
+            "stamp": str(version.stamp),
+            "device": names.get(device, device),
+            "at": version.stamp.instant.isoformat(),
+        }
+
+    lost: Sequence[Version] = conflict.lost
+    return {
+        "conflict_id": conflict.conflict_id,
+        "kind": conflict.kind,
+        "name": conflict.name,
+        "field": conflict.field,
+        "kept": side(conflict.kept) if conflict.kept else None,
+        "lost": [side(version) for version in lost],
+    }
