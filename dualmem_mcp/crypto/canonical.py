@@ -29,10 +29,10 @@ class Fields:
         self._subject = subject
 
     @classmethod
-    def parse(cls, data: bytes, *, subject: str) -> Fields:
-        """The fields of canonical JSON. Raises TamperedError if the bytes are not exactly that."""
+    def parse(cls, data: bytes, *, subject: str, most_bytes: int = MAX_JSON_BYTES) -> Fields:
+        """The fields of canonical JSON. Raises TamperedError if the bytes are not exactly that, or too many."""
         fields = cls({}, subject=subject)
-        if len(data) > MAX_JSON_BYTES:
+        if len(data) > most_bytes:
             raise fields.unfit("is too long")
         try:
             values = json.loads(data)

@@ -284,7 +284,7 @@ class _Values:
                 )
                 if stands:
                     standing.add(op.stamp)
-                self._take(self._standing if stands else self._hidden, op.stamp, _set_fields(op))
+                self._take(self._standing if stands else self._hidden, op.stamp, set_fields(op))
             elif op.kind in _DELETES:
                 self._note_deleted(op)
 
@@ -292,7 +292,7 @@ class _Values:
         """Sort the values of a record: all stand, and a deletion hides those that it does not name."""
         for op in sets:
             self._note_replaced(op)
-            self._take(self._standing, op.stamp, _set_fields(op))
+            self._take(self._standing, op.stamp, set_fields(op))
         for op in self._ops:
             if op.kind == OpKind.RECORD_DELETE:
                 self._note_deleted(op)
@@ -342,7 +342,7 @@ class _Values:
     def last_type(self) -> str:
         """The entity type last given by any op."""
         for op in reversed(self._ops):
-            given = created_fields(op) if op.kind in _CREATES else _set_fields(op) if op.kind in _SETS else {}
+            given = created_fields(op) if op.kind in _CREATES else set_fields(op) if op.kind in _SETS else {}
             if ENTITY_TYPE in given:
                 return str(given[ENTITY_TYPE])
         return UNKNOWN_TYPE
@@ -360,7 +360,7 @@ class _Values:
                 self._replaced.setdefault(name, set()).update(named)
                 noted |= named
         elif not creation:
-            for name in _set_fields(op):
+            for name in set_fields(op):
                 self._replaced_before[name] = op.stamp
         return noted
 
@@ -392,7 +392,8 @@ def created_fields(op: SubjectOp) -> dict[str, Any]:
     return given
 
 
-def _set_fields(op: SubjectOp) -> dict[str, Any]:
+def set_fields(op: SubjectOp) -> dict[str, Any]:
+    """The fields that an op of kind entity.set, relation.set or record.set sets."""
     fields = op.payload.get("fields")
     if not isinstance(fields, Mapping):
         return {}
@@ -436,11 +437,12 @@ def _distinct(ops: Iterable[SubjectOp]) -> list[SubjectOp]:
     found: dict[str, SubjectOp] = {}
     for op in ops:
         other = found.get(op.stamp)
-        found[op.stamp] = op if other is None else _thinner(op, other)
+        found[op.stamp] = op if other is None else thinner(op, other)
     return [found[stamp] for stamp in sorted(found)]
 
 
-def _thinner(one: SubjectOp, other: SubjectOp) -> SubjectOp:
+def thinner(one: SubjectOp, other: SubjectOp) -> SubjectOp:
+    """Of two copies of one op what both have: snapshots take out what has no effect."""
     if one.payload == other.payload:
         return one
     payload = {**other.payload, **one.payload}

@@ -261,6 +261,34 @@ CREATE INDEX turns_by_device ON turns (conversation_id, device_name);
 CREATE INDEX turns_saved ON turns (conversation_id) WHERE origin = 'progress';
 """
 
+ERASED_CONVERSATIONS = """
+-- ids, where this device knew them, of the conversations in `erased`: nothing brings rows of them back, neither an op
+-- nor a session file that still lies here
+CREATE TABLE erased_conversations (
+    id TEXT PRIMARY KEY
+) STRICT, WITHOUT ROWID;
+CREATE TRIGGER no_erased_conversation BEFORE INSERT ON conversations
+    WHEN EXISTS (SELECT 1 FROM erased_conversations AS e WHERE e.id = NEW.id)
+    BEGIN SELECT RAISE(IGNORE); END;
+CREATE TRIGGER no_erased_turn BEFORE INSERT ON turns
+    WHEN EXISTS (SELECT 1 FROM erased_conversations AS e WHERE e.id = NEW.conversation_id)
+    BEGIN SELECT RAISE(IGNORE); END;
+CREATE TRIGGER no_erased_finding BEFORE INSERT ON findings
+    WHEN EXISTS (SELECT 1 FROM erased_conversations AS e WHERE e.id = NEW.conversation_id)
+    BEGIN SELECT RAISE(IGNORE); END;
+CREATE TRIGGER no_erased_handoff BEFORE INSERT ON handoffs
+    WHEN EXISTS (SELECT 1 FROM erased_conversations AS e WHERE e.id = NEW.conversation_id)
+    BEGIN SELECT RAISE(IGNORE); END;
+CREATE TRIGGER no_erased_record BEFORE INSERT ON records
+    WHEN EXISTS (SELECT 1 FROM erased_conversations AS e WHERE e.id = NEW.conversation_id)
+    BEGIN SELECT RAISE(IGNORE); END;
+
+CREATE TABLE forgotten_items (         -- what the indexes still hold of erased conversations
+    key ANY PRIMARY KEY,               -- SearchItem.key
+    collection TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+"""
+
 
 def name_subjects(connection: Connection) -> None:
     """Say of each op what it is about."""
@@ -281,6 +309,7 @@ SCRIPTS: Final[tuple[tuple[str, Step], ...]] = (
     ("0005_sync", SYNC),
     ("0006_subjects", name_subjects),
     ("0007_threads", THREADS),
+    ("0008_erased_conversations", ERASED_CONVERSATIONS),
 )
 
 

@@ -1,0 +1,166 @@
+"""Conversations that are erased: their rows and ops go from memory.db, and nothing brings them back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from dualmem_mcp.model.half_pairs import compact_json
+from dualmem_mcp.model.ids import ConversationId, DeviceId
+from dualmem_mcp.model.oplog import OpKind, Stamp
+from dualmem_mcp.model.search import COLLECTION_OF, ItemKind, item_key
+from dualmem_mcp.ports import Clock
+from dualmem_mcp.stores.columns import from_column, to_column
+from dualmem_mcp.stores.connection import Connection
+from dualmem_mcp.stores.database import Database
+from dualmem_mcp.stores.op_log import OpWriter
+
+NameOf = Callable[[str], str]
+"""A conversation's id to the keyed hash that stands for it."""
+
+_OMITTED: Final = compact_json({"omitted": True})
+_NAME_DIGITS: Final = 32
+
+
+def banned_by(connection: Connection, name_of: NameOf) -> Callable[[str], bool]:
+    """Whether the conversation of an id is erased, as of now."""
+    names = {row[0] for row in connection.execute("SELECT name FROM erased")}
+    return lambda conversation_id: bool(names) and name_of(conversation_id) in names
+
+
+def apply_erasure(
+    connection: Connection, payload: Mapping[str, Any], stamp: Stamp, name_of: NameOf
+) -> frozenset[str]:
+    """Ban the conversation that a `conversation.erase` op names, and remove what is here of it; ids of what was.
+
+    Again it changes nothing, but for what has come since of a conversation whose id was not known here before.
+    """
+    name = payload.get("name")
+    if not isinstance(name, str) or len(name) != _NAME_DIGITS:
+        return frozenset()
+    connection.execute("INSERT OR IGNORE INTO erased VALUES (?, ?)", (name, stamp.to_bytes()))
+    found = [one for one in _known_ids(connection) if name_of(one) == name]
+    for conversation_id in found:
+        _remove(connection, conversation_id)
+    return frozenset(found)
+
+
+class ErasedConversations:
+    """Bans of memory.db, and the op that tells the other devices of one."""
+
+    def __init__(self, database: Database, clock: Clock, device_id: DeviceId, *, name_of: NameOf) -> None:
+        self._database = database
+        self._clock = clock
+        self._device_id = device_id
+        self._name_of = name_of
+
+    def erase(self, conversation_id: ConversationId) -> bool:
+        """Ban the conversation and remove what is here of it; whether anything was, or it was not banned yet."""
+        name = self._name_of(conversation_id)
+        with self._database.write() as connection:
+            connection.execute("INSERT OR IGNORE INTO erased_conversations VALUES (?)", (conversation_id,))
+            banned = connection.execute("SELECT 1 FROM erased WHERE name = ?", (name,)).fetchone() is not None
+            payload = {"name": name}
+            if banned:
+                stamp = Stamp(0, self._device_id)
+            else:
+                writer = OpWriter(connection, self._device_id, self._clock.now())
+                stamp = writer.record(OpKind.CONVERSATION_ERASE, payload)
+                writer.finish()
+            return bool(apply_erasure(connection, payload, stamp, self._name_of)) or not banned
+
+    def is_erased(self, conversation_id: ConversationId) -> bool:
+        """Whether the conversation is banned."""
+        with self._database.read() as connection:
+            return banned_by(connection, self._name_of)(conversation_id)
+
+    def sweep(self) -> frozenset[str]:
+        """Remove what has come of banned conversations past the ops, as from a session file; the ids of it."""
+        with self._database.read() as connection:
+            banned = banned_by(connection, self._name_of)
+            found = [one for one in _known_ids(connection) if banned(one)]
+        if found:
+            with self._database.write() as connection:
+                for conversation_id in found:
+                    _remove(connection, conversation_id)
+        return frozenset(found)
+
+    def names(self) -> Sequence[str]:
+        """The names of all banned conversations."""
+        with self._database.read() as connection:
+            return [row[0] for row in connection.execute("SELECT name FROM erased ORDER BY name")]
+
+
+def forgotten_items(connection: Connection, collection: str, limit: int) -> list[str]:
+    """Keys of items that the index of that collection has to let go of."""
+    rows = connection.execute(
+        "SELECT key FROM forgotten_items WHERE collection = ? ORDER BY key LIMIT ?", (collection, limit)
+    )
+    return [from_column(key) for (key,) in rows]
+
+
+def note_forgotten(connection: Connection, keys: Sequence[str]) -> None:
+    """The indexes have let go of these items."""
+    connection.executemany("DELETE FROM forgotten_items WHERE key = ?", [(to_column(key),) for key in keys])
+
+
+def _known_ids(connection: Connection) -> list[str]:
+    rows = connection.execute(
+        "SELECT id FROM conversations UNION SELECT conversation_id FROM findings"
+        " UNION SELECT conversation_id FROM records UNION SELECT conversation_id FROM session_files ORDER BY 1"
+    )
+    return [row[0] for row in rows if row[0]]
+
+
+def _remove(connection: Connection, conversation_id: str) -> None:
+    connection.execute("INSERT OR IGNORE INTO erased_conversations VALUES (?)", (conversation_id,))
+    keys = list(_item_keys(connection, conversation_id))
+    connection.executemany(
+        "INSERT OR REPLACE INTO forgotten_items VALUES (?, ?)",
+        [(to_column(key), COLLECTION_OF[kind].value) for kind, key in keys],
+    )
+    connection.executemany("DELETE FROM accesses WHERE key = ?", [(to_column(key),) for _, key in keys])
+    connection.execute("DELETE FROM working_set WHERE item ->> 'conversation_id' = ?", (conversation_id,))
+    _remove_ops(connection, conversation_id)
+    for table in ("turns", "findings", "handoffs", "records"):
+        connection.execute(f"DELETE FROM {table} WHERE conversation_id = ?", (conversation_id,))  # noqa: S608
+    connection.execute("DELETE FROM conversations WHERE id = ?", (conversation_id,))
+
+
+def _item_keys(connection: Connection, conversation_id: str) -> Iterator[tuple[ItemKind, str]]:
+    for uuid, is_summary in connection.execute(
+        "SELECT uuid, is_compact_summary FROM turns WHERE conversation_id = ?", (conversation_id,)
+    ):
+        kind: ItemKind = "summary" if is_summary else "turn"
+        yield kind, item_key(kind, conversation_id, from_column(uuid))
+    for kind, finding_id in connection.execute(
+        "SELECT kind, finding_id FROM findings WHERE conversation_id = ?", (conversation_id,)
+    ):
+        yield kind, item_key(kind, conversation_id, from_column(finding_id))
+
+
+def _remove_ops(connection: Connection, conversation_id: str) -> None:
+    """Take the ops about a conversation out of the log. Those that no segment holds yet leave an empty op each,
+    since the sequences of a segment have no gaps."""
+    subjects: set[bytes] = set()
+    gone: list[tuple[int]] = []
+    for row_id, payload, subject in connection.execute(
+        "SELECT id, payload, subject FROM ops WHERE kind LIKE 'record.%' OR subject IS NULL"
+    ):
+        if json.loads(payload).get("conversation_id") == conversation_id:
+            gone.append((row_id,))
+            if subject is not None:
+                subjects.add(subject)
+    for subject in subjects:
+        rows = connection.execute("SELECT id FROM ops WHERE subject = ?", (subject,))
+        gone += [(row_id,) for (row_id,) in rows]
+        connection.execute("DELETE FROM conflicts WHERE subject = ?", (subject,))
+    connection.executemany(
+        "UPDATE ops SET payload = ?, subject = NULL WHERE id = ?", [(_OMITTED, row_id) for (row_id,) in gone]
+    )
+    connection.executemany(
+        "DELETE FROM ops WHERE id = ? AND sequence <= coalesce("
+        "(SELECT sequence FROM log_heads WHERE log_heads.device_id = ops.device_id), 0)",
+        gone,
+    )
