@@ -15,6 +15,7 @@ from dualmem_mcp.model.oplog import NO_HEAD, LogHead, Op, OpKind, Stamp, physica
 from dualmem_mcp.ports import Applied, Clock
 from dualmem_mcp.stores.connection import Connection
 from dualmem_mcp.stores.database import Database
+from dualmem_mcp.stores.erasure_rows import NameOf, apply_erasure, banned_by
 from dualmem_mcp.stores.log_rewrite import Rewrite, rewrite_log
 from dualmem_mcp.stores.op_log import MOST_AHEAD_MS, OpWriter
 from dualmem_mcp.stores.outbox import FileOutbox, forget_waiting
@@ -41,7 +42,7 @@ class SyncLog:
         device_id: DeviceId,
         outbox: FileOutbox,
         *,
-        name_of: Callable[[str], str],
+        name_of: NameOf,
     ) -> None:
         self._database = database
         self._clock = clock
@@ -81,7 +82,7 @@ class SyncLog:
                     return ops
             with self._database.write() as connection:
                 writer = OpWriter(connection, self._first_id, self._clock.now())
-                log_rows(connection, writer, banned=self._banned(connection))
+                log_rows(connection, writer, banned=banned_by(connection, self._name_of))
                 writer.finish()
 
     def add_segment(self, key: str, data: bytes, head: LogHead) -> None:
@@ -114,7 +115,7 @@ class SyncLog:
                 "SELECT last_sequence FROM op_sequences WHERE device_id = ?", (device_id,)
             ).fetchone()
             last = row[0] if row else 0
-            merge = _Merge(connection, self._banned(connection), self._limit(connection))
+            merge = _Merge(connection, self._name_of, self._limit(connection))
             for op in ops:
                 if op.sequence > last:
                     merge.add(op)
@@ -141,7 +142,7 @@ class SyncLog:
         with self._database.write() as connection:
             due = _held(connection, limit)
             connection.executemany("DELETE FROM ops WHERE id = ?", [(row_id,) for row_id, _ in due])
-            merge = _Merge(connection, self._banned(connection), None)
+            merge = _Merge(connection, self._name_of, None)
             for _, op in due:
                 merge.add(op)
             return merge.finish()
@@ -217,24 +218,25 @@ class SyncLog:
             now -= timedelta(milliseconds=ahead_ms)
         return physical_ticks(now + HELD_AFTER)
 
-    def _banned(self, connection: Connection) -> Callable[[str], bool]:
-        names = {row[0] for row in connection.execute("SELECT name FROM erased")}
-        return lambda conversation_id: bool(names) and self._name_of(conversation_id) in names
-
 
 @dataclass(slots=True)
 class _Merge:
     """Ops of another device on their way into the database; `limit` are the ticks above which one is held."""
 
     connection: Connection
-    banned: Callable[[str], bool]
+    name_of: NameOf
     limit: int | None
+    banned: Callable[[str], bool] = field(init=False)
+    erasures: list[tuple[Stamp, Mapping[str, Any]]] = field(default_factory=list)
     rows: list[tuple[Any, ...]] = field(default_factory=list)
     row_ops: list[tuple[Op, Mapping[str, Any]]] = field(default_factory=list)
     subjects: set[bytes] = field(default_factory=set)
     conversations: set[str] = field(default_factory=set)
     held: int = 0
     ticks: int = 0
+
+    def __post_init__(self) -> None:
+        self.banned = banned_by(self.connection, self.name_of)
 
     def add(self, op: Op) -> None:
         payload: Mapping[str, Any] = json.loads(op.payload)
@@ -249,6 +251,8 @@ class _Merge:
             self.ticks = max(self.ticks, op.stamp.ticks)
             if subject is not None:
                 self.subjects.add(subject)
+            elif op.kind == OpKind.CONVERSATION_ERASE:
+                self.erasures.append((op.stamp, payload))
             else:
                 self.row_ops.append((op, payload))
                 text = _without_texts(op.kind, payload) or text
@@ -267,6 +271,9 @@ class _Merge:
             changed = apply_row_op(connection, op, payload, banned=self.banned)
             if changed is not None:
                 self.conversations.add(changed)
+        # Last, so that nothing which the same segment brings stays of what it bans.
+        for stamp, payload in self.erasures:
+            self.conversations |= apply_erasure(connection, payload, stamp, self.name_of)
         return Applied(len(self.rows), self.held, frozenset(self.subjects), frozenset(self.conversations))
 
 

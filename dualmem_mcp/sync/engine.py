@@ -90,16 +90,25 @@ class SyncReport:
         }
 
 
-def sync(exchange: Exchange, *, probe: bool = False, metered: bool = False) -> SyncReport:
+def sync(
+    exchange: Exchange, *, probe: bool = False, large_objects: bool = True, max_seconds: float | None = None
+) -> SyncReport:
     """Bring this device and the bucket together, as far as the bucket can be reached now.
 
-    With `probe` nothing is listed: cheaper, for one that follows soon on another. With `metered` packages wait.
+    With `probe` nothing is listed: cheaper, for one that follows soon on another. Without `large_objects` packages
+    wait. After `max_seconds` nothing more is begun, and what is left waits for the next sync.
     A bucket that is away is no error: everything waits here. One run at a time in a data home: the second returns
     at once and says so. Raises TamperedError or NotFoundError if the bucket is not the vault's as it was,
     LockedError, and what the database raises; nothing that was merged or queued until then is lost.
     """
     started = time.perf_counter()
-    run = _Run(exchange, probe=probe, metered=metered)
+    ends = None if max_seconds is None else time.monotonic() + max_seconds
+    run = _Run(
+        exchange,
+        probe=probe,
+        large_objects=large_objects,
+        has_time=lambda: ends is None or time.monotonic() < ends,
+    )
     with file_lock_if_free(exchange.lock_file) as free:
         if free:
             run.all_of_it()
@@ -124,7 +133,8 @@ def sync(exchange: Exchange, *, probe: bool = False, metered: bool = False) -> S
 class _Run:
     exchange: Exchange
     probe: bool
-    metered: bool
+    large_objects: bool
+    has_time: Callable[[], bool]
     objects: CountingObjectStore = field(init=False)
     pulled: Pulled = field(default_factory=Pulled)
     pushed: Pushed = field(default_factory=Pushed)
@@ -174,7 +184,15 @@ class _Run:
 
     def _pull(self, own: OwnLog) -> None:
         exchange = self.exchange
-        pull(own.vault, self.objects, exchange.log, probe=self.probe, catch_up=exchange.catch_up, into=self.pulled)
+        pull(
+            own.vault,
+            self.objects,
+            exchange.log,
+            probe=self.probe,
+            catch_up=exchange.catch_up,
+            into=self.pulled,
+            has_time=self.has_time,
+        )
         # While segments of its own wait, uploading them finds out.
         if self.pulled.own_goes_on and not any(key.startswith("log/") for key in exchange.outbox.pending()):
             own.look_behind()
@@ -183,5 +201,6 @@ class _Run:
         self.pushed = push(
             own,
             mend=lambda key: self.exchange.mend(key, self.warnings),
-            leave=lambda key: self.metered and key.startswith(_LARGE),
+            leave=lambda key: not self.large_objects and key.startswith(_LARGE),
+            has_time=self.has_time,
         )

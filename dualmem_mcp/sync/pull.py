@@ -55,13 +55,16 @@ def pull(
     probe: bool,
     catch_up: Callable[[DeviceId], bool],
     into: Pulled | None = None,
+    has_time: Callable[[], bool] | None = None,
 ) -> Pulled:
     """Merge what other devices have written since the last time.
 
     With `probe` only the next segment of each log is asked for; else the logs are listed from the last segment that
     is known here, which has to be there still. Where segments have gone, `catch_up` is asked to take in a snapshot
-    that includes them, and says whether it did. What is wrong with one device's log stops that log alone. Raises
-    what the database raises, and StoreUnreachableError when what came in until then is merged, as `into` tells.
+    that includes them, and says whether it did. Once `has_time` says that there is none, nothing more is begun.
+
+    What is wrong with one device's log stops that log alone. Raises what the database raises, and
+    StoreUnreachableError when what came in until then is merged, as `into` tells.
     """
     pulled = into if into is not None else Pulled()
     devices = {entry.device_id: entry for entry in vault.devices()}
@@ -70,7 +73,7 @@ def pull(
         if entry.device_id == vault.device_id:
             continue
         try:
-            _pull_log(_Source(vault, objects, log, entry, catch_up), pulled, listed)
+            _pull_log(_Source(vault, objects, log, entry, catch_up, has_time or _always), pulled, listed)
         except StoreUnreachableError:
             raise
         except (TamperedError, NotFoundError) as error:
@@ -101,6 +104,7 @@ class _Source:
     log: OpLog
     entry: RosterEntry
     catch_up: Callable[[DeviceId], bool]
+    has_time: Callable[[], bool]
 
     def head(self) -> LogHead:
         return self.log.heads().get(self.entry.device_id, NO_HEAD)
@@ -130,7 +134,7 @@ def _pull_log(source: _Source, pulled: Pulled, listed: Mapping[DeviceId, _Listed
         if source.fetch(head.segment) is None and not source.catch_up(entry.device_id):
             raise _missing(entry, head.segment)
         head = source.head()
-    while _counts(entry, head.segment):
+    while _counts(entry, head.segment) and source.has_time():
         data = source.fetch(head.segment + 1)
         if data is None:
             if seen.last <= head.segment:
@@ -148,6 +152,10 @@ def _pull_log(source: _Source, pulled: Pulled, listed: Mapping[DeviceId, _Listed
         pulled.segments += 1
         pulled.size_bytes += len(data)
         head = segment.head
+
+
+def _always() -> bool:
+    return True
 
 
 def _counts(entry: RosterEntry, segment: int) -> bool:

@@ -39,22 +39,27 @@ def push(
     *,
     mend: Callable[[str], object],
     leave: Callable[[str], bool] | None = None,
+    has_time: Callable[[], bool] | None = None,
 ) -> Pushed:
-    """Seal what no segment holds and upload what waits, until nothing does or the bucket is away.
+    """Seal what no segment holds and upload what waits, until nothing does, the bucket is away or time is over.
 
-    `mend` and `leave` are as for `deliver`. Raises TamperedError, LockedError, and what the database raises;
-    ConflictError if the log in the bucket goes on changing.
+    `mend`, `leave`, `has_time` are as for `deliver`. Raises TamperedError, LockedError, what the database raises,
+    and ConflictError if the log in the bucket goes on changing.
     """
     pushed = Pushed()
+    counts: dict[str, int] = {}
     for _ in range(_MOST_ATTEMPTS):
-        pushed.warnings += seal_waiting(own)
-        counts = {key: _count_ops(own, key) for key in own.outbox.pending() if key.startswith(LOG)}
+        pushed.warnings += seal_waiting(own, counts)
+        earlier = [key for key in own.outbox.pending() if key.startswith(LOG) and key not in counts]
+        counts.update((key, _count_ops(own, key)) for key in earlier)
 
         def delivered(key: str) -> None:
             own.vault.mark_uploaded(key)
-            pushed.ops += counts.get(key, 0)  # noqa: B023 - called within this round only
+            pushed.ops += counts.get(key, 0)
 
-        delivery = deliver(own.outbox, own.objects, on_delivered=delivered, mend=mend, leave=leave)
+        delivery = deliver(
+            own.outbox, own.objects, on_delivered=delivered, mend=mend, leave=leave, has_time=has_time
+        )
         pushed.size_bytes += delivery.uploaded_bytes
         pushed.segments += delivery.segments
         pushed.reason = delivery.reason
@@ -69,8 +74,11 @@ def push(
     )
 
 
-def seal_waiting(own: OwnLog) -> list[str]:
-    """Seal and queue the changes that no segment holds; returns sentences about what cannot be sent."""
+def seal_waiting(own: OwnLog, counts: dict[str, int]) -> list[str]:
+    """Seal and queue the changes that no segment holds; returns sentences about what cannot be sent.
+
+    Adds to `counts` how many ops each segment has, by its key.
+    """
     warnings = []
     while ops := own.log.unsealed(MOST_OPS, MOST_BYTES):
         head = own.head()
@@ -85,6 +93,7 @@ def seal_waiting(own: OwnLog) -> list[str]:
             for key, data in own.vault.pending_epoch():
                 own.outbox.add(key, data)
             own.log.add_segment(sealed.key, sealed.data, sealed.head)
+            counts[sealed.key] = len(taken)
             head, ops = sealed.head, ops[len(taken) :]
     return warnings
 

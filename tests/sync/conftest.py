@@ -107,8 +107,8 @@ class Device:
         }
         return Exchange(**{**values, **changes})
 
-    def sync(self, *, probe: bool = False, metered: bool = False) -> SyncReport:
-        return sync(self.exchange(), probe=probe, metered=metered)
+    def sync(self, **how: Any) -> SyncReport:
+        return sync(self.exchange(), **how)
 
     def _changed(self, vault: Vault) -> None:
         self.vault = vault
