@@ -8,10 +8,33 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from pydantic_core import from_json
+
 MAX_DEPTH: Final = 40
 """Values nested deeper than this inside a record are cut, so that no later code recurses without bound."""
 
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
+
+
+_AROUND: Final = "\ufeff \t\r\n"
+
+
+def json_line(line: bytes) -> Any:
+    """The JSON value of a line, with replacement characters for what is no UTF-8 in it; None for an empty line.
+
+    Raises ValueError or RecursionError if it holds no such value.
+    """
+    try:
+        return from_json(line)  # takes half the time, and less memory: strings that repeat are kept once
+    except ValueError:
+        # It refuses half surrogate pairs, bytes that are no UTF-8, and deep nesting.
+        text = line.decode("utf-8", "replace").strip(_AROUND)
+        return json.loads(text) if text else None
+
+
+def is_blank(line: bytes) -> bool:
+    """Whether nothing stands in a line."""
+    return not line.decode("utf-8", "replace").strip(_AROUND)
 
 
 def text_of(value: object) -> str:

@@ -5,7 +5,6 @@ Source: docs/transcripts.md states which fields are relied on and where each fac
 
 from __future__ import annotations
 
-import json
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +14,7 @@ from typing import Any, BinaryIO, Final
 from dualmem_mcp.errors import MalformedError, NotFoundError, StoreUnreachableError
 from dualmem_mcp.model.conversation import PullRequest, Turn
 from dualmem_mcp.transcripts.content import blocks_of, detail_of, tagged_origin
-from dualmem_mcp.transcripts.json_values import count_of, list_of, object_of, text_of, time_of
+from dualmem_mcp.transcripts.json_values import count_of, is_blank, json_line, list_of, object_of, text_of, time_of
 from dualmem_mcp.transcripts.prompt_queue import QueueOperation
 
 MAX_LINE_BYTES: Final = 32 * 2**20
@@ -194,14 +193,13 @@ def _lines(file: BinaryIO, transcript: Transcript, number: int) -> Iterator[tupl
 
 
 def _read_line(transcript: Transcript, number: int, line: bytes, uuids: set[str]) -> None:
-    text = line.decode("utf-8", "replace").strip("\ufeff \t\r\n")
-    if not text:
-        return
     try:
-        data = json.loads(text)
+        data = json_line(line)
         if isinstance(data, dict) and isinstance(data.get("type"), str):
             _take(transcript, number, data, uuids)
             transcript.record_count += 1
+            return
+        if data is None and is_blank(line):
             return
     except (ValueError, RecursionError):
         # The session may be being written to at this moment: its last line is then cut short.
