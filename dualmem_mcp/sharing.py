@@ -78,7 +78,7 @@ class Sharing:
             catch_up=lambda _: False,
             count_conflicts=self.conflicts.count,
         )
-        report = sync(exchange, probe=probe, metered=not large_objects)
+        report = sync(exchange, probe=probe, large_objects=large_objects)
         if report.subjects or report.conversations:
             for listener in self._listeners:
                 listener(report)
