@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Unpack
@@ -40,9 +39,6 @@ RESULT_TOKENS: Final = 6_000
 RELATED_RESULTS: Final = 5
 _RELATED_POOL: Final = 100
 
-_SEARCHES_AT_ONCE: Final = 2
-"""More of them than that wait for each other in part."""
-
 _PATIENCE_SECONDS: Final = 60.0
 """There a search also waits for the model: whoever starts a process for one search wants its best answer."""
 
@@ -73,7 +69,6 @@ class Edge:
         self._truth = SearchFeed(database)
         self._accesses = DatabaseAccessLog(database)
         self._lock = threading.RLock()
-        self._beside = ThreadPoolExecutor(_SEARCHES_AT_ONCE, thread_name_prefix="words")
         self._indexes: dict[Collection, SqliteSearchIndex] = {}
         self._working_set: WorkingSet | None = None
         self._used: list[str] = []
@@ -126,7 +121,6 @@ class Edge:
             working_set=self._cache(),
             embed=embed,
             now=self._clock.now(),
-            beside=self._beside,
         )
         if not incomplete:
             warnings += self._upkeep.lost_meanwhile()
@@ -172,7 +166,6 @@ class Edge:
             working_set=None,
             embed=self._embed_if_loaded,
             now=self._clock.now(),
-            beside=self._beside,
         )
         return [
             result.fields()
@@ -290,4 +283,3 @@ class Edge:
                 indexes, self._indexes = self._indexes, {}
             for index in indexes.values():
                 index.close()
-            self._beside.shutdown(wait=False)

@@ -71,20 +71,16 @@ def collect(
 ) -> Pool:
     """The candidates that the indexes offer; by words alone where there is no vector (no model yet). An index that
     offers none has no part in it."""
-    offered = (candidates(index, by_words(index, query, where), vector, where) for index in indexes)
+    offered = (candidates(index, query, vector, where) for index in indexes)
     return tuple(one for one in offered if one is not None)
 
 
-def by_words(index: SearchReader, query: Query, where: Filter) -> Scored:
-    """What holds the query's words: it takes no vector, and can be looked for while that is being made."""
-    return index.lexical(query.terms, where, LEXICAL_LIMIT)
-
-
 def candidates(
-    index: SearchReader, found: Scored, vector: NDArray[np.float32] | None, where: Filter
+    index: SearchReader, query: Query, vector: NDArray[np.float32] | None, where: Filter
 ) -> Candidates | None:
     """The index's candidates: what was found by words, what is near the vector, and what stands beside the best of
     both; None if there are none."""
+    found = index.lexical(query.terms, where, LEXICAL_LIMIT)
     near = _NOTHING if vector is None else index.nearest(vector, where, NEAREST_LIMIT)
     if not len(found.ids) and not len(near.ids):
         return None
@@ -152,12 +148,12 @@ def _score(query: Query, pool: Pool, weights: Weights) -> NDArray[np.float64]:
     traits = np.concatenate([candidates.features.traits for candidates in pool])
     times = np.concatenate([candidates.features.timestamps for candidates in pool])
     score += weights.length * np.minimum(np.log1p(terms) / np.log1p(FULL_LENGTH), 1)
-    score -= weights.question * (traits & Trait.QUESTION > 0)
+    score -= weights.question * (traits & int(Trait.QUESTION) > 0)
     if query.spans:
         inside = [(times >= since.timestamp()) & (times < until.timestamp()) for since, until in query.spans]
         score += weights.span * np.any(inside, axis=0)
     if query.wanted:
-        score += weights.answer * (traits & query.wanted > 0)
+        score += weights.answer * (traits & int(query.wanted) > 0)
     if len(query.authors) == 1:
         authors = [author == query.authors[0] for candidates in pool for author in candidates.features.authors]
         score += weights.author * np.array(authors)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, wait
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -14,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from dualmem_mcp.errors import StoreUnreachableError
 from dualmem_mcp.handoff.quoting import clean
 from dualmem_mcp.model.search import COLLECTION_OF, Collection, Filter, SearchItem
-from dualmem_mcp.ports import Scored, SearchIndex, SearchReader
+from dualmem_mcp.ports import SearchIndex, SearchReader
 from dualmem_mcp.search.excerpts import fit
 from dualmem_mcp.search.query import Query, read_query
-from dualmem_mcp.search.ranking import Ranked, by_words, candidates, rank
+from dualmem_mcp.search.ranking import Ranked, candidates, rank
 from dualmem_mcp.search.working_set import WorkingSet
 
 if TYPE_CHECKING:
@@ -88,13 +87,11 @@ def search(
     working_set: WorkingSet | None,
     embed: Embed,
     now: datetime,
-    beside: Executor | None = None,
 ) -> Found:
     """The best items for the query, at most `limit`, and within `token_budget` tokens.
 
     The working set, where the device has one, is asked first; what the indexes say then goes before it. Of an index
-    that cannot be asked `failures` says why; if none can, the answer is the working set's alone. What needs no
-    vector is asked in a thread of `beside`, if that is given, while the vector is being made.
+    that cannot be asked `failures` says why; if none can, the answer is the working set's alone.
     """
     found = Found()
     stopwatch = _Stopwatch(found.timings_ms)
@@ -104,15 +101,14 @@ def search(
         # Without what the items were rid of too, so that the same words are the same.
         query = read_query(clean(text.replace("\0", " ")), known_authors=_authors(asked, where), now=now)
         stopwatch.lap("read")
-        with _meanwhile(beside, lambda: asked.each(lambda index: by_words(index, query, where))) as words:
-            vector = embed(query.embedded) if query.embedded else None
-            stopwatch.lap("embed")
+        vector = embed(query.embedded) if query.embedded else None
+        stopwatch.lap("embed")
         hits: list[_Hit] = []
         if working_set is not None:
             cached = working_set.find(query.terms, vector, limit, lambda item: passes(item, where))
             hits = [_Hit(item, score, None) for item, score in cached]
             found.tiers.append(Tier(CACHE_TIER, len(hits), stopwatch.lap("cache")))
-        best = _best(asked, query, dict(words.result()), vector, where, limit=limit)
+        best = _best(asked, query, vector, where, limit)
         if asked.indexes:
             hits = best
             found.tiers.append(Tier(INDEX_TIER, len(hits), stopwatch.lap("index")))
@@ -124,21 +120,6 @@ def search(
             _remember(working_set, hits[: len(texts)], vector, found)
     found.timings_ms["total"] = stopwatch.total()
     return found
-
-
-@contextmanager
-def _meanwhile(executor: Executor | None, work: Callable[[], T]) -> Iterator[Future[T]]:
-    """What the work will have made when the block has ended: in another thread meanwhile, if there is one."""
-    if executor is not None:
-        made = executor.submit(work)
-        try:
-            yield made
-        finally:
-            wait([made])
-    else:
-        made = Future()
-        yield made
-        made.set_result(work())
 
 
 class _Asked:
@@ -180,15 +161,13 @@ def _authors(asked: _Asked, where: Filter) -> Sequence[str]:
 def _best(
     asked: _Asked,
     query: Query,
-    words: Mapping[Collection, Scored],
     vector: NDArray[np.float32] | None,
     where: Filter,
-    *,
     limit: int,
 ) -> list[_Hit]:
     """The best items that the indexes offer; one turn that stands in several conversations (a forked or resumed
     session carries its past along) comes once."""
-    offered = asked.each(lambda index: candidates(index, words[index.collection], vector, where))
+    offered = asked.each(lambda index: candidates(index, query, vector, where))
     ranked = rank(query, tuple(one for _, one in offered if one is not None))
     hits: dict[object, _Hit] = {}
     for start in range(0, len(ranked), limit):

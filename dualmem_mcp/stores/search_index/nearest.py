@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from dualmem_mcp.stores.connection import Connection
-from dualmem_mcp.stores.search_index.selection import best
+from dualmem_mcp.stores.search_index.selection import best, distinct
 from dualmem_mcp.stores.search_index.snapshot import Snapshot
 from dualmem_mcp.stores.search_index.vectors import EXACT, bits_of, cosines, decoded
 
@@ -46,17 +46,20 @@ def item_cosines(
     connection: Connection, snapshot: Snapshot, query: NDArray[np.float32], ids: NDArray[np.int64]
 ) -> NDArray[np.float32]:
     """For each id the cosine of its nearest passage, nan where there is none."""
+    result = np.full(len(ids), np.nan, np.float32)
     positions, there = snapshot.positions(ids)
-    wanted = np.unique(positions[there])
+    wanted = distinct(positions[there])
     counts = snapshot.passage_counts[wanted]
     # The passages of an item follow each other.
     passages = np.repeat(snapshot.first_passages[wanted] - np.cumsum(counts) + counts, counts) + np.arange(
         counts.sum()
     )
     owners, scores = _best_passages(np.repeat(wanted, counts), _cosines(connection, snapshot, passages, query))
-    by_position = np.full(len(snapshot.ids) + 1, np.nan, np.float32)
-    by_position[owners] = scores
-    return by_position[np.where(there, positions, -1)]
+    if len(owners):
+        places = np.minimum(np.searchsorted(owners, positions), len(owners) - 1)
+        there &= owners[places] == positions
+        result[there] = scores[places[there]]
+    return result
 
 
 def item_vectors(
@@ -90,12 +93,16 @@ def _best_passages(
 ) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
     """Each owner once, ascending, with the highest of its scores; those that are nan do not count."""
     known = ~np.isnan(scores)
-    owners, scores = owners[known], scores[known]
-    if not len(owners):
+    if not known.all():
+        owners, scores = owners[known], scores[known]
+    if len(owners) < 2:
         return owners, scores
-    order = np.argsort(owners, kind="stable")
-    owners, scores = owners[order], scores[order]
-    starts = np.flatnonzero(np.diff(owners, prepend=-1))
+    if (owners[1:] < owners[:-1]).any():
+        order = np.argsort(owners, kind="stable")
+        owners, scores = owners[order], scores[order]
+    first = np.ones(len(owners), bool)
+    np.not_equal(owners[1:], owners[:-1], out=first[1:])
+    starts = np.flatnonzero(first)
     return owners[starts], np.maximum.reduceat(scores, starts)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
@@ -22,9 +23,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _MOST_AUTHORS: Final = 200
-_READ_AT_ONCE: Final = 500
 
-_OF_IDS: Final = "SELECT * FROM whole_items WHERE id IN ({})"
+_OF_IDS: Final = "SELECT * FROM whole_items WHERE id IN (SELECT value FROM json_each(?))"
 
 T = TypeVar("T")
 
@@ -119,11 +119,7 @@ class IndexReader:
         wanted = [int(item_id) for item_id in ids]
 
         def look(connection: Connection, _: Snapshot) -> list[SearchItem]:
-            found: dict[int, SearchItem] = {}
-            for start in range(0, len(wanted), _READ_AT_ONCE):
-                listed = ",".join(map(str, wanted[start : start + _READ_AT_ONCE]))
-                for row in connection.execute(_OF_IDS.format(listed)):
-                    found[row[0]] = item_of(row)
+            found = {row[0]: item_of(row) for row in connection.execute(_OF_IDS, (json.dumps(wanted),))}
             return [found[item_id] for item_id in wanted if item_id in found]
 
         return self._read(look)

@@ -6,6 +6,7 @@ than 1e-3 (2^-11 relative a component, at most 5e-4 in the sum by Cauchy and Sch
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 EXACT: Final = np.dtype("<f2")
 _WORD: Final = np.dtype("<u8")
 _READ_AT_ONCE: Final = 1_000
+
+# Always the same statement, so that it is prepared once.
+_OF_PASSAGES: Final = "SELECT passage, vector FROM vectors WHERE passage IN (SELECT value FROM json_each(?))"
 
 
 def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -50,10 +54,7 @@ def cosines(connection: Connection, passages: NDArray[np.int64], query: NDArray[
     ascending = passages[order]
     for start in range(0, len(ascending), _READ_AT_ONCE):
         wanted = ascending[start : start + _READ_AT_ONCE]
-        listed = ",".join(map(str, wanted.tolist()))
-        rows = connection.execute(
-            f"SELECT passage, vector FROM vectors WHERE passage IN ({listed})"  # noqa: S608 - numbers
-        ).fetchall()
+        rows = connection.execute(_OF_PASSAGES, (json.dumps(wanted.tolist()),)).fetchall()
         if rows:
             found = np.searchsorted(wanted, np.array([row[0] for row in rows]))
             matrix = decoded([row[1] for row in rows], len(query))
