@@ -18,6 +18,7 @@ from dualmem_mcp.cli import (
     offline_commands,
     search_commands,
     serve_command,
+    sync_commands,
     vault_commands,
 )
 from dualmem_mcp.cli.frame import cli
@@ -32,6 +33,7 @@ __all__ = [
     "offline_commands",
     "search_commands",
     "serve_command",
+    "sync_commands",
     "vault_commands",
 ]
 

@@ -20,6 +20,9 @@ IDLE_FULL_SECONDS: Final = 3600.0
 START_SECONDS: Final = 1.0
 """The first sync waits so long: whoever started this has a call to make."""
 
+BUSY_SECONDS: Final = 1.0
+"""When another process was syncing, what waits is looked at again after so long."""
+
 FIRST_RETRY_SECONDS: Final = 1.0
 LAST_RETRY_SECONDS: Final = 300.0
 
@@ -70,7 +73,7 @@ class Rhythm:
     def due(self, now: float) -> Step | None:
         """The step to do now, if one is due."""
         if now >= self._poll_at:
-            return "full" if self._wants_listing(now) else "probe"
+            return "full" if self.wants_listing(now) else "probe"
         if now >= self._send_at:
             return "probe"
         return "look" if now >= self._look_at and not self._failures else None
@@ -86,15 +89,20 @@ class Rhythm:
             self._send_at = math.inf
             self._changes = 0
 
-    def synced(self, now: float, *, listed: bool) -> None:
-        """A sync has ended well, at whoever's wish."""
+    def synced(self, at: float, *, listed_at: float | None = None) -> None:
+        """A sync ended well at that time, at whoever's wish; so did one that listed, if `listed_at` is given."""
         self._failures = 0
-        self._polled_at = now
-        if listed:
-            self._listed_at = now
-        idle = now - self._used_at > IN_USE_SECONDS
+        self._polled_at = at
+        if listed_at is not None:
+            self._listed_at = max(self._listed_at, listed_at)
+        idle = at - self._used_at > IN_USE_SECONDS
         self._interval = min(self._interval * 2, self._timing.idle_seconds) if idle else self._timing.poll_seconds
-        self._poll_at = now + self._interval
+        self._poll_at = at + self._interval
+
+    def was_busy(self, now: float) -> None:
+        """Another process was at it: what it found waits no longer, what was changed since may."""
+        self.synced(now)
+        self._send_at = now + BUSY_SECONDS
 
     def failed(self, now: float) -> None:
         """A sync has failed: the next is tried after 1 to 2 seconds, then twice that, up to 5 minutes.
@@ -106,10 +114,16 @@ class Rhythm:
         self._poll_at = now + longest * (1 + self._chance()) / 2
 
     @property
+    def interval_seconds(self) -> float:
+        """What lies between two looks at present."""
+        return self._interval
+
+    @property
     def is_failing(self) -> bool:
         """Whether the last sync failed."""
         return self._failures > 0
 
-    def _wants_listing(self, now: float) -> bool:
+    def wants_listing(self, now: float, *, listed_at: float = -math.inf) -> bool:
+        """Whether the last listing was long ago, taking one into account that was made elsewhere."""
         idle = now - self._used_at > IN_USE_SECONDS
-        return now - self._listed_at >= (IDLE_FULL_SECONDS if idle else FULL_SECONDS)
+        return now - max(self._listed_at, listed_at) >= (IDLE_FULL_SECONDS if idle else FULL_SECONDS)

@@ -27,7 +27,7 @@ def run(followed: Rhythm, until: float, *, start: float = 0.0, works: bool = Tru
             continue
         yield now, step
         if works:
-            followed.synced(now, listed=step == "full")
+            followed.synced(now, listed_at=now if step == "full" else None)
         else:
             followed.failed(now)
 
@@ -86,7 +86,7 @@ def test_a_change_is_sent_half_a_second_after_the_last_one_or_with_the_third() -
     followed.changed(3.5)
     assert followed.due(3.5) == "probe"
     followed.begin("probe", 3.5)
-    followed.synced(3.6, listed=False)
+    followed.synced(3.6)
     assert followed.due(3.7) is None
     assert followed.next_at() == 13.6
 
@@ -97,8 +97,31 @@ def test_a_change_during_a_sync_wants_one_more() -> None:
     followed.changed(2.0)
     followed.begin("probe", 2.5)
     followed.changed(2.6)
-    followed.synced(2.7, listed=False)
+    followed.synced(2.7)
     assert followed.next_at() == 3.1
+
+
+def test_a_sync_by_another_process_counts_from_when_it_was() -> None:
+    followed = rhythm()
+    followed.synced(0.5, listed_at=-100.0)
+    assert followed.next_at() == 10.5
+    assert followed.due(10.5) == "probe"
+    followed.synced(10.5)
+    for now, step in run(followed, 795.0, start=10.5):
+        followed.used(now)
+        assert step == "probe"
+    assert followed.due(800.5) == "full"
+
+
+def test_what_is_made_while_another_process_syncs_is_looked_at_a_second_later() -> None:
+    followed = rhythm()
+    list(run(followed, 1.0))
+    followed.changed(2.0)
+    followed.begin("probe", 2.5)
+    followed.was_busy(2.6)
+    assert followed.next_at() == 3.6
+    assert followed.is_sending_only(3.6)
+    assert not followed.is_failing
 
 
 def test_what_nobody_told_of_is_looked_for_every_minute() -> None:
@@ -144,7 +167,7 @@ def test_a_write_tries_again_at_once_and_success_forgets_the_failures() -> None:
     followed.changed(201.0)
     assert followed.due(201.5) == "probe"
     followed.begin("probe", 201.5)
-    followed.synced(202.0, listed=False)
+    followed.synced(202.0)
     assert not followed.is_failing
     assert followed.next_at() == 212.0
     followed.failed(212.0)
