@@ -44,9 +44,7 @@ from dualmem_mcp.handoff.redact import redact
 from dualmem_mcp.handoff.related import Related
 from dualmem_mcp.handoff.resume import resume
 from dualmem_mcp.handoff.steps import Steps
-from dualmem_mcp.model.conversation import Turn
 from dualmem_mcp.model.digest import Digest
-from dualmem_mcp.model.handoff import HandoffRecord
 from dualmem_mcp.model.ids import conversation_id_for, parse_conversation_id
 from dualmem_mcp.model.source import ImportFormat
 from dualmem_mcp.ports import Clock, Progress, SystemClock, no_progress
@@ -66,15 +64,13 @@ from dualmem_mcp.stores.record_store import RecordStore
 from dualmem_mcp.stores.thread_store import ThreadStore
 from dualmem_mcp.sync.engine import SyncReport
 from dualmem_mcp.sync.notebook import Notebook
-from dualmem_mcp.sync.progress import ProgressKeeper, save_progress
-from dualmem_mcp.sync.progress_input import parse_progress
 from dualmem_mcp.transcripts.carried import parse_session
 from dualmem_mcp.transcripts.claude_code import read_session
 from dualmem_mcp.transcripts.definitions import definition_changes
 from dualmem_mcp.transcripts.project_files import compare_protected
-from dualmem_mcp.transcripts.restore import write_session
 from dualmem_mcp.transcripts.source import SessionSource
 from dualmem_mcp.vault_access import VaultAccess
+from dualmem_mcp.way_back import WayBack
 
 if TYPE_CHECKING:
     from dualmem_mcp.edge.edge import Edge
@@ -262,7 +258,7 @@ class App:
             digest = build_digest(
                 local.session,
                 summary=summary,
-                decisions=decisions,
+                decisions=self.way_back.saved_decisions(local.session.conversation_id, decisions),
                 next_steps=next_steps,
                 open_questions=open_questions,
             )
@@ -302,11 +298,13 @@ class App:
             channel=channel,
             profile=profile,
             token_budget=token_budget,
-            newer_turns=self._newer_turns,
+            newer=self.way_back.newer,
+            unpacked=self.way_back.unpacked,
             protected_check=self._protected_differences,
             find_related=self._related,
             progress=progress,
         )
+        self.way_back.shown(brief)
         return self._with_room_made(channel, brief)
 
     def load_context(self, conversation_id: str, section: str, cursor: str = "") -> dict[str, Any]:
@@ -321,24 +319,18 @@ class App:
     def restore(
         self, conversation_id: str, *, claude_dir: Path | None = None, cwd: str | None = None
     ) -> dict[str, Any]:
-        """Write a handed-over conversation as a native session: session_path, session_id, records, sha256,
-        warnings. Raises NotFoundError, TamperedError, StoreUnreachableError; nothing half-written stays."""
-        refreshed = refresh_catalogue(self.channel(), parse_conversation_id(conversation_id))
-        package = self._newest_package(conversation_id, refreshed)
-        restored = write_session(
-            package.thread_files(),
-            claude_dir=(claude_dir or self.settings.claude_dir).absolute(),
-            conversation_id=conversation_id,
-            project=str(package.manifest.facts.get("project", "")),
-            cwd=cwd,
-        )
-        return {
-            "session_path": str(restored.path),
-            "session_id": restored.session_id,
-            "records": restored.records,
-            "sha256": restored.sha256,
-            "warnings": [*refreshed.warnings, *restored.warnings],
-        }
+        """Write a handed-over conversation, with what other devices added, as a native session: session_path,
+        session_id, records, sha256, woven_turns, sessions, warnings; see `WayBack.restore`.
+
+        Raises NotFoundError, TamperedError, StoreUnreachableError; nothing half-written stays."""
+        channel = self.channel()
+        wanted = parse_conversation_id(conversation_id)
+        refreshed = refresh_catalogue(channel, wanted)
+        record = find_handoff(channel, wanted, refreshed)
+        package = open_package(channel, record)
+        folder = claude_dir or self.settings.claude_dir
+        restored = self.way_back.restore(record, package, claude_dir=folder, cwd=cwd)
+        return {**restored, "warnings": [*refreshed.warnings, *restored["warnings"]]}
 
     def make_offline(self, conversation_id: str, progress: Progress = no_progress) -> dict[str, Any]:
         """Have on this device all that a handed-over conversation needs without a network: conversation_id,
@@ -437,7 +429,14 @@ class App:
 
         Looks into the bucket first; without it, or without a vault, shows what is known here.
         """
-        return list_conversations(self.catalogue, self.joined_channel(), query=query, limit=limit, cursor=cursor)
+        return list_conversations(
+            self.catalogue,
+            self.joined_channel(),
+            find_branches=self.way_back.branches,
+            query=query,
+            limit=limit,
+            cursor=cursor,
+        )
 
     def save_progress(self, conversation_id: str | None = None, **given: Any) -> dict[str, Any]:
         """Add to a conversation, by default the one handed over last, what was said and settled elsewhere:
@@ -446,16 +445,21 @@ class App:
         Takes messages, summary, decisions, next_steps, notes, tasks, bookmarks. Raises UsageError for arguments
         that do not fit, NotFoundError if there is no conversation to add to.
         """
-        keeper = ProgressKeeper(
+        return self.way_back.save_progress(conversation_id, given)
+
+    @property
+    def way_back(self) -> WayBack:
+        """What other devices added to conversations."""
+        return WayBack(
             catalogue=self.catalogue,
             threads=self.threads,
             records=self.records,
             blobs=self.blobs,
             clock=self.clock,
             device_id=self.device_id,
-            device_name=self._device_name(),
+            device_name=self._device_name,
+            source=self._source,
         )
-        return save_progress(keeper, conversation_id, parse_progress(**given, now=self.clock.now()))
 
     def _device_name(self) -> str:
         channel = self.joined_channel()
@@ -476,14 +480,6 @@ class App:
         if refreshed is None and not self.catalogue.handoffs(wanted):
             refreshed = refresh_catalogue(channel, wanted)
         return open_package(channel, find_handoff(channel, wanted, refreshed))
-
-    def _newer_turns(self, record: HandoffRecord, package: OpenedPackage) -> Sequence[Turn]:
-        sizes = {file.name: file.size for file in package.manifest.thread}
-        return self._source().newer_turns(
-            record.conversation_id,
-            last_turn_uuid=record.last_turn_uuid,
-            known_bytes=sizes.get(f"{record.conversation_id}.jsonl", 0),
-        )
 
     def _protected_differences(self, package: OpenedPackage) -> list[str]:
         carried = [file for file in package.manifest.files if file.kind == "protected"]

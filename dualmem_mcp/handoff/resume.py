@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from datetime import datetime
 from typing import Any
 
@@ -18,18 +18,31 @@ from dualmem_mcp.handoff.reconstruct import (
     open_package,
     refresh_catalogue,
 )
-from dualmem_mcp.handoff.redact import redact
 from dualmem_mcp.handoff.related import LEAST_ROOM, FindRelated, find_nothing, related_query, related_section
+from dualmem_mcp.handoff.since import Newer, since_news, since_to_json
 from dualmem_mcp.handoff.steps import Steps
-from dualmem_mcp.model.conversation import Turn, estimate_tokens
+from dualmem_mcp.model.conversation import estimate_tokens
 from dualmem_mcp.model.device import DeviceProfile
-from dualmem_mcp.model.digest import Digest, Quote
+from dualmem_mcp.model.digest import Digest
 from dualmem_mcp.model.handoff import HandoffRecord
 from dualmem_mcp.model.ids import ConversationId
 from dualmem_mcp.ports import Progress, no_progress
 
-NewerTurns = Callable[[HandoffRecord, OpenedPackage], Sequence[Turn]]
-"""The turns of the conversation that this device has and the handoff has not."""
+FindNewer = Callable[[HandoffRecord, OpenedPackage], Newer]
+"""What there is of the conversation that the handoff has not, from whatever device."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """A conversation of which there are turns and records here, but no package: it was never handed over, or began
+    on a device without session files."""
+
+    digest: Digest
+    newer: Newer
+
+
+FindUnpacked = Callable[[ConversationId | None], Unpacked | None]
+"""The conversation of that id, or the newest, as far as turns and records tell of it; None if nothing does."""
 
 ProtectedCheck = Callable[[OpenedPackage], Sequence[str]]
 """Compares the protected files that were carried with the ones on this device; differences as sentences."""
@@ -41,7 +54,8 @@ def resume(
     channel: Channel,
     profile: DeviceProfile,
     token_budget: int | None,
-    newer_turns: NewerTurns,
+    newer: FindNewer,
+    unpacked: FindUnpacked,
     protected_check: ProtectedCheck,
     find_related: FindRelated = find_nothing,
     progress: Progress = no_progress,
@@ -49,7 +63,8 @@ def resume(
     """The contract's *brief* fields for the newest handoff of the conversation, or of all.
 
     `token_budget` wins over the device's; None gives what suits the device and the conversation's length. What
-    it leaves free goes to related material of other conversations.
+    it leaves free goes to related material of other conversations. A conversation that was never handed over is
+    told by its turns and records; `handoff_id` is then empty.
 
     Works from what this device keeps when the bucket cannot be reached. Raises NotFoundError,
     StoreUnreachableError if the package is not kept here, TamperedError, LockedError.
@@ -58,7 +73,20 @@ def resume(
     progress(0, 3, "looking for handoffs")
     with steps.step("fetch"):
         refreshed = refresh_catalogue(channel, conversation_id)
-        record = find_handoff(channel, conversation_id, refreshed)
+        try:
+            record = find_handoff(channel, conversation_id, refreshed)
+        except NotFoundError:
+            known = unpacked(conversation_id)
+            if known is None:
+                raise
+            return _resume_unpacked(
+                known,
+                profile=profile,
+                token_budget=token_budget,
+                find_related=find_related,
+                warnings=refreshed.warnings,
+                steps=steps,
+            )
     warnings = [*refreshed.warnings]
 
     progress(1, 3, "opening")
@@ -68,19 +96,10 @@ def resume(
 
     progress(2, 3, "writing the brief")
     with steps.step("reconstruct"):
-        newer = newer_turns(record, package)
+        found = newer(record, package)
         warnings += protected_check(package)
         budget = token_budget or device_budget(digest, profile.context_tokens)
-        brief = build_brief(
-            digest,
-            token_budget=budget,
-            max_agents=profile.max_agents,
-            since=[_quote(turn) for turn in newer if turn.text],
-        )
-        room = budget - brief.tokens
-        passages = find_related(related_query(digest), digest) if room >= LEAST_ROOM else ()
-        related_text, related = related_section(passages, room)
-        text = brief.text + related_text
+        brief, text, related = _written(digest, found, budget, profile, find_related)
 
     with steps.step("keep"):
         try:
@@ -100,12 +119,15 @@ def resume(
         "title": record.title,
         "brief": text,
         "brief_tokens": estimate_tokens(text),
-        **_parts(digest, brief, package),
+        **_parts(digest),
+        "sections": [*map(_plain, brief.sections), *_other_sections(digest, package)],
         "since_handoff": {
             "handed_over_at": record.created_at.isoformat(),
             "from_device": record.device_name,
-            "new_turns_on_this_device": len(newer),
+            "new_turns_on_this_device": found.own_turns,
+            **since_to_json(found),
         },
+        "branches": [branch.to_json() for branch in found.branches],
         "related": related,
         "timings_ms": {name: steps.duration_of(name) for name in ("fetch", "open", "reconstruct")},
         "completeness": _plain(brief.completeness),
@@ -113,15 +135,56 @@ def resume(
     }
 
 
-def _quote(turn: Turn) -> Quote:
-    return Quote(uuid=turn.uuid, text=redact(turn.text), timestamp=turn.timestamp)
+def _resume_unpacked(
+    known: Unpacked,
+    *,
+    profile: DeviceProfile,
+    token_budget: int | None,
+    find_related: FindRelated,
+    warnings: Sequence[str],
+    steps: Steps,
+) -> dict[str, Any]:
+    digest = known.digest
+    with steps.step("reconstruct"):
+        budget = token_budget or device_budget(digest, profile.context_tokens)
+        brief, text, related = _written(digest, known.newer, budget, profile, find_related)
+    return {
+        "conversation_id": digest.conversation_id,
+        "handoff_id": "",
+        "title": digest.title,
+        "brief": text,
+        "brief_tokens": estimate_tokens(text),
+        **_parts(digest),
+        "sections": [*map(_plain, brief.sections)],
+        "since_handoff": {
+            "handed_over_at": None,
+            "from_device": "",
+            "new_turns_on_this_device": known.newer.own_turns,
+            **since_to_json(known.newer),
+        },
+        "branches": [branch.to_json() for branch in known.newer.branches],
+        "related": related,
+        "timings_ms": {"fetch": 0.0, "open": 0.0, "reconstruct": steps.duration_of("reconstruct")},
+        "completeness": _plain(brief.completeness),
+        "warnings": [*warnings, "it was never handed over: this is what synced turns and notes tell of it"],
+    }
 
 
-def _parts(digest: Digest, brief: Brief, package: OpenedPackage) -> dict[str, Any]:
+def _written(
+    digest: Digest, newer: Newer, budget: int, profile: DeviceProfile, find_related: FindRelated
+) -> tuple[Brief, str, list[dict[str, Any]]]:
+    """The brief, its text with related material where there is room, and that material."""
+    brief = build_brief(digest, token_budget=budget, max_agents=profile.max_agents, since=since_news(newer))
+    room = budget - brief.tokens
+    passages = find_related(related_query(digest), digest) if room >= LEAST_ROOM else ()
+    related_text, related = related_section(passages, room)
+    return brief, brief.text + related_text, related
+
+
+def _parts(digest: Digest) -> dict[str, Any]:
     """The digest's parts under the contract's names; the whole lists, of which the brief shows what fits."""
     resumption = digest.resumption
     return {
-        "sections": [*map(_plain, brief.sections), *_other_sections(digest, package)],
         "resumption_point": {
             "last_request": {"text": resumption.last_request.text, "uuid": resumption.last_request.uuid},
             "last_reply": {"text": resumption.last_reply.text, "uuid": resumption.last_reply.uuid},

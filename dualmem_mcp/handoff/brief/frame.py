@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dualmem_mcp.handoff.brief.view import View
@@ -50,13 +50,13 @@ def frame(view: View, budget: int, tag: str) -> Frame:
     return Frame(text if len(text) <= budget else cut(one_line(last.text), budget), "", request_whole=False)
 
 
-def record_tag(digest: Digest) -> str:
-    """The name of the element around the record: it follows from the conversation and occurs nowhere in it, so
-    that no text of the record can end the record."""
+def record_tag(digest: Digest, later: Sequence[str] = ()) -> str:
+    """The name of the element around the record: it follows from the conversation and occurs nowhere in it, nor in
+    what was said later, so that no text of the record can end the record."""
     salt = 0
     while True:
         name = "record-" + hashlib.sha256(f"{digest.conversation_id}/{salt}".encode()).hexdigest()[:6]
-        if not _holds(digest, name):
+        if not _holds(digest, name) and not any(name in text for text in later):
             return name
         salt += 1
 

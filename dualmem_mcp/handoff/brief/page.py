@@ -13,7 +13,7 @@ from dualmem_mcp.handoff.brief.tally import Tally
 from dualmem_mcp.handoff.brief.view import LEVELS, Line, View, short_names
 from dualmem_mcp.handoff.quoting import clean, cut, defuse, one_line, without_link_targets
 from dualmem_mcp.model.conversation import estimate_tokens
-from dualmem_mcp.model.digest import Digest, Quote
+from dualmem_mcp.model.digest import Digest
 
 __all__ = ["Brief", "BriefSection", "build_brief", "device_budget", "natural_budget"]
 
@@ -23,6 +23,9 @@ NATURAL_SHARE = 0.042
 Without what the client put in (skills, reminders) and the names of tools' arguments it is up to 16 % less."""
 LEAST_NATURAL_BUDGET = 1_000
 """Tokens without which a brief cannot say where things stand; for conversations too short to be reduced."""
+
+_SINCE_SHARE = 0.3
+"""Share of a brief for what came after the handoff; more of it is shown where the rest leaves room."""
 
 _ALIKE = 80
 """Characters after which a finding that is shown already is taken to be the same."""
@@ -94,30 +97,43 @@ def device_budget(digest: Digest, context_tokens: int) -> int:
     return min(context_tokens, natural_budget(digest))
 
 
-def build_brief(digest: Digest, *, token_budget: int, max_agents: int = 50, since: Sequence[Quote] = ()) -> Brief:
+def build_brief(
+    digest: Digest, *, token_budget: int, max_agents: int = 50, since: Sequence[talk.News] = ()
+) -> Brief:
     """The brief of a digest in at most `token_budget` tokens.
 
     The last request stands in it verbatim unless it alone exceeds the budget. Then, as far as the budget
-    goes: git, unfinished calls, prompts that still wait, corrections and rules, `since` (what other devices
-    added after the handoff), the last reply, open tasks, the other requests, edited files, the last test, agents
+    goes: git, unfinished calls, prompts that still wait, corrections and rules, `since` (what came after the
+    handoff), the last reply, open tasks, the other requests, edited files, the last test, agents
     (at most `max_agents`), commits; then findings, errors, outcomes, commands and the compaction summary.
     """
     budget = max(token_budget, 0) * 4
-    names, tag = short_names(digest), record_tag(digest)
+    names, tag = short_names(digest), record_tag(digest, [one.text for one in since])
     for detail in LEVELS:
         view = View(digest, detail, names)
         page = _Page(view, budget, tag)
-        required = _required(view, since, max_agents)
+        pressing, rest = _split(talk.since_handoff(view, since), int(budget * _SINCE_SHARE))
+        required = _required(view, pressing, max_agents)
         if page.fits(required) or detail is LEVELS[-1]:
             break
     for tier in required:
         page.add(tier)
+    page.add(rest)
     for tier in _extras(view, page):
         page.add(tier)
     return page.brief()
 
 
-def _required(view: View, since: Sequence[Quote], max_agents: int) -> list[list[Line]]:
+def _split(lines: Sequence[Line], room: int) -> tuple[list[Line], list[Line]]:
+    """The first lines, as far as they fit into so many characters, at least one; and the others."""
+    for taken, line in enumerate(lines):
+        room -= len(line.text) + 1
+        if taken and room < 0:
+            return list(lines[:taken]), list(lines[taken:])
+    return list(lines), []
+
+
+def _required(view: View, since: Sequence[Line], max_agents: int) -> list[list[Line]]:
     """What a brief must hold, in the order of worth; within a tier the first is given up last."""
     requests = talk.requests(view)
     is_rule = [view.digest.requests[line.entries[0][1]].constraint for line in requests]
@@ -127,7 +143,7 @@ def _required(view: View, since: Sequence[Quote], max_agents: int) -> list[list[
     return [
         [*talk.git(view), *talk.unfinished(view), *waiting],
         rules[::-1],
-        talk.since_handoff(view, since),
+        list(since),
         [*others[:1], *talk.last_reply(view)],
         work.open_tasks(view),
         talk.notes(view),

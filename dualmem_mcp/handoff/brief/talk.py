@@ -5,11 +5,12 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Container, Sequence
+from dataclasses import dataclass
 
 from dualmem_mcp.handoff.brief.view import Line, View
 from dualmem_mcp.handoff.digest.cues import is_constraint, sentences
 from dualmem_mcp.handoff.quoting import cut, cut_middle, fence, one_line, quoted
-from dualmem_mcp.model.digest import Decision, Quote, Request
+from dualmem_mcp.model.digest import Decision, Request
 
 
 def last_reply(view: View) -> list[Line]:
@@ -71,19 +72,28 @@ def steps(view: View) -> list[Line]:
     ]
 
 
-def since_handoff(view: View, quotes: Sequence[Quote]) -> list[Line]:
-    """What was added on other devices after the handoff."""
+@dataclass(frozen=True, slots=True)
+class News:
+    """Something that came after the handoff: what it is or who said it, and the text. Where not all fits, that of
+    the greatest `worth` number is given up first."""
+
+    label: str
+    text: str
+    uuid: str = ""
+    worth: int = 0
+
+
+def since_handoff(view: View, news: Sequence[News]) -> list[Line]:
+    """What came after the handoff, from this device and others; the indispensable first."""
+    lines = [(one.worth, _news_line(view, index, one)) for index, one in enumerate(news)]
+    return [line for _, line in sorted(lines, key=lambda pair: pair[0])]
+
+
+def _news_line(view: View, index: int, one: News) -> Line:
     limit = max(view.detail.request, 120)
-    return [
-        Line(
-            "since",
-            (index,),
-            quoted(f"- {view.mark(one.uuid)}".rstrip(), cut(one.text, limit)),
-            (("since", index),),
-            len(one.text) <= limit,
-        )
-        for index, one in enumerate(quotes)
-    ]
+    head = " ".join(filter(None, ("-", view.mark(one.uuid), one.label)))
+    text = quoted(f"{head}:", cut(one.text, limit)) if one.text else head
+    return Line("since", (index,), text, (("since", index),), len(one.text) <= limit)
 
 
 def requests(view: View) -> list[Line]:

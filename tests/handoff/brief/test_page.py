@@ -10,11 +10,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dualmem_mcp.handoff.brief import build_brief, device_budget, natural_budget, section_text
-from dualmem_mcp.handoff.brief.talk import compaction_parts, shorten_request
+from dualmem_mcp.handoff.brief.talk import News, compaction_parts, shorten_request
 from dualmem_mcp.handoff.digest import build_digest
 from dualmem_mcp.handoff.quoting import clean
 from dualmem_mcp.model.conversation import estimate_tokens
-from dualmem_mcp.model.digest import Digest, Quote, Request, Resumption
+from dualmem_mcp.model.digest import Digest, Request, Resumption
 from dualmem_mcp.transcripts.claude_code import read_session
 from tests.handoff.dialogue import Dialogue, agent
 
@@ -229,8 +229,8 @@ def test_the_devices_number_of_agents_is_described_unfinished_ones_first_and_eve
 
 def test_what_was_added_since_the_handoff_stands_near_the_top() -> None:
     digest = build_digest(long_session(5).session())
-    brief = build_brief(digest, token_budget=1_500, since=[Quote(text="on the phone: use version 3", uuid="p1")])
-    assert "## Since the handoff\n- [p1] on the phone: use version 3" in brief.text
+    brief = build_brief(digest, token_budget=1_500, since=[News("user on pocket", "use version 3", uuid="p1")])
+    assert "## Since the handoff\n- [p1] user on pocket: use version 3" in brief.text
     assert brief.text.index("Since the handoff") < brief.text.index("equests")
 
 

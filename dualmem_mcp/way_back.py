@@ -1,0 +1,241 @@
+"""The way back: what other devices added to a conversation, for its brief, its list entry and its session files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from dualmem_mcp.handoff.digest import build_digest
+from dualmem_mcp.handoff.quoting import one_line
+from dualmem_mcp.handoff.reconstruct import OpenedPackage
+from dualmem_mcp.handoff.resume import Unpacked
+from dualmem_mcp.handoff.since import MAX_RECORDS, SHOWN_TYPES, Newer, NewTurn, is_new
+from dualmem_mcp.model.branches import HandoffPlace, TurnLink, TurnTree
+from dualmem_mcp.model.conversation import Block, Role, Session, Turn
+from dualmem_mcp.model.handoff import HandoffRecord
+from dualmem_mcp.model.ids import ConversationId, DeviceId
+from dualmem_mcp.model.source import PROGRESS
+from dualmem_mcp.ports import BlobCache, Catalogue, Clock, Records, Threads
+from dualmem_mcp.sync.progress import ProgressKeeper, remember_shown, save_progress
+from dualmem_mcp.sync.progress_input import parse_progress
+from dualmem_mcp.transcripts.restore import RestoredSession
+from dualmem_mcp.transcripts.source import SessionSource
+from dualmem_mcp.transcripts.weave import Strand, WovenTurn
+from dualmem_mcp.transcripts.weaving import restore_with
+
+_TEXTS_READ: Final = 200
+"""Turns whose texts are read for a brief, the newest: it has no room for more."""
+
+
+@dataclass(frozen=True, slots=True)
+class WayBack:
+    """The conversations as all devices know them. `device_name` and `source` are asked for when they are needed."""
+
+    catalogue: Catalogue
+    threads: Threads
+    records: Records
+    blobs: BlobCache
+    clock: Clock
+    device_id: DeviceId
+    device_name: Callable[[], str]
+    source: Callable[[], SessionSource]
+
+    def save_progress(self, conversation_id: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Add to a conversation; see `sync.progress.save_progress`. Raises UsageError, NotFoundError."""
+        keeper = ProgressKeeper(
+            catalogue=self.catalogue,
+            threads=self.threads,
+            records=self.records,
+            blobs=self.blobs,
+            clock=self.clock,
+            device_id=self.device_id,
+            device_name=self.device_name(),
+        )
+        return save_progress(keeper, conversation_id, parse_progress(**given, now=self.clock.now()))
+
+    def shown(self, brief: Mapping[str, Any]) -> None:
+        """Note how much of a conversation a client was shown: what it saves follows on that."""
+        last = brief["since_handoff"]["last_turn"]
+        if last:
+            remember_shown(self.blobs, brief["conversation_id"], last)
+
+    def newer(self, record: HandoffRecord, package: OpenedPackage) -> Newer:
+        """A FindNewer: what came after the handoff here and elsewhere, synced or read from this device's files."""
+        sizes = {file.name: file.size for file in package.manifest.thread}
+        own = self.source().newer_turns(
+            record.conversation_id,
+            last_turn_uuid=record.last_turn_uuid,
+            known_bytes=sizes.get(f"{record.conversation_id}.jsonl", 0),
+        )
+        tree, unread = self._tree(record.conversation_id, own)
+        new = [tree.links[uuid] for uuid in tree.since(_place(record))]
+        # A turn that came back into this device's session file is new here, too, as long as no handoff has it.
+        known = self.records.find(conversation_id=record.conversation_id, types=SHOWN_TYPES)
+        return Newer(
+            turns=self._with_texts(record.conversation_id, new, unread),
+            count=sum(link.spoken for link in new),
+            records=[one for one in known if is_new(one, record.created_at)],
+            branches=tree.branches(),
+            last_turn=tree.newest(below=record.last_turn_uuid) or tree.newest() or record.last_turn_uuid,
+            own_turns=len(own),
+        )
+
+    def unpacked(self, conversation_id: ConversationId | None) -> Unpacked | None:
+        """A FindUnpacked."""
+        if conversation_id is None:
+            newest, _ = self.catalogue.conversations(limit=1)
+            if not newest:
+                return None
+            conversation_id = newest[0].conversation_id
+        known = self.threads.conversation(conversation_id)
+        tree, _ = self._tree(conversation_id, ())
+        records = self.records.find(conversation_id=conversation_id, types=SHOWN_TYPES)
+        if known is None or not (tree.links or records):
+            return None
+        way = next(iter(tree.ways()), ())
+        links = [tree.links[uuid] for uuid in way if uuid in tree.links]
+        session = _session_of(conversation_id, known.title, known.cwd, self._turns(conversation_id, links))
+        newer = Newer(branches=tree.branches(), last_turn=way[-1] if way else "", records=records)
+        return Unpacked(build_digest(session), newer)
+
+    def branches(self, conversation_ids: Sequence[ConversationId]) -> Mapping[str, list[dict[str, Any]]]:
+        """The branches of those of the conversations that have some, as tools show them."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for conversation_id in self.threads.shared(conversation_ids):
+            if branches := self._tree(conversation_id, ())[0].branches():
+                found[conversation_id] = [branch.to_json() for branch in branches]
+        return found
+
+    def restore(
+        self, record: HandoffRecord, package: OpenedPackage, *, claude_dir: Path, cwd: str | None
+    ) -> dict[str, Any]:
+        """Write the session with what came after its handoff: session_path, session_id, records, sha256,
+        woven_turns, sessions (several where devices parted), warnings. Raises as `restore_with`."""
+        restored = restore_with(
+            self.strands(record),
+            package.thread_files(),
+            claude_dir=claude_dir.absolute(),
+            conversation_id=record.conversation_id,
+            project=str(package.manifest.facts.get("project", "")),
+            cwd=cwd,
+        )
+        return {
+            **_session_fields(restored.session),
+            "sessions": [
+                {**_session_fields(one), "devices": [one_line(device) for device in one.devices]}
+                for one in restored.sessions
+            ],
+            "warnings": list(restored.warnings),
+        }
+
+    def strands(self, record: HandoffRecord) -> list[Strand]:
+        """The ways on from a handoff, the newest first, with the turns that it does not have."""
+        tree, _ = self._tree(record.conversation_id, ())
+        handed_over = set(tree.path(record.last_turn_uuid))
+        strands = []
+        for way in tree.ways():
+            start = max((place for place, uuid in enumerate(way) if uuid in handed_over), default=-1) + 1
+            links = [link for uuid in way[start:] if (link := tree.links.get(uuid)) is not None and link.spoken]
+            texts = self.threads.texts(record.conversation_id, [link.uuid for link in links])
+            devices = dict.fromkeys(tree.links[uuid].device for uuid in way[start:] if uuid in tree.links)
+            turns = tuple(_woven(link, texts.get(link.uuid, "")) for link in links)
+            strands.append(Strand(way[:start], turns, tuple(devices)))
+        return strands
+
+    def saved_decisions(self, conversation_id: ConversationId, given: Sequence[str]) -> list[str]:
+        """The decisions that a handoff passes on: those given, and those that were saved beside the session, which
+        whoever takes it up could not see in it."""
+        found = self.records.find(conversation_id=conversation_id, types=("decision",), limit=MAX_RECORDS)
+        return list(dict.fromkeys([*given, *(str(one.fields.get("text", "")) for one in found)]))
+
+    def _tree(self, conversation_id: ConversationId, own: Sequence[Turn]) -> tuple[TurnTree, Mapping[str, Turn]]:
+        """The tree of all turns that are kept here, and of these of this device's session file; with those of them
+        that are kept nowhere yet."""
+        links = list(self.threads.links(conversation_id))
+        kept = {link.uuid for link in links}
+        unread = {turn.uuid: turn for turn in own if turn.uuid not in kept}
+        name = self.device_name() if unread else ""
+        links += [_link(turn, name) for turn in unread.values()]
+        return TurnTree(links, map(_place, self.catalogue.handoffs(conversation_id))), unread
+
+    def _with_texts(
+        self, conversation_id: ConversationId, links: Sequence[TurnLink], unread: Mapping[str, Turn]
+    ) -> list[NewTurn]:
+        spoken = [link for link in links if link.spoken][-_TEXTS_READ:]
+        texts = self.threads.texts(conversation_id, [link.uuid for link in spoken if link.uuid not in unread])
+        return [
+            NewTurn(
+                uuid=link.uuid,
+                role=link.role,
+                text=unread[link.uuid].text if link.uuid in unread else texts.get(link.uuid, ""),
+                device=link.device,
+                timestamp=link.timestamp,
+            )
+            for link in spoken
+        ]
+
+    def _turns(self, conversation_id: ConversationId, links: Sequence[TurnLink]) -> list[Turn]:
+        texts = self.threads.texts(conversation_id, [link.uuid for link in links])
+        return [
+            Turn(
+                uuid=link.uuid,
+                parent_uuid=link.parent_uuid,
+                role=_role(link),
+                timestamp=link.timestamp,
+                blocks=(Block("text", texts.get(link.uuid, "")),),
+                is_meta=not link.spoken,
+                origin="" if link.origin == PROGRESS else link.origin,
+            )
+            for link in links
+        ]
+
+
+def _session_fields(session: RestoredSession) -> dict[str, Any]:
+    return {
+        "session_path": str(session.path),
+        "session_id": session.session_id,
+        "records": session.records,
+        "sha256": session.sha256,
+        "woven_turns": session.woven,
+    }
+
+
+def _place(record: HandoffRecord) -> HandoffPlace:
+    return HandoffPlace(record.last_turn_uuid, record.device_name, record.created_at)
+
+
+def _link(turn: Turn, device: str) -> TurnLink:
+    spoken = bool(turn.text) and not turn.is_meta and not turn.is_compact_summary
+    return TurnLink(turn.uuid, turn.parent_uuid, turn.role, turn.timestamp, device, turn.origin, spoken)
+
+
+def _woven(link: TurnLink, text: str) -> WovenTurn:
+    return WovenTurn(link.uuid, _role(link), text, link.timestamp, link.device)
+
+
+def _role(link: TurnLink) -> Role:
+    return "assistant" if link.role == "assistant" else "user"
+
+
+def _session_of(conversation_id: ConversationId, title: str, cwd: str, turns: Sequence[Turn]) -> Session:
+    """The turns as the session that a digest is made of."""
+    times = [turn.timestamp for turn in turns if turn.timestamp]
+    return Session(
+        conversation_id=conversation_id,
+        project="",
+        title=title,
+        cwd=cwd,
+        git_branch="",
+        version="",
+        model="",
+        permission_mode="",
+        started_at=min(times, default=None),
+        ended_at=max(times, default=None),
+        turns=tuple(turns),
+        earlier=(),
+        agents=(),
+        files=(),
+        record_count=len(turns),
+    )
