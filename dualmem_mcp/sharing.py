@@ -75,7 +75,7 @@ class Sharing:
             lock_file=self._home.root / LOCK_FILE,
             identity=KeptIdentity(self._blobs, objects, self._clock, self._access.adopt),
             mend=lambda key, warnings: mend_queued(channel, key, warnings),
-            catch_up=lambda _: False,
+            catch_up=lambda device_id, into: False,  # noqa: ARG005
             count_conflicts=self.conflicts.count,
         )
         report = sync(exchange, probe=probe, large_objects=large_objects)

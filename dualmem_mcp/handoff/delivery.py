@@ -35,13 +35,12 @@ def deliver(
     on_delivered: Callable[[str], object],
     mend: Callable[[str], object],
     leave: Callable[[str], bool] | None = None,
-    has_time: Callable[[], bool] | None = None,
 ) -> Delivery:
     """Upload all waiting objects, oldest first, and stop at the first that the store does not take.
 
     A store that cannot be reached is no error here: the objects go on waiting and `reason` says why.
     Order matters: a handoff record must never be seen before the package it names, nor a segment before the one
-    that it follows. Objects that `leave` names go on waiting, and all when `has_time` says that there is none left.
+    that it follows. Objects that `leave` names go on waiting.
     `on_delivered` is told each key. `mend` is told the key of an object that was damaged while it waited, and
     makes it whole or takes it out: otherwise nothing behind it would ever be delivered. Raises ConflictError
     if another object lies where one should go, which random names never cause.
@@ -50,15 +49,6 @@ def deliver(
     segment = ""
     pending = [key for key in outbox.pending() if leave is None or not leave(key)]
     for position, key in enumerate(pending):
-        if has_time is not None and not has_time():
-            return Delivery(
-                uploaded,
-                uploaded_bytes,
-                len(pending) - position,
-                "the time that it may take is over",
-                segment,
-                segments,
-            )
         in_log = key.startswith(LOG)
         if in_log and segment:
             continue

@@ -10,12 +10,11 @@ from typing import Any
 
 from dualmem_mcp.crypto.vault import Vault
 from dualmem_mcp.durable_files import file_lock_if_free
-from dualmem_mcp.errors import StoreUnreachableError
-from dualmem_mcp.model.ids import DeviceId
+from dualmem_mcp.errors import StoreUnreachableError, TamperedError
 from dualmem_mcp.ports import Clock, ObjectStore, OpLog, Outbox
 from dualmem_mcp.sync.identity import Identity
 from dualmem_mcp.sync.own_log import OwnLog
-from dualmem_mcp.sync.pull import Pulled, pull
+from dualmem_mcp.sync.pull import CatchUp, Pulled, pull
 from dualmem_mcp.sync.push import Pushed, push
 from dualmem_mcp.sync.requests import CountingObjectStore, Requests
 
@@ -28,8 +27,8 @@ class Exchange:
     """What a sync works on: the vault and its bucket, and this device's log and queue.
 
     `lock_file` is held while one runs. `mend` makes an object of the queue whole that was damaged there, or takes
-    it out and says so in the list. `catch_up` takes in a snapshot that includes segments which have gone, and says
-    whether it did. `count_conflicts` tells how many conflicts wait for a decision.
+    it out and says so in the list. `catch_up` takes in a snapshot where segments have gone. `count_conflicts` tells
+    how many conflicts wait for a decision.
     """
 
     vault: Vault
@@ -40,7 +39,7 @@ class Exchange:
     lock_file: Path
     identity: Identity
     mend: Callable[[str, list[str]], object]
-    catch_up: Callable[[DeviceId], bool]
+    catch_up: CatchUp
     count_conflicts: Callable[[], int]
 
 
@@ -90,25 +89,17 @@ class SyncReport:
         }
 
 
-def sync(
-    exchange: Exchange, *, probe: bool = False, large_objects: bool = True, max_seconds: float | None = None
-) -> SyncReport:
+def sync(exchange: Exchange, *, probe: bool = False, large_objects: bool = True) -> SyncReport:
     """Bring this device and the bucket together, as far as the bucket can be reached now.
 
     With `probe` nothing is listed: cheaper, for one that follows soon on another. Without `large_objects` packages
-    wait. After `max_seconds` nothing more is begun, and what is left waits for the next sync.
+    wait.
     A bucket that is away is no error: everything waits here. One run at a time in a data home: the second returns
     at once and says so. Raises TamperedError or NotFoundError if the bucket is not the vault's as it was,
     LockedError, and what the database raises; nothing that was merged or queued until then is lost.
     """
     started = time.perf_counter()
-    ends = None if max_seconds is None else time.monotonic() + max_seconds
-    run = _Run(
-        exchange,
-        probe=probe,
-        large_objects=large_objects,
-        has_time=lambda: ends is None or time.monotonic() < ends,
-    )
+    run = _Run(exchange, probe=probe, large_objects=large_objects)
     with file_lock_if_free(exchange.lock_file) as free:
         if free:
             run.all_of_it()
@@ -134,7 +125,6 @@ class _Run:
     exchange: Exchange
     probe: bool
     large_objects: bool
-    has_time: Callable[[], bool]
     objects: CountingObjectStore = field(init=False)
     pulled: Pulled = field(default_factory=Pulled)
     pushed: Pushed = field(default_factory=Pushed)
@@ -188,13 +178,20 @@ class _Run:
             own.vault,
             self.objects,
             exchange.log,
+            own_uploaded=own.uploaded(),
             probe=self.probe,
             catch_up=exchange.catch_up,
             into=self.pulled,
-            has_time=self.has_time,
         )
+        if self.pulled.own_is_gone:
+            raise TamperedError(
+                f"the bucket {self.objects.location} no longer has what this device uploaded: it was set back",
+                operation="sync",
+                subject=self.objects.location,
+                hint="Put the missing objects below log/ back from a backup. Nothing was changed on this device.",
+            )
         # While segments of its own wait, uploading them finds out.
-        if self.pulled.own_goes_on and not any(key.startswith("log/") for key in exchange.outbox.pending()):
+        if self.pulled.own_goes_on and own.uploaded() == own.head().segment:
             own.look_behind()
 
     def _push(self, own: OwnLog) -> None:
@@ -202,5 +199,4 @@ class _Run:
             own,
             mend=lambda key: self.exchange.mend(key, self.warnings),
             leave=lambda key: not self.large_objects and key.startswith(_LARGE),
-            has_time=self.has_time,
         )

@@ -45,6 +45,12 @@ class OwnLog:
         """Where the log ends that is sealed."""
         return self.log.heads().get(self.vault.device_id, NO_HEAD)
 
+    def uploaded(self) -> int:
+        """The number of the last segment of the log that is in the bucket, as this device knows; 0 for none."""
+        waiting = [parse_segment_key(key) for key in self.outbox.pending()]
+        numbers = [one[1] for one in waiting if one is not None and one[0] == self.vault.device_id]
+        return min(numbers) - 1 if numbers else self.head().segment
+
     def settle(self, key: str) -> None:
         """Deal with a waiting segment that is damaged, or whose place another object has: uploading can go on.
 
@@ -75,9 +81,12 @@ class OwnLog:
         head = self.head()
         try:
             found = self._found(segment_key(self.vault.device_id, head.segment + 1))
-        except NotFoundError:
-            return
-        self._compare(found, head)
+        except NewerFormatError:
+            self._fork(head, head.sequence)
+        except (NotFoundError, TamperedError):
+            return  # what is damaged there is dealt with when this device comes to that number
+        else:
+            self._compare(found, head)
 
     def _compare(self, found: Segment, before: LogHead) -> None:
         """Take a segment of the bucket for this device's if it holds its very ops, else leave the log to it."""
@@ -168,5 +177,6 @@ def _is_same(mine: Op, found: Op) -> bool:
 def _turns_of(payload: dict[str, Any]) -> tuple[Any, Sequence[Any]]:
     """Conversation and uuids of the turns, with their texts or without."""
     turns = payload.get("turns")
-    uuids = [turn["uuid"] for turn in turns] if turns is not None else payload.get("uuids", [])
-    return payload.get("conversation_id"), uuids
+    if turns is None:
+        return payload.get("conversation_id"), payload.get("uuids", [])
+    return payload.get("conversation_id"), [turn.get("uuid") for turn in turns if isinstance(turn, dict)]

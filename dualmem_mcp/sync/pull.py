@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from dualmem_mcp.crypto.header import tampered
 from dualmem_mcp.crypto.roster import RosterEntry
@@ -23,11 +23,20 @@ _MOST_FOLDERS: Final = 4096
 _MOST_NAMED: Final = 5
 
 
+class CatchUp(Protocol):
+    """Takes in a snapshot that includes all of a device's log that is known here and has gone from the bucket."""
+
+    def __call__(self, device_id: DeviceId, *, into: Callable[[Applied], object]) -> bool:
+        """Whether there is such a snapshot; `into` is told what it changed."""
+        ...
+
+
 @dataclass(slots=True)
 class Pulled:
     """What came in: segments, new ops, bytes; what looks different now; and problems with single devices' logs.
 
-    `own_goes_on` says that the bucket has segments of this device's log that it did not make.
+    `own_goes_on` says that the bucket has segments of this device's log behind the last that it sealed,
+    `own_is_gone` that it has neither the last one that was uploaded nor a snapshot that includes it.
     """
 
     segments: int = 0
@@ -38,6 +47,7 @@ class Pulled:
     conversations: set[str] = field(default_factory=set)
     problems: list[str] = field(default_factory=list)
     own_goes_on: bool = False
+    own_is_gone: bool = False
 
     def add(self, applied: Applied) -> None:
         """Count what a merge did."""
@@ -52,35 +62,42 @@ def pull(
     objects: ObjectStore,
     log: OpLog,
     *,
+    own_uploaded: int,
     probe: bool,
-    catch_up: Callable[[DeviceId], bool],
+    catch_up: CatchUp,
     into: Pulled | None = None,
-    has_time: Callable[[], bool] | None = None,
 ) -> Pulled:
     """Merge what other devices have written since the last time.
 
+    `own_uploaded` is the number of the last segment of the own log that was uploaded.
     With `probe` only the next segment of each log is asked for; else the logs are listed from the last segment that
     is known here, which has to be there still. Where segments have gone, `catch_up` is asked to take in a snapshot
-    that includes them, and says whether it did. Once `has_time` says that there is none, nothing more is begun.
+    that includes them. What is wrong with one device's log stops that log alone.
 
-    What is wrong with one device's log stops that log alone. Raises what the database raises, and
-    StoreUnreachableError when what came in until then is merged, as `into` tells.
+    Raises what the database raises, and StoreUnreachableError when what came in until then is merged, as `into`
+    tells.
     """
     pulled = into if into is not None else Pulled()
     devices = {entry.device_id: entry for entry in vault.devices()}
-    listed = None if probe else _list_logs(objects, devices, log.heads(), pulled)
+    known = {device_id: head.segment for device_id, head in log.heads().items()}
+    own_sealed = known.get(vault.device_id, 0)
+    known[vault.device_id] = own_uploaded
+    listed = None if probe else _list_logs(objects, devices, known, pulled)
     for entry in devices.values():
         if entry.device_id == vault.device_id:
             continue
         try:
-            _pull_log(_Source(vault, objects, log, entry, catch_up, has_time or _always), pulled, listed)
+            _pull_log(_Source(vault, objects, log, entry, catch_up), pulled, listed)
         except StoreUnreachableError:
             raise
         except (TamperedError, NotFoundError) as error:
             pulled.problems.append(f"the log of {_named(entry)} stops here: {error.message}. {error.hint}".strip())
-    own = log.heads().get(vault.device_id, NO_HEAD)
-    if listed is not None and listed.get(vault.device_id, _NOTHING).last > own.segment:
-        pulled.own_goes_on = True
+    if listed is not None:
+        own = listed.get(vault.device_id, _NOTHING)
+        pulled.own_goes_on = own.last > own_sealed
+        if own_uploaded and not own.known_is_there:
+            key = segment_key(vault.device_id, own_uploaded)
+            pulled.own_is_gone = not _is_there(objects, key) and not catch_up(vault.device_id, into=pulled.add)
     return pulled
 
 
@@ -103,8 +120,7 @@ class _Source:
     objects: ObjectStore
     log: OpLog
     entry: RosterEntry
-    catch_up: Callable[[DeviceId], bool]
-    has_time: Callable[[], bool]
+    catch_up: CatchUp
 
     def head(self) -> LogHead:
         return self.log.heads().get(self.entry.device_id, NO_HEAD)
@@ -126,20 +142,24 @@ class _Source:
 def _pull_log(source: _Source, pulled: Pulled, listed: Mapping[DeviceId, _Listed] | None) -> None:
     entry = source.entry
     head = source.head()
+    if not head.segment and listed is not None:
+        # A log that is new here begins with the snapshot, if there is one: all of it may have been compacted away.
+        source.catch_up(entry.device_id, into=pulled.add)
+        head = source.head()
     seen = _Listed(known_is_there=True, last=0) if listed is None else listed.get(entry.device_id, _NOTHING)
     if head.segment and not seen.known_is_there and not _counts(entry, head.segment):
         return  # nothing more of a revoked device is wanted
     if head.segment and not seen.known_is_there:
         # Compacted away, or the bucket was set back. The listing may be stale, too: then the object is there.
-        if source.fetch(head.segment) is None and not source.catch_up(entry.device_id):
+        if source.fetch(head.segment) is None and not source.catch_up(entry.device_id, into=pulled.add):
             raise _missing(entry, head.segment)
         head = source.head()
-    while _counts(entry, head.segment) and source.has_time():
+    while _counts(entry, head.segment):
         data = source.fetch(head.segment + 1)
         if data is None:
             if seen.last <= head.segment:
                 return
-            if not source.catch_up(entry.device_id) or source.head().segment <= head.segment:
+            if not source.catch_up(entry.device_id, into=pulled.add) or source.head().segment <= head.segment:
                 raise _missing(entry, head.segment + 1)
             head = source.head()
             continue
@@ -147,15 +167,13 @@ def _pull_log(source: _Source, pulled: Pulled, listed: Mapping[DeviceId, _Listed
         try:
             pulled.add(source.log.take_in(entry.device_id, segment.ops, segment.head))
         except ConflictError:
-            head = source.head()  # another process of this device was faster
-            continue
+            before, head = head, source.head()
+            if head == before:
+                raise
+            continue  # another process of this device was faster
         pulled.segments += 1
         pulled.size_bytes += len(data)
         head = segment.head
-
-
-def _always() -> bool:
-    return True
 
 
 def _counts(entry: RosterEntry, segment: int) -> bool:
@@ -166,7 +184,7 @@ def _counts(entry: RosterEntry, segment: int) -> bool:
 def _list_logs(
     objects: ObjectStore,
     devices: Mapping[DeviceId, RosterEntry],
-    heads: Mapping[DeviceId, LogHead],
+    known: Mapping[DeviceId, int],
     pulled: Pulled,
 ) -> dict[DeviceId, _Listed]:
     """What the bucket shows of each log, with one request for each: a listing goes on from the last known segment
@@ -182,14 +200,21 @@ def _list_logs(
             strangers.append(folder)
             folder = _next_folder(objects, f"{LOG}{folder}/{_LAST}")
             continue
-        known = heads.get(device_id, NO_HEAD).segment
-        listed[device_id], folder = _list_log(objects, device_id, known)
+        listed[device_id], folder = _list_log(objects, device_id, known.get(device_id, 0))
     if strangers:
         named = ", ".join(one_line(name)[:32] for name in strangers[:_MOST_NAMED])
         pulled.problems.append(
             f"the bucket holds logs of devices that are not in the vault's roster, which count for nobody: {named}"
         )
     return listed
+
+
+def _is_there(objects: ObjectStore, key: str) -> bool:
+    try:
+        objects.get(key, length=1)
+    except NotFoundError:
+        return False
+    return True
 
 
 def _next_folder(objects: ObjectStore, start_after: str) -> str | None:

@@ -39,11 +39,10 @@ def push(
     *,
     mend: Callable[[str], object],
     leave: Callable[[str], bool] | None = None,
-    has_time: Callable[[], bool] | None = None,
 ) -> Pushed:
-    """Seal what no segment holds and upload what waits, until nothing does, the bucket is away or time is over.
+    """Seal what no segment holds and upload what waits, until nothing does or the bucket is away.
 
-    `mend`, `leave`, `has_time` are as for `deliver`. Raises TamperedError, LockedError, what the database raises,
+    `mend` and `leave` are as for `deliver`. Raises TamperedError, LockedError, what the database raises,
     and ConflictError if the log in the bucket goes on changing.
     """
     pushed = Pushed()
@@ -57,9 +56,7 @@ def push(
             own.vault.mark_uploaded(key)
             pushed.ops += counts.get(key, 0)
 
-        delivery = deliver(
-            own.outbox, own.objects, on_delivered=delivered, mend=mend, leave=leave, has_time=has_time
-        )
+        delivery = deliver(own.outbox, own.objects, on_delivered=delivered, mend=mend, leave=leave)
         pushed.size_bytes += delivery.uploaded_bytes
         pushed.segments += delivery.segments
         pushed.reason = delivery.reason

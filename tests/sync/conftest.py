@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from dualmem_mcp.stores.outbox import FileOutbox
 from dualmem_mcp.stores.sync_log import SyncLog
 from dualmem_mcp.sync.engine import Exchange, SyncReport, sync
 from dualmem_mcp.sync.identity import KeptIdentity
+from dualmem_mcp.sync.pull import CatchUp
 from tests.conftest import SteppingClock
 from tests.crypto.conftest import FAST_KDF, FAST_LIMITS, PASSPHRASE, MemoryObjectStore
 
@@ -46,7 +47,7 @@ class Device:
         self.outbox = FileOutbox(self.database, self.home / "sync_queue")
         self.vault: Vault | None = None
         self.mended: list[str] = []
-        self.catch_up: Callable[[DeviceId], bool] = lambda device_id: False
+        self.catch_up: CatchUp = lambda device_id, into: False
 
     @property
     def log(self) -> SyncLog:
