@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from dualmem_mcp.handoff.digest.files import Change, changed_between
 from dualmem_mcp.handoff.digest.suites import is_test_command, read_counts
@@ -87,9 +88,7 @@ def is_looking(command: str) -> bool:
 
 def telling_lines(output: str, limit: int) -> str:
     """The lines of an output that say what went wrong, in order, within `limit` characters; else its end."""
-    text = clean(_EXIT_CODE.sub("", _TOOL_ERROR.sub("", output[:60_000])))
-    lines = [cut(line, 1_000) for line in map(str.strip, text.split("\n")) if line]
-    telling = _telling(lines)
+    lines, telling = _read_output(output[:60_000])
     if not telling:
         return cut_middle("\n".join(lines[-4:]), limit)
     chosen: list[str] = []
@@ -100,6 +99,14 @@ def telling_lines(output: str, limit: int) -> str:
         chosen.append(line)
         size += len(line) + 1
     return cut("\n".join(chosen), limit)
+
+
+@lru_cache(maxsize=128)  # of a failed command both what it was and what fixed it are told
+def _read_output(output: str) -> tuple[Sequence[str], Sequence[str]]:
+    """The lines of an output, and those of them that say what went wrong."""
+    text = clean(_EXIT_CODE.sub("", _TOOL_ERROR.sub("", output)))
+    lines = [cut(line, 1_000) for line in map(str.strip, text.split("\n")) if line]
+    return lines, _telling(lines)
 
 
 def _telling(lines: Sequence[str]) -> list[str]:

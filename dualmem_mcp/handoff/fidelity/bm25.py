@@ -17,6 +17,7 @@ _B = 0.75
 _RAREST_TERMS = 8
 
 # Scripts written without spaces are compared by pairs of characters.
+_ASCII_FOLDED = "".join(sign.lower() if re.match(r"\w", sign) else " " for sign in map(chr, range(128)))
 _SPACED_TERM = re.compile(r"\w\w+")
 _TERM = re.compile(rf"[{UNSPACED}]+|[^\W{UNSPACED}]{{2,}}")
 _IS_UNSPACED = re.compile(f"[{UNSPACED}]")
@@ -25,8 +26,10 @@ _IS_UNSPACED = re.compile(f"[{UNSPACED}]")
 def terms(text: str) -> list[str]:
     """The words of a text for comparing, in order: case folded, single characters left out, and pairs of characters
     where words are not set apart."""
+    if text.isascii():
+        return [word for word in text.translate(_ASCII_FOLDED).split() if len(word) > 1]
     text = text.casefold()
-    if text.isascii() or not _IS_UNSPACED.search(text):
+    if not _IS_UNSPACED.search(text):
         return _SPACED_TERM.findall(text)
     found: list[str] = []
     for word in _TERM.findall(text):
