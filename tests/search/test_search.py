@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from dualmem_mcp.errors import StoreUnreachableError
 from dualmem_mcp.model.ids import ConversationId
 from dualmem_mcp.model.search import COLLECTION_OF, Collection, Filter, SearchItem, item_key
+from dualmem_mcp.ports import SearchReader
 from dualmem_mcp.search.search import CACHE_TIER, INDEX_TIER, Found, passes, search
 from dualmem_mcp.search.working_set import WorkingSet
 from dualmem_mcp.stores.search_index import SqliteSearchIndex, open_search_index
@@ -114,6 +117,59 @@ def test_an_index_that_cannot_be_asked_leaves_the_others(
     answer = found(indexes, "cutter")
     assert keys(answer) == {item.key for item in ITEMS if COLLECTION_OF[item.kind] is not Collection.CONTEXT}
     assert len(answer.failures) == 1
+
+
+class Failing:
+    """A reader whose disk fails when it is asked one of the questions."""
+
+    def __init__(self, reader: SearchReader, question: str) -> None:
+        self._reader = reader
+        self._question = question
+
+    def __getattr__(self, name: str) -> Any:
+        if name == self._question:
+            raise StoreUnreachableError("the disk has failed")
+        return getattr(self._reader, name)
+
+
+def fail_late(index: SqliteSearchIndex, question: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = index.reading
+
+    @contextmanager
+    def reading() -> Iterator[SearchReader]:
+        with whole() as reader:
+            yield Failing(reader, question)  # type: ignore[misc]
+
+    monkeypatch.setattr(index, "reading", reading)
+
+
+QUERY_VECTOR = np.eye(384, dtype=np.float32)[0]
+
+
+@pytest.mark.parametrize("question", ["authors", "lexical", "nearest", "features", "cosines", "items"])
+def test_an_index_that_fails_late_leaves_the_others(
+    indexes: dict[Collection, SqliteSearchIndex], question: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = found(indexes, "cutter", embed=lambda _: QUERY_VECTOR)
+    fail_late(indexes[Collection.CONTEXT], question, monkeypatch)
+    answer = found(indexes, "cutter", embed=lambda _: QUERY_VECTOR)
+    left = [item.key for item in ITEMS if COLLECTION_OF[item.kind] is not Collection.CONTEXT]
+    assert keys(answer) == set(left) < keys(whole)
+    assert (answer.failures, whole.failures) == (["the disk has failed"], [])
+    assert [tier.name for tier in answer.tiers] == [INDEX_TIER]
+
+
+def test_where_all_indexes_fail_late_the_working_set_answers(
+    indexes: dict[Collection, SqliteSearchIndex], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = WorkingSet(2)
+    cache.use(ITEMS[0], None, 0.5)
+    for index in indexes.values():
+        fail_late(index, "lexical", monkeypatch)
+    answer = found(indexes, "winch", working_set=cache)
+    assert keys(answer) == {ITEMS[0].key}
+    assert [tier.name for tier in answer.tiers] == [CACHE_TIER]
+    assert len(answer.failures) == len(Collection)
 
 
 def test_what_the_budget_has_no_room_for_is_counted(indexes: dict[Collection, SqliteSearchIndex]) -> None:

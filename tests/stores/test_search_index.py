@@ -22,7 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from dualmem_mcp.model.ids import ConversationId
 from dualmem_mcp.model.search import Collection, Filter, ItemKind, SearchItem, item_key
 from dualmem_mcp.model.words import Trait, index_text_of
-from dualmem_mcp.ports import SearchIndex
+from dualmem_mcp.ports import SearchIndex, SearchReader
 from dualmem_mcp.stores.search_index import open_search_index
 
 KEY = bytes(range(32))
@@ -67,7 +67,7 @@ def embed(index: SearchIndex, seeds: Callable[[SearchItem], tuple[int, ...]] | N
         index.put_vectors(MODEL, [(waiting.id, passages)])
 
 
-def keys(index: SearchIndex, ids: Any) -> list[str]:
+def keys(index: SearchReader, ids: Any) -> list[str]:
     return [item.key for item in index.items([int(item_id) for item_id in ids])]
 
 
@@ -408,6 +408,53 @@ def test_no_result_is_missing_while_more_pass(index: SearchIndex) -> None:
         for limit in (1, 20, 250, 600, 2_000):
             assert len(index.nearest(query, where, limit).ids) == min(limit, number)
             assert len(index.lexical(["word"], where, limit).ids) == min(limit, number)
+
+
+# Several questions to one state
+
+
+def test_a_reading_answers_as_the_index_does(index: SearchIndex) -> None:
+    index.put([turn(number, f"word number{number % 7}", author=f"author {number % 3}") for number in range(50)])
+    index.put([note("n", "word")])
+    embed(index, lambda item: (int(item.turn_id[1:]),) if item.turn_id else (1, 2))
+    query, ids = vectors(3)[0], _all_ids(index)
+    for where in (Filter(), Filter(author="author 1"), Filter(collections=(Collection.AGENTS,))):
+        with index.reading() as reader:
+            assert reader.collection is index.collection
+            for one, other in zip(
+                _answers(reader, query, ids, where), _answers(index, query, ids, where), strict=True
+            ):
+                np.testing.assert_equal(one, other)
+
+
+def _answers(reader: SearchReader, query: np.ndarray, ids: np.ndarray, where: Filter) -> list[Any]:
+    lexical, nearest = reader.lexical(["word", "number3"], where, 20), reader.nearest(query, where, 20)
+    return [
+        *(lexical.ids, lexical.scores, nearest.ids, nearest.scores),
+        reader.cosines(query, ids),
+        dataclasses.asdict(reader.features(ids, where)),
+        reader.vectors(ids.tolist()),
+        reader.items(ids.tolist()),
+        reader.authors(where),
+    ]
+
+
+def test_a_reading_sees_the_state_of_its_first_question(index: SearchIndex) -> None:
+    index.put([turn(1, "word")])
+    with index.reading() as early, index.reading() as late:
+        assert keys(early, early.lexical(["word"], Filter(), 9).ids) == ["turn/c/t1"]
+        index.put([turn(2, "word", author="Ann")])
+        assert found(index, "word") == ["turn/c/t1", "turn/c/t2"]
+        assert keys(early, early.lexical(["word"], Filter(), 9).ids) == ["turn/c/t1"]
+        assert (early.authors(Filter()), late.authors(Filter())) == (["user"], ["user", "Ann"])
+    with index.reading() as reader:
+        assert reader.authors(Filter()) == ["user", "Ann"]
+
+
+def test_a_reading_that_asks_nothing_is_nothing(index: SearchIndex) -> None:
+    with index.reading():
+        index.put([turn(1, "word")])
+    assert found(index, "word") == ["turn/c/t1"]
 
 
 # Features

@@ -179,6 +179,65 @@ def test_damage_while_in_use_is_noticed_by_the_next_call(
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("asked_again", [True, False])
+def test_damage_in_the_middle_of_a_search_is_noticed_by_the_next_at_the_latest(
+    index: SqliteSearchIndex, folder: Path, damage: str, asked_again: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fill(index)
+    before = index.generation
+    with index.reading() as reader:
+        found = reader.lexical(["word"], Filter(), 10_000)
+        assert len(found.ids) == 300
+        DAMAGES[damage](folder)
+        if asked_again:
+            left = len(reader.nearest(VECTOR, Filter(), 10_000).ids)
+            assert left in {0, 300}
+            assert len(reader.features(found.ids, Filter()).ids) == left
+            assert len(reader.cosines(VECTOR, found.ids)) == 300
+            assert len(reader.items(found.ids.tolist())) == left
+            assert reader.authors(Filter()) == (["user"] if left else [])
+    assert index.lexical(["word"], Filter(), 5).ids.tolist() == []
+    assert index.generation != before
+    assert_usable(index)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_page_found_damaged_in_the_middle_of_a_search_has_the_index_made_anew(
+    index: SqliteSearchIndex, folder: Path
+) -> None:
+    fill(index)
+    index.release()
+    before = index.generation
+    with index.reading() as reader:
+        assert reader.authors(Filter()) == ["user"]
+        # All but the beginning, which tells at the next transaction: texts and vectors have not been read yet.
+        with (folder / "index.db").open("r+b") as file:
+            file.seek(20 * 4096)
+            file.write(os.urandom((folder / "index.db").stat().st_size - 20 * 4096))
+        assert reader.items([1 << 24]) == []
+        assert reader.authors(Filter()) == []
+        assert index.generation != before
+        index.put(turns(0, 1))
+    assert_usable(index)
+
+
+def test_an_index_that_cannot_be_made_anew_in_the_middle_of_a_search_says_so(
+    index: SqliteSearchIndex, folder: Path
+) -> None:
+    fill(index)
+    with index.reading() as reader:
+        assert reader.authors(Filter()) == ["user"]
+        os.truncate(folder / "index.db-shm", 0)
+        shutil.rmtree(folder)
+        folder.write_bytes(b"")
+        with pytest.raises(StoreUnreachableError):
+            reader.items([1 << 24])
+        folder.unlink()
+        assert reader.items([1 << 24]) == []
+    assert_usable(index)
+
+
 # SQLite removes log and shared memory when the last connection is closed.
 @pytest.mark.parametrize(
     "damage", [name for name in DAMAGES if not name.startswith(("log", "shared memory", "all files", "every file"))]
@@ -485,6 +544,7 @@ def test_release_lets_go_of_memory_and_files(index: SqliteSearchIndex, folder: P
     index.release()
     assert _open_files(folder) == []
     assert index._snapshot is None
+    assert index._scopes._last is None
     assert ask_everything(index) == (300, 300)
 
 
