@@ -13,7 +13,7 @@ from dualmem_mcp.model.whole_log import Thinned, WholeLog
 from dualmem_mcp.ports import Clock
 from dualmem_mcp.stores.connection import Connection
 from dualmem_mcp.stores.database import Database
-from dualmem_mcp.stores.log_export import LogExport
+from dualmem_mcp.stores.log_export import LogExport, read_vector
 from dualmem_mcp.stores.log_thinning import thin_log
 from dualmem_mcp.stores.op_log import MOST_AHEAD_MS
 from dualmem_mcp.stores.snapshot_merge import LogSnapshotMerge
@@ -35,6 +35,11 @@ class SnapshotState:
         self._clock = clock
         self._first_id = device_id
         self._name_of = name_of
+
+    def heads(self) -> Mapping[DeviceId, LogHead]:
+        """As the Protocol says."""
+        with self._database.read() as connection:
+            return read_vector(connection)
 
     @contextmanager
     def exported(self) -> Iterator[WholeLog]:

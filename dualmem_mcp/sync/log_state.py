@@ -32,6 +32,10 @@ class SnapshotMerge(Protocol):
 class LogState(Protocol):
     """This device's log as a whole, written out and taken in."""
 
+    def heads(self) -> Mapping[DeviceId, LogHead]:
+        """Where each log ends here; logs of which there is nothing are left out."""
+        ...
+
     def exported(self) -> AbstractContextManager[WholeLog]:
         """One state of the log, from one transaction, which lasts as long as the context."""
         ...

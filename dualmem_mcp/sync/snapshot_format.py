@@ -28,6 +28,7 @@ MOST_PART_BYTES: Final = MOST_LINE_BYTES + 1
 MOST_PARTS: Final = 16_384
 MOST_DEVICES: Final = 4096
 MOST_MANIFEST_BYTES: Final = 4 * 2**20
+MOST_MANIFEST_OBJECT_BYTES: Final = 5 * 2**20
 MOST_OBJECT_BYTES: Final = MOST_PART_BYTES + 2**20
 """Of a sealed part: its section, which padding makes at most an eighth longer where it is not compressed."""
 
