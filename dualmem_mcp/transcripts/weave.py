@@ -78,6 +78,11 @@ class SessionText:
         """Whether the last line is not whole: something is writing it, or did not end writing it."""
         return bool(self._transcript.torn_line)
 
+    def ends_within(self, strand: Strand) -> bool:
+        """Whether the last line is a turn of the strand's, whole but for its end."""
+        last = self._transcript.records[-1].uuid if self._transcript.records else ""
+        return not self.data.endswith(b"\n") and any(turn.uuid == last for turn in strand.turns)
+
     def seam(self, strand: Strand) -> Seam:
         """Where and how the strand joins the thread."""
         missing = tuple(turn for turn in strand.turns if turn.uuid not in self._records)

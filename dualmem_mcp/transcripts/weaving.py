@@ -132,8 +132,10 @@ def _seam(file: _File, strand: Strand) -> tuple[Seam, bytes]:
     """How the strand meets the file, and the bytes to put after its end."""
     text = SessionText(file.data)
     seam = text.seam(strand)
-    if not seam.missing or seam.parted:
+    if seam.parted:
         return seam, b""
+    if not seam.missing:
+        return seam, b"\n" if text.ends_within(strand) else b""
     if not text.is_torn or file.data == file.content.get(file.path.name):
         new = text.woven(seam.missing, seam.below, file.session_id)
         return seam, new if not file.data or file.data.endswith(b"\n") else b"\n" + new
