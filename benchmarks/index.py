@@ -26,6 +26,7 @@ import numpy as np
 
 from dualmem_mcp.model.ids import ConversationId
 from dualmem_mcp.model.search import Collection, Filter, SearchItem, item_key
+from dualmem_mcp.search.ranking import CONTEXT_LIMIT, LEXICAL_LIMIT, NEAREST_LIMIT, SCORED_LIMIT
 from dualmem_mcp.stores.search_index import SqliteSearchIndex, open_search_index
 
 DIMENSIONS = 384
@@ -192,14 +193,19 @@ def measure(size: int, runs: int, long: float, folder: Path) -> None:
 
 
 def search(index: SqliteSearchIndex, words: list[str], vector: np.ndarray, where: Filter) -> None:
-    """What one search asks of an index: both rankings, features and cosines of all they name and of what stands
-    beside the best, and ten items."""
-    lexical = index.lexical(words, where, 400)
-    nearest = index.nearest(vector, where, 200)
-    best = lexical.ids[:100]
-    features = index.features(np.unique(np.concatenate([lexical.ids, nearest.ids, best - 1, best + 1])), where)
-    index.cosines(vector, features.ids)
-    index.items(lexical.ids[:10].tolist())
+    """What one search asks of an index: the authors, both rankings, features of all they name and of what stands
+    beside the best, cosines of those that were not near, and ten items."""
+    with index.reading() as reader:
+        reader.authors(where)
+        lexical = reader.lexical(words, where, LEXICAL_LIMIT)
+        nearest = reader.nearest(vector, where, NEAREST_LIMIT)
+        beside = [
+            ids[:CONTEXT_LIMIT] + distance for ids in (lexical.ids, nearest.ids) for distance in (-2, -1, 1, 2)
+        ]
+        features = reader.features(np.concatenate([lexical.ids, nearest.ids, *beside]), where)
+        wanted = np.concatenate([lexical.ids[:SCORED_LIMIT], *beside])
+        reader.cosines(vector, np.setdiff1d(np.intersect1d(wanted, features.ids), nearest.ids))
+        reader.items(lexical.ids[:10].tolist())
 
 
 def compare_with_extensions(index: SqliteSearchIndex, corpus: Corpus, runs: int) -> None:

@@ -138,7 +138,7 @@ def fail_late(index: SqliteSearchIndex, question: str, monkeypatch: pytest.Monke
     @contextmanager
     def reading() -> Iterator[SearchReader]:
         with whole() as reader:
-            yield Failing(reader, question)  # type: ignore[misc]
+            yield Failing(reader, question)
 
     monkeypatch.setattr(index, "reading", reading)
 
