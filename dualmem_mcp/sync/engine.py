@@ -142,9 +142,8 @@ class _Run:
             self._refresh(own)
             self._note_clock()
             self._pull(own)
-            forks = own.forks
             self._push(own)
-            if own.forks > forks:
+            if own.forks:
                 self._pull(own)  # the other machine's part of what was this device's log
         except StoreUnreachableError as error:
             self.away = True
