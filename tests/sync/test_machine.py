@@ -1,0 +1,422 @@
+"""Devices that do what they like over a bucket that fails in every way: once it is well again, all agree."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+import tempfile
+from collections import deque
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from dualmem_mcp import failpoints
+from dualmem_mcp.errors import (
+    ConflictError,
+    DiskFullError,
+    NotFoundError,
+    StoreUnreachableError,
+    TamperedError,
+)
+from dualmem_mcp.model.conversation import Block, Session, Turn
+from dualmem_mcp.model.graph import Entity, EntityObservations, Graph, Relation
+from dualmem_mcp.model.handoff import HandoffRecord
+from dualmem_mcp.model.ids import ConversationId, HandoffId
+from dualmem_mcp.model.source import Finding
+from dualmem_mcp.stores.conflict_store import ConflictStore
+from dualmem_mcp.stores.conversation_store import ConversationStore
+from dualmem_mcp.stores.logical_state import logical_hash, logical_view
+from dualmem_mcp.stores.record_store import RecordStore
+from dualmem_mcp.stores.source_progress import SourceProgress
+from tests.conftest import SteppingClock
+from tests.crypto.conftest import MemoryObjectStore
+from tests.sync.conftest import Device
+from tests.sync.faulty import FAULTS, CrashError, Fault, Line
+
+MOST_DEVICES = 5
+NAMES = st.sampled_from(["Ada", "Engine", "half \ud83d"])
+DEVICES = st.integers(0, MOST_DEVICES - 1)
+CHATS = st.sampled_from(["chat-1", "chat-2"])
+TEXTS = st.sampled_from(["x", "y", "z"])
+FAULT_LISTS = st.lists(st.one_of(st.just(""), st.sampled_from(FAULTS)), max_size=14)
+Item = tuple[str, ...]
+
+
+@dataclass
+class Template:
+    """Data homes of a vault right after its devices joined, to be copied: that takes a second to make."""
+
+    folder: Path
+    objects: dict[str, bytes]
+    names: list[str]
+
+
+@cache
+def template() -> Template:
+    folder = Path(tempfile.mkdtemp(prefix="dualmem-homes-"))
+    bucket = MemoryObjectStore()
+    names = ["desk", "phone", "laptop", "tablet"]
+    for number, name in enumerate(names):
+        device = Device(folder / name, bucket, SteppingClock())
+        device.join(name) if number else device.create(name)
+        device.database.close()
+    return Template(folder, dict(bucket.objects), names)
+
+
+@dataclass
+class Known:
+    """What was acknowledged, and what somebody deleted; both forever."""
+
+    added: set[Item] = field(default_factory=set)
+    deleted: set[Item] = field(default_factory=set)
+
+
+class Devices(RuleBasedStateMachine):
+    """Rules change a device's memory, or its luck; `teardown` heals all and compares."""
+
+    @initialize(count=st.integers(2, 4), clock_in_bucket=st.booleans())
+    def begin(self, count: int, clock_in_bucket: bool) -> None:
+        made = template()
+        self.folder = Path(tempfile.mkdtemp(prefix="dualmem-machine-"))
+        self.bucket = MemoryObjectStore()
+        self.bucket.objects = dict(made.objects)
+        self.true = SteppingClock()
+        self.clock_in_bucket = clock_in_bucket
+        self.devices: list[Device] = []
+        self.known = Known()
+        self.count = 0
+        self.damaged: dict[str, bytes] = {}
+        self.planted: set[tuple[str, bytes]] = set()
+        self.stash: dict[str, bytes] | None = None
+        for name in made.names[:count]:
+            shutil.copytree(made.folder / name, self.folder / name)
+            self._open(name)
+
+    def _open(self, name: str) -> None:
+        device = Device(self.folder / name, Line(self.bucket), SteppingClock(self.true.time))
+        device.reopen()
+        self.devices.append(device)
+
+    def _device(self, number: int) -> Device:
+        return self.devices[number % len(self.devices)]
+
+    def _fresh(self) -> str:
+        self.count += 1
+        return str(self.count)
+
+    # What devices do with their memory
+
+    @rule(number=DEVICES, name=NAMES, kind=TEXTS)
+    def create_entity(self, number: int, name: str, kind: str) -> None:
+        text = self._fresh()
+        self._device(number).graph.create_entities([Entity(name, kind, ()), Entity(f"n{text}", kind, (text,))])
+        self.known.added |= {("entity", name), ("entity", f"n{text}"), ("observation", f"n{text}", text)}
+
+    @rule(number=DEVICES, name=NAMES)
+    def observe(self, number: int, name: str) -> None:
+        text = self._fresh()
+        try:
+            self._device(number).graph.add_observations([EntityObservations(name, (text, "often said"))])
+        except NotFoundError:
+            return
+        self.known.added |= {("observation", name, text), ("observation", name, "often said")}
+
+    @rule(number=DEVICES, name=NAMES)
+    def delete_entity(self, number: int, name: str) -> None:
+        self._device(number).graph.delete_entities([name])
+        self.known.deleted |= {("entity", name), ("relations",)}
+
+    @rule(number=DEVICES, name=NAMES)
+    def delete_observation(self, number: int, name: str) -> None:
+        self._device(number).graph.delete_observations([EntityObservations(name, ("often said",))])
+        self.known.deleted.add(("observation", name, "often said"))
+
+    @rule(number=DEVICES, name=NAMES, kind=TEXTS, mood=TEXTS)
+    def set_fields(self, number: int, name: str, kind: str, mood: str) -> None:
+        graph = self._device(number).graph
+        if name in self._device(number).names():
+            edited = Graph((Entity(name, kind, (), {"mood": mood}),), ())
+            graph.import_graph(edited, edited_since=graph.version())
+
+    @rule(number=DEVICES, source=NAMES, to=NAMES, delete=st.booleans())
+    def relate(self, number: int, source: str, to: str, delete: bool) -> None:
+        relation = Relation(source, to, "knows")
+        if delete:
+            self._device(number).graph.delete_relations([relation])
+            self.known.deleted.add(("relation", source, to))
+        else:
+            self._device(number).graph.create_relations([relation])
+            self.known.added.add(("relation", source, to))
+
+    @rule(number=DEVICES, name=TEXTS, text=TEXTS, status=st.sampled_from(["open", "done"]), delete=st.booleans())
+    def record(self, number: int, name: str, text: str, status: str, delete: bool) -> None:
+        device = self._device(number)
+        records = RecordStore(device.database, device.clock, device.first_id)
+        if delete:
+            if records.delete("task", name):
+                self.known.deleted.add(("record", name))
+        elif records.put("task", name, {"text": text, "status": status}, conversation_id="chat-1"):
+            self.known.added.add(("record", name))
+
+    @rule(number=DEVICES, keep=st.booleans())
+    def decide(self, number: int, keep: bool) -> None:
+        device = self._device(number)
+        conflicts = ConflictStore(device.database, device.clock, device.first_id)
+        for conflict in conflicts.find(1):
+            if conflict.kept is None or any(lost.value is None for lost in conflict.lost):
+                # A deletion may be decided for, too.
+                self.known.deleted |= {("record", conflict.name), ("entity", conflict.name), ("relations",)}
+            conflicts.resolve(conflict.conflict_id, keep=keep)
+
+    @rule(number=DEVICES, chat=CHATS, shared=st.integers(0, 3), text=TEXTS)
+    def session(self, number: int, chat: str, shared: int, text: str) -> None:
+        device = self._device(number)
+        own = self._fresh()
+        turns = [self._turn(f"s{n}", text) for n in range(shared)] + [self._turn(own, own)]
+        ConversationStore(device.database, device.clock, device.home.name).save_session(
+            Session(
+                conversation_id=ConversationId(chat),
+                project="p",
+                title=text,
+                cwd="/c",
+                git_branch="",
+                version="",
+                model="",
+                permission_mode="",
+                started_at=None,
+                ended_at=self.true.time,
+                turns=tuple(turns),
+                earlier=(),
+                agents=(),
+                files=(),
+            )
+        )
+        self.known.added |= {("turn", chat, turn.uuid) for turn in turns}
+
+    def _turn(self, uuid: str, text: str) -> Turn:
+        return Turn(uuid, None, "user", self.true.time, (Block("text", text),))
+
+    @rule(number=DEVICES, chat=CHATS, name=TEXTS, text=TEXTS)
+    def find(self, number: int, chat: str, name: str, text: str) -> None:
+        device = self._device(number)
+        log = SourceProgress(device.database, device.clock, device.home.name)
+        log.put_findings(chat, [Finding("decision", f"{device.home.name}/{name}", text)], replacing=name)
+        self.known.added.add(("finding", chat, f"{device.home.name}/{name}"))
+
+    @rule(number=DEVICES, chat=CHATS)
+    def hand_over(self, number: int, chat: str) -> None:
+        device = self._device(number)
+        name = f"{int(self._fresh()):032x}"
+        record = HandoffRecord(
+            handoff_id=HandoffId(name),
+            conversation_id=ConversationId(chat),
+            title="handed over",
+            cwd="/c",
+            created_at=self.true.time,
+            device_id=device.id,
+            device_name=device.home.name,
+            base=None,
+            package_key=f"packages/{name}",
+            package_bytes=1,
+            manifest_key=f"manifests/{name}",
+            message_count=1,
+            visible_tokens=1,
+            digest_tokens=1,
+            last_turn_uuid="",
+        )
+        ConversationStore(device.database, device.clock, device.home.name).save_handoff(record)
+        self.known.added.add(("handoff", name))
+
+    # Exchange, with faults
+
+    @rule(number=DEVICES, faults=FAULT_LISTS, probe=st.booleans(), other=DEVICES)
+    def sync(self, number: int, faults: list[Fault], probe: bool, other: int) -> None:
+        device = self._device(number)
+        line = device.objects
+        assert isinstance(line, Line)
+        line.faults = deque(faults)
+        # Another device, or another process of this one, which is to leave it to the first.
+        line.meanwhile = lambda: self._sync(self._device(other))
+        self._sync(device, probe=probe)
+        line.faults.clear()
+
+    def _sync(self, device: Device, *, probe: bool = False) -> None:
+        try:
+            device.sync(probe=probe)
+        except CrashError:
+            device.reopen()
+        except (NotFoundError, TamperedError, ConflictError, DiskFullError, StoreUnreachableError):
+            pass  # said to the user; nothing may be lost by it
+
+    @rule(number=DEVICES, at=st.integers(1, 30), full=st.booleans())
+    def sync_and_stop(self, number: int, at: int, full: bool) -> None:
+        """The process ends, or the disk is full, at one of the points where that could hurt."""
+        device = self._device(number)
+        count = 0
+
+        def reached(name: str) -> None:
+            nonlocal count
+            count += 1
+            if count == at:
+                if full:
+                    raise DiskFullError(f"no space left ({errno.ENOSPC})")
+                raise CrashError
+
+        with failpoints.watched(reached):
+            self._sync(device)
+
+    @rule(number=DEVICES, days=st.sampled_from([-4000, -2, -1, 1, 2, 4000]))
+    def skew(self, number: int, days: int) -> None:
+        self._device(number).clock.advance(days * 86400)
+
+    @rule(seconds=st.sampled_from([1, 3600, 100_000]))
+    def wait(self, seconds: int) -> None:
+        for clock in (self.true, *(device.clock for device in self.devices)):
+            clock.advance(seconds)
+        if self.clock_in_bucket:
+            self.bucket.clock = self.true.time
+
+    @rule(number=DEVICES)
+    def restart(self, number: int) -> None:
+        self._device(number).reopen()
+
+    @precondition(lambda self: len(self.devices) < MOST_DEVICES)
+    @rule(number=DEVICES)
+    def clone(self, number: int) -> None:
+        device = self._device(number)
+        device.database.close()
+        name = f"copy-{self._fresh()}"
+        shutil.copytree(device.home, self.folder / name)
+        device.reopen()
+        self._open(name)
+
+    # What others do to the bucket
+
+    @rule(place=st.integers(0, 50), at=st.integers(0, 5000), cut=st.booleans())
+    def damage(self, place: int, at: int, cut: bool) -> None:
+        segments = [key for key in self.bucket.objects if key.startswith("log/")]
+        if not segments:
+            return
+        key = segments[place % len(segments)]
+        data = self.bucket.objects[key]
+        self.damaged.setdefault(key, data)
+        self.bucket.objects[key] = (
+            data[: at % len(data)]
+            if cut
+            else bytes([*data[: at % len(data)], 255 - data[at % len(data)]]) + data[at % len(data) + 1 :]
+        )
+
+    @rule()
+    def repair(self) -> None:
+        for objects in (self.bucket.objects, self.stash or {}):
+            objects.update({key: data for key, data in self.damaged.items() if key in objects})
+        self.damaged.clear()
+
+    @rule(place=st.integers(0, 50), number=DEVICES, foreign=st.booleans())
+    def plant(self, place: int, number: int, foreign: bool) -> None:
+        """A segment lies under the next number of a log that is not its own: an older one, or another vault's."""
+        device_id = self._device(number).id
+        own = sorted(key for key in self.bucket.objects if key.startswith(f"log/{device_id}/"))
+        others = [key for key in self.bucket.objects if key.startswith("log/")]
+        key = f"log/{device_id}/{len(own) + 1:020d}"
+        if key in self.bucket.objects or not others:
+            return
+        data = self.bucket.objects[others[place % len(others)]]
+        # The header names the vault: another's does not authenticate.
+        self.bucket.objects[key] = data[:20] + b"\1" * 16 + data[36:] if foreign else data
+        self.planted.add((key, self.bucket.objects[key]))
+
+    @rule()
+    def empty_or_put_back(self) -> None:
+        if self.stash is None:
+            self.stash, self.bucket.objects = self.bucket.objects, {}
+        else:
+            self._put_back()
+
+    def _put_back(self) -> None:
+        if self.stash is not None:
+            self.bucket.objects = {**self.bucket.objects, **self.stash}
+            self.stash = None
+
+    # The end
+
+    def teardown(self) -> None:
+        if not hasattr(self, "devices"):
+            return
+        try:
+            self._heal()
+            self._compare()
+        finally:
+            for device in self.devices:
+                device.database.close()
+            shutil.rmtree(self.folder)
+
+    def _heal(self) -> None:
+        self._put_back()
+        self.repair()
+        for key, data in self.planted:
+            if self.bucket.objects.get(key) == data:
+                del self.bucket.objects[key]
+        for device in self.devices:
+            device.clock.time = self.true.time
+        self.wait(60)
+        for _ in range(12):
+            reports = [device.sync() for device in self.devices]
+            for device in self.devices:
+                device.log.release(all_of_them=True)
+            if not any(
+                report.queued or report.pushed.segments or report.pulled.segments or report.warnings
+                for report in reports
+            ):
+                return
+        raise AssertionError(f"it does not come to rest: {[report.to_json() for report in reports]}")
+
+    def _compare(self) -> None:
+        views, hashes = [], set()
+        for device in self.devices:
+            with device.database.read() as connection:
+                views.append(logical_view(connection))
+                hashes.add(logical_hash(connection))
+        if len(hashes) > 1:
+            raise AssertionError(_differences(views))
+        assert self._missing(views[0]) == set()
+
+    def _missing(self, view: dict[str, list[list[object]]]) -> set[Item]:
+        there: set[Item] = set()
+        for section, kind, columns in (
+            ("entities", "entity", (0,)),
+            ("observations", "observation", (0, 1)),
+            ("relations", "relation", (0, 1)),
+            ("records", "record", (1,)),
+            ("turns", "turn", (0, 1)),
+            ("findings", "finding", (0, 2)),
+            ("handoffs", "handoff", (0,)),
+        ):
+            there |= {(kind, *(str(item[column]) for column in columns)) for item in view[section]}
+        deleted = self.known.deleted
+        return {
+            item
+            for item in self.known.added - there
+            if item not in deleted
+            and not (item[0] == "observation" and ("entity", item[1]) in deleted)
+            and not (item[0] == "relation" and ("relations",) in deleted)
+        }
+
+
+def _differences(views: list[dict[str, list[list[object]]]]) -> str:
+    """What not all devices have."""
+    lines = []
+    for section in views[0]:
+        sets = [{json.dumps(item) for item in view[section]} for view in views]
+        common = set.intersection(*sets)
+        lines += [f"device {n} alone, {section}: {item}" for n, items in enumerate(sets) for item in items - common]
+    return "\n".join(lines)
+
+
+TestDevices = Devices.TestCase
+TestDevices.settings = settings(max_examples=20, stateful_step_count=30)
