@@ -122,7 +122,9 @@ class _Shown:
             new = [warning for warning in result["warnings"] if warning not in self._warned]
             self._warned.update(new)
             warn(new)
-        if not any(result[way]["ops"] or result[way]["bytes"] for way in ("pushed", "pulled")):
+        from dualmem_mcp.sync.wording import has_moved  # noqa: PLC0415
+
+        if not has_moved(result):
             return
         if self._as_json:
             click.echo(json.dumps(result))

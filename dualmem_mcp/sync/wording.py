@@ -11,19 +11,19 @@ from dualmem_mcp.handoff.quoting import cut, one_line
 _MOST_CHARACTERS: Final = 500
 
 
-def is_news(result: Mapping[str, Any]) -> bool:
-    """Whether a sync exchanged anything, or has something to say."""
-    moved = any(result[way]["ops"] or result[way]["bytes"] for way in ("pushed", "pulled"))
-    return moved or bool(result["warnings"])
+def has_moved(result: Mapping[str, Any]) -> bool:
+    """Whether a sync exchanged anything."""
+    return any(result[way]["ops"] or result[way]["bytes"] for way in ("pushed", "pulled"))
 
 
 def sync_text(result: Mapping[str, Any], *, conflicts_hint: str) -> str:
     """The result of a sync in at most two lines, without its warnings; the hint says how conflicts are shown."""
     ways = (_moved("Sent", result["pushed"]), _moved("received", result["pulled"]))
-    moved = "; ".join(way for way in ways if way)
+    nothing = "Nothing was exchanged" if result["away"] or result["busy"] else "Up to date"
+    moved = "; ".join(way for way in ways if way) or nothing
     took = f"{result['duration_ms'] / 1000:.1f} s"
     cost = f", ${result['cost_usd']:.6f} at list price" if result["cost_usd"] else ""
-    lines = [f"{moved[:1].upper()}{moved[1:] or 'Up to date'} ({took}{cost})."]
+    lines = [f"{moved[:1].upper()}{moved[1:]} ({took}{cost})."]
     waits = []
     if result["queued"]:
         waits.append(f"{_count(result['queued'], 'object')} wait{'s' * (result['queued'] == 1)} to be uploaded.")
