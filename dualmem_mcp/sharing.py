@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
-from dualmem_mcp.errors import DualmemError
+from dualmem_mcp.errors import ConflictError, DualmemError, StoreUnreachableError, UsageError
 from dualmem_mcp.handoff.channel import Channel
 from dualmem_mcp.handoff.package import mend_queued
-from dualmem_mcp.model.ids import DeviceId
-from dualmem_mcp.ports import BlobCache, Clock, Conflict, Version
+from dualmem_mcp.model.ids import ConversationId, DeviceId
+from dualmem_mcp.ports import BlobCache, Clock, Conflict, ObjectStore, Progress, Version, no_progress
 from dualmem_mcp.stores.conflict_store import ConflictStore
 from dualmem_mcp.stores.data_home import DataHome
 from dualmem_mcp.stores.database import Database
+from dualmem_mcp.stores.erasure_rows import ErasedConversations
 from dualmem_mcp.stores.outbox import FileOutbox
+from dualmem_mcp.stores.snapshot_state import SnapshotState
 from dualmem_mcp.stores.sync_log import SyncLog
+from dualmem_mcp.sync.acks import is_due, write_ack
+from dualmem_mcp.sync.compaction import GRACE, Compaction
 from dualmem_mcp.sync.deadline import DeadlineObjectStore
 from dualmem_mcp.sync.engine import Exchange, SyncReport, sync
+from dualmem_mcp.sync.erasure import carry_out, erase
 from dualmem_mcp.sync.identity import KeptIdentity
+from dualmem_mcp.sync.snapshots import Snapshots
 from dualmem_mcp.vault_access import VaultAccess
 
 LOCK_FILE = ".sync.lock"
@@ -46,6 +54,8 @@ class Sharing:
         self._channel = channel
         self.conflicts = ConflictStore(database, clock, device_id)
         self.log = SyncLog(database, clock, device_id, outbox, name_of=self._name_of)
+        self.erased = ErasedConversations(database, clock, device_id, name_of=self._name_of)
+        self._state = SnapshotState(database, clock, device_id, name_of=self._name_of)
         self._outbox = outbox
         self._listeners: list[Callable[[SyncReport], None]] = []
 
@@ -75,14 +85,92 @@ class Sharing:
             lock_file=self._home.root / LOCK_FILE,
             identity=KeptIdentity(self._blobs, objects, self._clock, self._access.adopt),
             mend=lambda key, warnings: mend_queued(channel, key, warnings),
-            catch_up=lambda device_id, into: False,  # noqa: ARG005
+            catch_up=self._snapshots(channel, objects).catch_up,
             count_conflicts=self.conflicts.count,
         )
         report = sync(exchange, probe=probe, large_objects=large_objects)
+        if not report.busy and not report.away:
+            self._after_sync(replace(channel, objects=objects))
         if report.subjects or report.conversations:
             for listener in self._listeners:
                 listener(report)
         return report.to_json()
+
+    def _after_sync(self, channel: Channel) -> None:
+        """Carry out erasures, and say how far this device has read where it is time to."""
+        carry_out(channel, self.erased)
+        own = self.log.device_id()
+        heads = self.log.heads()
+        others = {device: head for device, head in heads.items() if device != own}
+        snapshots = self._snapshots(channel, channel.objects)
+        if own == channel.vault.device_id and is_due(self._blobs, others, snapshots.now()):
+            write_ack(
+                channel.vault,
+                channel.objects,
+                self._blobs,
+                heads=heads,
+                snapshot=snapshots.taken(),
+                now=snapshots.now(),
+            )
+
+    def _snapshots(self, channel: Channel, objects: ObjectStore) -> Snapshots:
+        return Snapshots(channel.vault, objects, self._blobs, self._state, self._clock)
+
+    def compact(
+        self,
+        *,
+        dry_run: bool = False,
+        force: bool = False,
+        grace_days: float = GRACE.days,
+        progress: Progress = no_progress,
+    ) -> dict[str, Any]:
+        """Write a snapshot of the log if it grew enough, or with `force`, and remove what is past being needed;
+        fields of `Compacted.to_json`.
+
+        Raises NotFoundError without a vault, StoreUnreachableError, TamperedError, ConflictError if another device
+        was faster.
+        """
+        warnings: list[str] = []
+        if not dry_run:
+            synced = self.sync()
+            if synced["busy"]:
+                raise ConflictError(
+                    "another process of this device is syncing",
+                    operation="compact",
+                    hint="Try again when it is done; nothing was changed.",
+                )
+            if synced["away"]:
+                raise StoreUnreachableError(
+                    "the bucket cannot be reached",
+                    operation="compact",
+                    hint="Try again later; nothing was changed.",
+                )
+            warnings = synced["warnings"]
+        channel = self._channel()
+        compaction = Compaction(
+            self._snapshots(channel, channel.objects),
+            banned=self.erased.names(),
+            grace=timedelta(days=grace_days),
+            dry_run=dry_run,
+            force=force,
+            progress=progress,
+        )
+        done = compaction.run().to_json()
+        return {**done, "warnings": [*warnings, *done["warnings"]]}
+
+    def erase(self, conversation_id: ConversationId) -> dict[str, Any]:
+        """Erase a conversation for good, on all devices; see `sync.erasure.erase`."""
+        return erase(self._channel(), self.erased, conversation_id)
+
+    def refuse_erased(self, conversation_id: ConversationId) -> None:
+        """Raises UsageError for a conversation that was erased: nothing of it is ever kept again."""
+        if self.erased.is_erased(conversation_id):
+            raise UsageError(
+                f"conversation {conversation_id} was erased, which is for good",
+                operation="keep conversation",
+                subject=conversation_id,
+                hint="Go on in a new conversation: `claude --resume … --fork-session` gives a session a new id.",
+            )
 
     def waiting(self) -> int:
         """Changes and objects that wait on this device to be uploaded."""

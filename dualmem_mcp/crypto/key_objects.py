@@ -133,6 +133,36 @@ def open_conversation_key(
     )
 
 
+def seal_tombstone(
+    key: ConversationKey,
+    *,
+    name: str,
+    erased_at: datetime,
+    vault_id: VaultId,
+    device_id: DeviceId,
+    epoch: int,
+    epoch_key: bytes,
+) -> bytes:
+    """What takes the key's place for good; `name` is the keyed hash of the conversation's id.
+
+    Source: docs/format.md, "Erasure".
+    """
+    content = {
+        "format": 1,
+        "key_id": key.key_id,
+        "conversation": name,
+        "erased_at": time_text(erased_at),
+        "by": device_id,
+    }
+    return seal_object(
+        [Section("erased", canonical_json(content), compress=False)],
+        place=Place(vault_id, ObjectKind.TOMBSTONE, key.object_key, device_id),
+        key_id="epoch",
+        key_epoch=epoch,
+        wrapping_key=epoch_key,
+    )
+
+
 def seal_for_device(
     master_key: bytes, *, vault_id: VaultId, generation: int, device_id: DeviceId, public_key: bytes
 ) -> bytes:

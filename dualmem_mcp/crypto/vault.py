@@ -20,6 +20,7 @@ from dualmem_mcp.crypto.key_objects import (
     open_conversation_key,
     seal_conversation_key,
     seal_for_device,
+    seal_tombstone,
 )
 from dualmem_mcp.crypto.keys import ConversationKey, DeviceKeys
 from dualmem_mcp.crypto.recovery import format_recovery_key, new_recovery_key
@@ -226,6 +227,36 @@ class Vault:
             objects=objects,
             clock=self._clock,
         )
+
+    def cached_conversation_keys(self, conversation_id: ConversationId) -> list[ConversationKey]:
+        """The keys of a conversation that this device has copies of."""
+        found = []
+        for object_key in self._cache.keys("keys/c/"):
+            try:
+                key = self.conversation_key(object_key.rpartition("/")[2])
+            except NotFoundError:
+                continue  # erased
+            if key.conversation_id == conversation_id:
+                found.append(key)
+        return found
+
+    def seal_tombstone(self, key: ConversationKey) -> bytes:
+        """What has to be written over the key's object in the bucket when its conversation is erased."""
+        epoch = self.current_epoch()
+        return seal_tombstone(
+            key,
+            name=self.object_name("conversation", key.conversation_id),
+            erased_at=self._clock.now(),
+            vault_id=self.vault_id,
+            device_id=self.device_id,
+            epoch=epoch,
+            epoch_key=self.epoch_key(epoch),
+        )
+
+    def forget_conversation_key(self, key: ConversationKey, tombstone: bytes) -> None:
+        """Overwrite this device's copy of the key."""
+        self._cache.put(key.object_key, tombstone)
+        self._conversation_keys.pop(key.key_id, None)
 
     def refresh(self, objects: ObjectStore | None = None) -> None:
         """Bring roster and epoch keys up to date with the bucket, and check that it is this vault's still.

@@ -77,6 +77,7 @@ class _Filling:
 
     def run(self) -> None:
         """Fill until nothing is lacking, or until it is to stop."""
+        self._forget()
         step = self._turns if self._collection is Collection.CONVERSATIONS else self._others
         while not self._should_stop():
             if self._generation != self._index.generation:
@@ -85,6 +86,12 @@ class _Filling:
             if not step():
                 return
             time.sleep(0)  # other threads may have waited for the interpreter
+
+    def _forget(self) -> None:
+        """Let go of what was erased: only one process fills at a time, so nobody puts it back meanwhile."""
+        while keys := self._truth.forgotten(self._collection, _AT_ONCE):
+            self._index.remove(keys)
+            self._truth.note_forgotten(keys)
 
     def _save(self, has: IndexProgress) -> None:
         # After the items, so that a kill between the two has them put again, which changes nothing.

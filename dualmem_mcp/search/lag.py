@@ -12,7 +12,8 @@ from dualmem_mcp.search.sources import SearchTruth
 
 
 def is_behind(truth: SearchTruth, indexes: Mapping[Collection, SearchIndex]) -> bool:
-    """Whether anything is to be put into one of the indexes: something new, or all, if it was begun anew.
+    """Whether anything is to be put into one of the indexes (something new, or all, if it was begun anew) or taken
+    out of it.
 
     Raises the errors of the truth and the indexes.
     """
@@ -20,6 +21,8 @@ def is_behind(truth: SearchTruth, indexes: Mapping[Collection, SearchIndex]) -> 
 
 
 def _lacks(truth: SearchTruth, collection: Collection, index: SearchIndex) -> bool:
+    if truth.forgotten(collection, 1):
+        return True
     has = truth.progress(index.generation) or IndexProgress()
     if collection is Collection.CONVERSATIONS:
         return bool(truth.turns(has.turns, 1))

@@ -132,6 +132,14 @@ class SearchTruth(Protocol):
         """Those of the entities that there are, and when something was last added to each."""
         ...
 
+    def forgotten(self, collection: Collection, limit: int) -> Sequence[str]:
+        """Keys of items that are of nothing any more, since their conversation was erased."""
+        ...
+
+    def note_forgotten(self, keys: Sequence[str]) -> None:
+        """The index has let go of these items."""
+        ...
+
     def progress(self, generation: str) -> IndexProgress | None:
         """How far the index of that generation has come; None if it is new."""
         ...

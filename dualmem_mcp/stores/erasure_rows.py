@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from dualmem_mcp.model.half_pairs import compact_json
-from dualmem_mcp.model.ids import ConversationId, DeviceId
+from dualmem_mcp.model.ids import ConversationId, DeviceId, HandoffId
 from dualmem_mcp.model.oplog import OpKind, Stamp
 from dualmem_mcp.model.search import COLLECTION_OF, ItemKind, item_key
 from dualmem_mcp.ports import Clock
@@ -19,8 +19,13 @@ from dualmem_mcp.stores.op_log import OpWriter
 NameOf = Callable[[str], str]
 """A conversation's id to the keyed hash that stands for it."""
 
+_PACKAGE: Final = "package"
+_KEYS: Final = "keys"
+"""What else than an index has to let go of things: the packages kept here, and the copies of keys."""
+
 _OMITTED: Final = compact_json({"omitted": True})
 _NAME_DIGITS: Final = 32
+_MOST_LEFT: Final = 100_000
 
 
 def banned_by(connection: Connection, name_of: NameOf) -> Callable[[str], bool]:
@@ -42,7 +47,7 @@ def apply_erasure(
     connection.execute("INSERT OR IGNORE INTO erased VALUES (?, ?)", (name, stamp.to_bytes()))
     found = [one for one in _known_ids(connection) if name_of(one) == name]
     for conversation_id in found:
-        _remove(connection, conversation_id)
+        _remove(connection, conversation_id, name)
     return frozenset(found)
 
 
@@ -70,6 +75,11 @@ class ErasedConversations:
                 writer.finish()
             return bool(apply_erasure(connection, payload, stamp, self._name_of)) or not banned
 
+    def knows(self, conversation_id: ConversationId) -> bool:
+        """Whether there is anything of the conversation here."""
+        with self._database.read() as connection:
+            return conversation_id in _known_ids(connection)
+
     def is_erased(self, conversation_id: ConversationId) -> bool:
         """Whether the conversation is banned."""
         with self._database.read() as connection:
@@ -83,8 +93,25 @@ class ErasedConversations:
         if found:
             with self._database.write() as connection:
                 for conversation_id in found:
-                    _remove(connection, conversation_id)
+                    _remove(connection, conversation_id, self._name_of(conversation_id))
         return frozenset(found)
+
+    def left_over(self) -> tuple[Sequence[HandoffId], Sequence[ConversationId]]:
+        """The handoffs whose packages may lie here still, and the conversations whose keys do."""
+        with self._database.read() as connection:
+            packages = forgotten_items(connection, _PACKAGE, _MOST_LEFT)
+            keys = forgotten_items(connection, _KEYS, _MOST_LEFT)
+        return (
+            [HandoffId(key.removeprefix(f"{_PACKAGE}/")) for key in packages],
+            [ConversationId(key.removeprefix(f"{_KEYS}/")) for key in keys],
+        )
+
+    def note_gone(self, handoffs: Sequence[HandoffId], conversations: Sequence[ConversationId]) -> None:
+        """These packages and keys have gone from here."""
+        keys = [f"{_PACKAGE}/{one}" for one in handoffs] + [f"{_KEYS}/{one}" for one in conversations]
+        if keys:
+            with self._database.write() as connection:
+                note_forgotten(connection, keys)
 
     def names(self) -> Sequence[str]:
         """The names of all banned conversations."""
@@ -113,8 +140,14 @@ def _known_ids(connection: Connection) -> list[str]:
     return [row[0] for row in rows if row[0]]
 
 
-def _remove(connection: Connection, conversation_id: str) -> None:
+def _remove(connection: Connection, conversation_id: str, name: str) -> None:
     connection.execute("INSERT OR IGNORE INTO erased_conversations VALUES (?)", (conversation_id,))
+    _note_left_over(connection, conversation_id)
+    connection.execute(
+        "DELETE FROM outbox WHERE key IN (SELECT package_key FROM handoffs WHERE conversation_id = ?)"
+        " OR substr(key, 1, 43) = ?",
+        (conversation_id, f"manifests/{name}/"),
+    )
     keys = list(_item_keys(connection, conversation_id))
     connection.executemany(
         "INSERT OR REPLACE INTO forgotten_items VALUES (?, ?)",
@@ -126,6 +159,14 @@ def _remove(connection: Connection, conversation_id: str) -> None:
     for table in ("turns", "findings", "handoffs", "records"):
         connection.execute(f"DELETE FROM {table} WHERE conversation_id = ?", (conversation_id,))  # noqa: S608
     connection.execute("DELETE FROM conversations WHERE id = ?", (conversation_id,))
+
+
+def _note_left_over(connection: Connection, conversation_id: str) -> None:
+    rows = connection.execute("SELECT handoff_id FROM handoffs WHERE conversation_id = ?", (conversation_id,))
+    left = [(f"{_PACKAGE}/{handoff_id}", _PACKAGE) for (handoff_id,) in rows.fetchall()]
+    connection.executemany(
+        "INSERT OR REPLACE INTO forgotten_items VALUES (?, ?)", [*left, (f"{_KEYS}/{conversation_id}", _KEYS)]
+    )
 
 
 def _item_keys(connection: Connection, conversation_id: str) -> Iterator[tuple[ItemKind, str]]:

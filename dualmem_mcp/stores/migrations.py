@@ -282,10 +282,13 @@ CREATE TRIGGER no_erased_handoff BEFORE INSERT ON handoffs
 CREATE TRIGGER no_erased_record BEFORE INSERT ON records
     WHEN EXISTS (SELECT 1 FROM erased_conversations AS e WHERE e.id = NEW.conversation_id)
     BEGIN SELECT RAISE(IGNORE); END;
+CREATE TRIGGER no_erased_cached BEFORE INSERT ON working_set
+    WHEN EXISTS (SELECT 1 FROM erased_conversations AS e WHERE e.id = NEW.item ->> 'conversation_id')
+    BEGIN SELECT RAISE(IGNORE); END;
 
-CREATE TABLE forgotten_items (         -- what the indexes still hold of erased conversations
-    key ANY PRIMARY KEY,               -- SearchItem.key
-    collection TEXT NOT NULL
+CREATE TABLE forgotten_items (         -- of erased conversations, what lies elsewhere than here still
+    key ANY PRIMARY KEY,               -- SearchItem.key, `package/<handoff id>` or `keys/<conversation id>`
+    collection TEXT NOT NULL           -- of the index; else `package` or `keys`
 ) STRICT, WITHOUT ROWID;
 """
 

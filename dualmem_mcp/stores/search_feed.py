@@ -14,6 +14,7 @@ from dualmem_mcp.model.source import Finding, FindingKind, IndexProgress, Stored
 from dualmem_mcp.stores.columns import from_column, from_time
 from dualmem_mcp.stores.connection import Connection
 from dualmem_mcp.stores.database import Database
+from dualmem_mcp.stores.erasure_rows import forgotten_items, note_forgotten
 from dualmem_mcp.stores.finding_rows import read_findings_after
 from dualmem_mcp.stores.graph_cache import GRAPH_PAYLOAD, graph_version, read_entity
 
@@ -80,6 +81,16 @@ class SearchFeed:
                 if row is not None:
                     found.append((row[1], _changed_at(connection, row[0])))
         return found
+
+    def forgotten(self, collection: Collection, limit: int) -> Sequence[str]:
+        """As the port says."""
+        with self._database.read() as connection:
+            return forgotten_items(connection, collection.value, limit)
+
+    def note_forgotten(self, keys: Sequence[str]) -> None:
+        """As the port says."""
+        with self._database.write() as connection:
+            note_forgotten(connection, keys)
 
     def progress(self, generation: str) -> IndexProgress | None:
         """As the port says."""
