@@ -101,7 +101,7 @@ def turns(device: Device) -> set[str]:
 
 
 def test_an_upload_whose_answer_was_lost_is_a_success(bench: Bench) -> None:
-    desk, phone = bench.device("desk"), bench.device("phone")
+    desk, _ = bench.device("desk"), bench.device("phone")
     desk.add("Ada")
     put = bench.objects.put
 
@@ -121,7 +121,7 @@ def test_an_upload_whose_answer_was_lost_is_a_success(bench: Bench) -> None:
 
 
 def test_a_torn_upload_is_written_again(bench: Bench) -> None:
-    desk, phone = bench.device("desk"), bench.device("phone")
+    desk, _ = bench.device("desk"), bench.device("phone")
     desk.add("Ada")
     put = bench.objects.put
 
@@ -148,7 +148,7 @@ def test_a_segment_damaged_in_the_queue_is_sealed_anew(bench: Bench, damage: str
     seal_only(desk, bench)
     desk.add("Wheel")
     seal_only(desk, bench)
-    [first, second] = desk.outbox.pending()
+    [first, _second] = desk.outbox.pending()
     spoil(desk, first, damage)
     report = desk.sync()
     assert report.queued == 0
@@ -158,7 +158,7 @@ def test_a_segment_damaged_in_the_queue_is_sealed_anew(bench: Bench, damage: str
 
 
 def test_a_damaged_segment_that_had_arrived_is_taken_from_the_bucket(bench: Bench) -> None:
-    desk, phone = bench.device("desk"), bench.device("phone")
+    desk, _ = bench.device("desk"), bench.device("phone")
     desk.add("Ada")
     put = bench.objects.put
 
@@ -177,7 +177,7 @@ def test_a_damaged_segment_that_had_arrived_is_taken_from_the_bucket(bench: Benc
 
 
 def test_a_segment_damaged_in_queue_and_bucket(bench: Bench) -> None:
-    desk, phone = bench.device("desk"), bench.device("phone")
+    desk, _ = bench.device("desk"), bench.device("phone")
     desk.add("Ada")
     seal_only(desk, bench)
     [key] = desk.outbox.pending()
@@ -245,7 +245,7 @@ def test_a_copied_data_home_takes_a_new_id(bench: Bench) -> None:
 
 def test_a_copy_with_the_same_changes_waiting(bench: Bench) -> None:
     """Both have them; who seals second takes the first's segment for its own, and goes on."""
-    desk, phone = bench.device("desk"), bench.device("phone")
+    desk, _ = bench.device("desk"), bench.device("phone")
     desk.add("Ada")
     desk.sync()
     desk.add("waiting", "also waiting")
@@ -274,7 +274,7 @@ def test_changes_that_both_have_keep_their_names(bench: Bench) -> None:
     with phone.database.read() as connection:
         rows = connection.execute("SELECT tags FROM entities ORDER BY name").fetchall()
     assert all(len(tags) == 28 for (tags,) in rows)  # `shared` was added once
-    assert {device for device in phone.log.heads()} >= {desk.id, copy.id}
+    assert set(phone.log.heads()) >= {desk.id, copy.id}
 
 
 def test_deletions_follow_what_they_delete_to_the_new_id(bench: Bench) -> None:
@@ -316,7 +316,7 @@ def test_turns_of_a_copy_are_told_of_again(bench: Bench) -> None:
 
 
 def test_a_copy_that_writes_nothing_finds_out_by_a_listing(bench: Bench) -> None:
-    desk, phone = bench.device("desk"), bench.device("phone")
+    desk, _ = bench.device("desk"), bench.device("phone")
     desk.add("Ada")
     bench.settle()
     copy = bench.clone(desk, "copy")
@@ -329,7 +329,7 @@ def test_a_copy_that_writes_nothing_finds_out_by_a_listing(bench: Bench) -> None
 
 
 def test_a_data_home_set_back_gets_its_own_changes_again(bench: Bench) -> None:
-    desk, phone = bench.device("desk"), bench.device("phone")
+    desk, _ = bench.device("desk"), bench.device("phone")
     desk.add("Ada")
     bench.settle()
     backup = bench.clone(desk, "backup")
