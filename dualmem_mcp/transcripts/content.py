@@ -76,6 +76,8 @@ def result_text(content: object) -> str:
 def tagged_origin(blocks: tuple[Block, ...]) -> str:
     """What a user record is if the client, not the user, wrote it: by the tag that its text starts with."""
     first = next((block.text for block in blocks if block.kind == "text"), "").lstrip()
+    if not first.startswith(("<", "[")):  # as most do not
+        return ""
     return next((origin for tag, origin in _TAGS if first.startswith(tag)), "")
 
 

@@ -16,6 +16,9 @@ MAX_DEPTH: Final = 40
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
+# `json.dumps` with these makes an encoder for each call, which takes longer than the encoding.
+_COMPACT: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
 _AROUND: Final = "\ufeff \t\r\n"
 
 
@@ -90,4 +93,4 @@ def bounded(value: object, *, depth: int = MAX_DEPTH, max_text: int | None = Non
 
 def json_text(value: object) -> str:
     """Compact JSON of a value that `bounded` gave."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _COMPACT.encode(value)

@@ -289,6 +289,8 @@ def chained_record(number: int, kind: str, data: Mapping[str, Any]) -> Record:
 def usage_tokens(usage: object) -> int:
     """Tokens of the context that a usage record states: input, cached input, and output."""
     counts = object_of(usage)
+    if not counts:
+        return 0
     keys = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
     return sum(count_of(counts.get(key)) for key in keys)
 
