@@ -1,9 +1,9 @@
-"""Writes `log-v1/`: segments of a device's log in the golden vault, as docs/format.md lays them down, and hostile ones.
+"""Writes `log-v1/`: a device's log in the golden vault, as docs/format.md lays it down, and hostile segments.
 
     python tests/golden/make_log_v1.py
 
-It uses the second writer in tests/crypto/spec.py and the keys of make_vault_v1.py, and nothing of `dualmem_mcp`. The
-files are made once and kept: every later version has to read them, and to refuse the hostile ones as
+It uses the second writer in tests/crypto/spec.py and the keys of make_vault_v1.py, and nothing of `dualmem_mcp`.
+The files are made once and kept: every later version has to read them, and to refuse the hostile ones as
 `expected.json` says.
 """
 

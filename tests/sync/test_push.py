@@ -1,4 +1,4 @@
-"""Sealing and uploading: the same bytes on every try, and a log that another machine writes as well is left to it."""
+"""Sealing and uploading: the same bytes on every try; a log that another machine writes as well is left to it."""
 
 from __future__ import annotations
 
