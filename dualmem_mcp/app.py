@@ -252,6 +252,7 @@ class App:
         progress(0, 5, "reading the session")
         with steps.step("read") as facts:
             local = self._source().read(conversation_id, transcript=transcript)
+            self.sharing.refuse_erased(local.session.conversation_id)
             facts["bytes"] = sum(len(data) for _, data in local.thread)
         progress(1, 5, "writing the digest")
         with steps.step("digest"):
@@ -374,6 +375,27 @@ class App:
     ) -> dict[str, Any]:
         """Bring this device and the bucket together; see `Sharing.sync`."""
         return self.sharing.sync(probe=probe, max_seconds=max_seconds, large_objects=large_objects)
+
+    def compact(
+        self,
+        *,
+        dry_run: bool = False,
+        force: bool = False,
+        grace_days: float | None = None,
+        progress: Progress = no_progress,
+    ) -> dict[str, Any]:
+        """Remove from the bucket what a snapshot of the log replaces; see `Sharing.compact`."""
+        return self.sharing.compact(dry_run=dry_run, force=force, grace_days=grace_days, progress=progress)
+
+    def erase(self, conversation_id: str) -> dict[str, Any]:
+        """Erase a conversation for good, here, in the bucket and on all devices: conversation_id, name, keys,
+        packages, manifests, queued, remains, warnings. Raises NotFoundError if nobody knows of it."""
+        done = self.sharing.erase(parse_conversation_id(conversation_id))
+        self.wake_edge()
+        if self._edge_process is None:
+            # Nothing new is indexed for it; what is left of the conversation in the indexes goes in any case.
+            self.local_edge.catch_up(should_stop=lambda: True, embed=False)
+        return done
 
     def sync_waiting(self) -> int:
         """Changes and objects that wait to be uploaded."""

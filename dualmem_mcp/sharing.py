@@ -121,7 +121,7 @@ class Sharing:
         *,
         dry_run: bool = False,
         force: bool = False,
-        grace_days: float = GRACE.days,
+        grace_days: float | None = None,
         progress: Progress = no_progress,
     ) -> dict[str, Any]:
         """Write a snapshot of the log if it grew enough, or with `force`, and remove what is past being needed;
@@ -150,7 +150,7 @@ class Sharing:
         compaction = Compaction(
             self._snapshots(channel, channel.objects),
             banned=self.erased.names(),
-            grace=timedelta(days=grace_days),
+            grace=GRACE if grace_days is None else timedelta(days=grace_days),
             dry_run=dry_run,
             force=force,
             progress=progress,

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from dualmem_mcp.cli import (
+    compaction_commands,
     conversation_commands,
     memory_commands,
     note_commands,
@@ -26,6 +27,7 @@ from dualmem_mcp.exit_status import exit_after
 
 __all__ = [
     "cli",
+    "compaction_commands",
     "conversation_commands",
     "main",
     "memory_commands",
