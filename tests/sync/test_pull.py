@@ -197,7 +197,7 @@ def test_a_log_that_was_set_back(bench: Bench, trio) -> None:
 
 
 def test_logs_of_nobody_are_named(bench: Bench, trio) -> None:
-    reader, writer, _ = trio
+    reader, _writer, _ = trio
     for name in ("0" * 32, "f" * 32, "notes"):
         bench.objects.objects[f"log/{name}/{1:020d}"] = b"x"
         bench.objects.objects[f"log/{name}/{2:020d}"] = b"x"
