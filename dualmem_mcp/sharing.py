@@ -159,8 +159,11 @@ class Sharing:
         return {**done, "warnings": [*warnings, *done["warnings"]]}
 
     def erase(self, conversation_id: ConversationId) -> dict[str, Any]:
-        """Erase a conversation for good, on all devices; see `sync.erasure.erase`."""
-        return erase(self._channel(), self.erased, conversation_id)
+        """Erase a conversation for good, and tell the other devices so; see `sync.erasure.erase`."""
+        done = erase(self._channel(), self.erased, conversation_id)
+        synced = self.sync()
+        queued = done["queued"] or synced["away"] or synced["busy"]
+        return {**done, "queued": queued, "warnings": [*done["warnings"], *synced["warnings"]]}
 
     def refuse_erased(self, conversation_id: ConversationId) -> None:
         """Raises UsageError for a conversation that was erased: nothing of it is ever kept again."""

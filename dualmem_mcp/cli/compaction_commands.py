@@ -71,8 +71,9 @@ def _show_compacted(done: dict[str, Any]) -> None:
         click.echo("The last snapshot is new enough; --force writes another.")
     else:
         click.echo("There is too little in the log for a snapshot; --force writes one.")
-    gone = f"{_counted(done['segments_deleted'], 'segment')} and {_counted(done['snapshots_deleted'], 'old snapshot')}"
-    click.echo(f"{gone} {would or 'were '}removed: {size_text(done['bytes_freed'])}.")
+    segments = _counted(done["segments_deleted"], "segment")
+    snapshots = _counted(done["snapshots_deleted"], "old snapshot")
+    click.echo(f"{segments} and {snapshots} {would or 'were '}removed: {size_text(done['bytes_freed'])}.")
     if done["kept"]:
         click.echo(f"{_counted(done['kept'], 'segment')} ({size_text(done['kept_bytes'])}) stay:")
         for one in done["why"]:
