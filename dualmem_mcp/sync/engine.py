@@ -93,9 +93,8 @@ def sync(exchange: Exchange, *, probe: bool = False, large_objects: bool = True)
     """Bring this device and the bucket together, as far as the bucket can be reached now.
 
     With `probe` nothing is listed: cheaper, for one that follows soon on another. Without `large_objects` packages
-    wait.
-    A bucket that is away is no error: everything waits here. One run at a time in a data home: the second returns
-    at once and says so. Raises TamperedError or NotFoundError if the bucket is not the vault's as it was,
+    wait. A bucket that is away is no error: everything waits here. One run at a time in a data home: the second
+    returns at once and says so. Raises TamperedError or NotFoundError if the bucket is not the vault's as it was,
     LockedError, and what the database raises; nothing that was merged or queued until then is lost.
     """
     started = time.perf_counter()
@@ -154,9 +153,10 @@ class _Run:
             self.away = True
             self.warnings.append(f"not uploaded yet: {self.pushed.reason}")
         if held := sum(exchange.log.held().values()):
+            changes = "1 change of other devices is" if held == 1 else f"{held} changes of other devices are"
             self.warnings.append(
-                f"{held} changes of other devices are more than a day ahead of the clock and wait until their time "
-                "has come: check the clocks of the devices"
+                f"{changes} more than a day ahead of the clock and without effect until then: check the clocks of "
+                "the devices"
             )
 
     def _refresh(self, own: OwnLog) -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from dualmem_mcp.durable_files import file_lock
 from dualmem_mcp.errors import NotFoundError, TamperedError
 from dualmem_mcp.model.cost import USD_PER_READ_REQUEST, USD_PER_WRITE_REQUEST
+from dualmem_mcp.model.oplog import physical_ticks
+from dualmem_mcp.stores.erasure_rows import ErasedConversations
 from dualmem_mcp.stores.logical_state import logical_hash
+from dualmem_mcp.stores.record_store import RecordStore
 from dualmem_mcp.sync.deadline import DeadlineObjectStore
 from dualmem_mcp.sync.engine import sync
+from tests.conftest import SteppingClock
 from tests.sync.conftest import Bench, Device
 
 
@@ -235,3 +241,68 @@ def test_the_contract_of_a_report(bench: Bench) -> None:
     assert (values["conflicts"], values["queued"], values["warnings"]) == (0, 0, [])
     assert values["duration_ms"] > 0
     assert set(values["requests"]) == {"get", "put", "list", "stat", "delete"}
+
+
+def test_a_clock_years_ahead_is_noticed_before_anything_goes_out(bench: Bench) -> None:
+    """The bucket's clock is right, and its answers tell it."""
+    right = SteppingClock()
+    bench.objects.clock = right.time
+    desk, phone = bench.device("desk", SteppingClock(right.time + timedelta(days=2000))), bench.device("phone")
+    desk.add("Ada")
+    desk.observe("Ada", "said in the future")
+    assert desk.sync().warnings == []
+    report = phone.sync()
+    assert (report.pulled.ops, report.warnings) == (2, [])
+    assert phone.content() == desk.content()
+    phone.observe("Ada", "later")
+    bench.settle()
+    assert state(desk) == state(phone)
+    [op] = phone.log.own_ops(0, 1)
+    assert op.stamp.ticks < physical_ticks(right.time + timedelta(hours=1))
+
+
+def test_a_clock_years_behind_still_takes_what_comes(bench: Bench) -> None:
+    right = SteppingClock()
+    bench.objects.clock = right.time
+    desk, phone = bench.device("desk"), bench.device("phone", SteppingClock(right.time - timedelta(days=2000)))
+    desk.add("Ada")
+    phone.add("Engine")
+    bench.settle()
+    assert phone.names() == desk.names() == {"Ada", "Engine"}
+
+
+def test_changes_from_the_future_are_told_of_and_wait(bench: Bench) -> None:
+    """No clock but the devices' own: one of them is a year ahead."""
+    fast = SteppingClock(SteppingClock().time + timedelta(days=365))
+    desk, phone = bench.device("desk", fast), bench.device("phone")
+    desk.add("Ada")
+    desk.sync()
+    assert "1 change of other devices is more than a day ahead" in phone.sync().warnings[0]
+    assert phone.names() == set()
+    phone.clock.advance(365 * 86_400)
+    report = phone.sync(probe=True)
+    assert report.warnings == []
+    assert len(report.subjects) == 1
+    assert phone.names() == {"Ada"}
+
+
+def test_an_erased_conversation_goes_everywhere(bench: Bench) -> None:
+    desk, phone = bench.device("desk"), bench.device("phone")
+    for device in (desk, phone):
+        RecordStore(device.database, device.clock, device.first_id).put(
+            "note", f"of {device.home.name}", {"text": "private"}, conversation_id="c1"
+        )
+    bench.settle()
+    assert len({state(device) for device in bench.devices}) == 1
+    erased = ErasedConversations(desk.database, desk.clock, desk.first_id, name_of=desk.name_of)
+    assert erased.erase("c1")
+    RecordStore(phone.database, phone.clock, phone.first_id).put(
+        "note", "late", {"text": "private"}, conversation_id="c1"
+    )
+    bench.settle()
+    for device in bench.devices:
+        with device.database.read() as connection:
+            assert connection.execute("SELECT * FROM records").fetchall() == []
+            payloads = connection.execute("SELECT payload FROM ops").fetchall()
+        assert not [payload for (payload,) in payloads if "private" in payload]
+    assert state(desk) == state(phone)
