@@ -267,14 +267,11 @@ def _merged(stored: Row, given: Row) -> Row:
     *_, stored_listed, stored_stamp = stored
     listed = max(stored_listed, given[-2])
     at, given_at = stored[3], given[3]
-    # What no op tells of yet gets the stamp of a later one, since it is made after all that were merged here.
     own = stored_stamp is None
-    if own and at == given_at and stored[:-2] != given[:-2]:
-        later = stored
-    elif own:
-        later = stored if at > given_at else given
-    else:
-        later = max(stored, given, key=lambda row: (row[3], row[-1]))
+    # What no op tells of yet has the later stamp, that of an op made after all that were merged here. Also where both
+    # say the same: an earlier op of this device, which said something else, may be later than the given one.
+    stored_key = (at, b"\xff" if own else stored_stamp)
+    later = stored if stored_key >= (given_at, given[-1]) else given
     stamp = later[-1]
     if own and listed > given[-2]:
         stamp = None  # that it is listed nobody else knows
@@ -292,10 +289,8 @@ def _apply_finding(
         row[:3],
     ).fetchone()
     if stored is not None:
-        # One that no op tells of yet is the later, unless it says the same.
-        if stored[-1] is None and stored[4] != row[4]:
-            return None
-        if stored[-1] is not None and stored[-1] >= stamp:
+        # One that no op tells of yet is the later; so it is where it says the same, as with conversations.
+        if stored[-1] is None or stored[-1] >= stamp:
             return None
         if stored[:-1] == row:
             connection.execute(

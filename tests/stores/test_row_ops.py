@@ -454,22 +454,27 @@ def test_what_was_not_told_yet_is_the_later_of_one_moment(desk: Home) -> None:
     assert [op.kind for op in desk.log()] == [OpKind.CONVERSATION_SET, OpKind.TURN_ADD, OpKind.FINDING_PUT]
 
 
-def test_what_says_the_same_is_not_told_again(desk: Home) -> None:
-    desk.catalogue.save_session(session([], title="same", ended_at=NOON, cwd="/c"))
-    desk.sources.put_findings(CHAT, [Finding("decision", "f", "same")])
-    members = {
-        "title": "same",
-        "cwd": "/c",
-        "device_name": "desk",
-        "updated_at": "2026-03-01T12:00:00.000000+00:00",
-    }
-    desk.hear(
-        [
-            told(OpKind.CONVERSATION_SET, 5, PHONE, conversation_id=CHAT, **members),
-            told(OpKind.FINDING_PUT, 6, PHONE, conversation_id=CHAT, kind="decision", finding_id="f", text="same"),
-        ]
-    )
-    assert desk.log() == []
+def test_what_came_does_not_stand_for_what_is_not_told_yet_though_it_says_the_same(desk: Home, phone: Home) -> None:
+    at = "2026-03-01T12:00:00.000000+00:00"
+    desk.hear([told(OpKind.CONVERSATION_SET, 1, PHONE, conversation_id=CHAT, updated_at=at)])
+    for text in ("first", "then", "first"):
+        desk.catalogue.save_session(session([], title=text, ended_at=NOON, cwd=""))
+        desk.sources.put_findings(CHAT, [Finding("decision", "f", text)])
+        if text == "first":
+            ops = desk.log()
+            phone.hear(ops)
+    desk.catalogue.save_session(session([], title="then", ended_at=NOON, cwd=""))
+    desk.sources.put_findings(CHAT, [Finding("decision", "f", "then")])
+    # They were made before the ops that the desk told of, and so lose against these.
+    same = {"conversation_id": CHAT, "device_name": "desk"}
+    early = [
+        told(OpKind.CONVERSATION_SET, 2, PHONE, title="then", updated_at=at, **same),
+        told(OpKind.FINDING_PUT, 3, PHONE, kind="decision", finding_id="f", text="then", **same),
+    ]
+    desk.hear(early)
+    phone.hear([*early, *desk.log()])
+    assert phone.state() == desk.state()
+    assert [row[4] for row in phone.rows("findings")] == ["then"]
 
 
 def test_that_a_conversation_is_listed_is_told_also_where_its_title_lost(desk: Home, phone: Home) -> None:
