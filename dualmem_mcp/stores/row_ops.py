@@ -268,8 +268,8 @@ def _merged(stored: Row, given: Row) -> Row:
     listed = max(stored_listed, given[-2])
     at, given_at = stored[3], given[3]
     own = stored_stamp is None
-    # What no op tells of yet has the later stamp, that of an op made after all that were merged here. Also where both
-    # say the same: an earlier op of this device, which said something else, may be later than the given one.
+    # What no op tells of yet will have the later stamp, its op being made after all that were merged here. So it is
+    # where both say the same, too: an earlier op of this device, which said otherwise, may be later than the given.
     stored_key = (at, b"\xff" if own else stored_stamp)
     later = stored if stored_key >= (given_at, given[-1]) else given
     stamp = later[-1]
