@@ -165,10 +165,15 @@ def write_session(
     Raises TamperedError for a name that could lead outside, DiskFullError, StoreUnreachableError.
     """
     target = session_target(files, claude_dir=claude_dir, conversation_id=conversation_id, project=project, cwd=cwd)
+    return write_target(target)
+
+
+def write_target(target: SessionTarget) -> RestoredSession:
+    """The session written where it belongs, all of it or nothing; see `write_session`."""
     for candidate in target.candidates():
         content = target.content(candidate)
         try:
-            state = _compare(claude_dir, target.folder, candidate, content)
+            state = _compare(target.claude_dir, target.folder, candidate, content)
         except OSError as error:
             raise wrapped(error, target.folder) from error
         if state == "taken":

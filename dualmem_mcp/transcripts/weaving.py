@@ -25,9 +25,10 @@ from dualmem_mcp.transcripts.restore import (
     session_target,
     too_many,
     wrapped,
-    write_session,
+    write_target,
 )
-from dualmem_mcp.transcripts.rewrite import count_records, rewrite_records
+from dualmem_mcp.transcripts.rewrite import count_records, record_cwds, rewrite_records
+from dualmem_mcp.transcripts.session import session_cwd
 from dualmem_mcp.transcripts.weave import Seam, SessionText, Strand
 
 
@@ -51,43 +52,73 @@ def restore_with(
 ) -> Restored:
     """The session of these files with the turns of the strands, the first of which is the one to go on with.
 
-    Without anything to weave in it is `write_session`. Turns that a session has already are not put there again.
-    A session that is here, and begins with what was handed over, gets the turns after its end, unless its own user
-    went on: then they go into a new session, which has what both have in common; its id follows from theirs, so
-    that restoring again finds it. Raises as `write_session` does; what was written by then stays, and is found
-    again.
+    Without anything to weave in it is `write_session`, but that a session that is here, and is the beginning of
+    what was handed over, gets the rest. Turns that a session has already are not put there again. A session that is
+    here, and begins with what was handed over, gets the turns after its end, unless its own user went on: then they
+    go into a new session, which has what both have in common; its id follows from theirs, so that restoring again
+    finds it. Without `cwd` the session stays in the folder that it has on this machine.
+
+    Raises as `write_session` does; what was written by then stays, and is found again.
     """
-    plain = {"claude_dir": claude_dir, "conversation_id": conversation_id, "project": project, "cwd": cwd}
-    if not any(strand.turns for strand in strands):
-        session = write_session(files, **plain)  # type: ignore[arg-type]
-        return Restored(session, (session,), session.warnings)
-    target = session_target(files, **plain)  # type: ignore[arg-type]
+    target = session_target(files, claude_dir=claude_dir, conversation_id=conversation_id, project=project, cwd=cwd)
+    if cwd is None:
+        target = _at_home(target)
     home = _home(target)
-    was_here = home.exists
-    sessions = [_weave(target, home, strand) for strand in strands]
+    if not any(strand.turns for strand in strands) and not home.is_behind:
+        session = write_target(target)
+        return Restored(session, (session,), session.warnings)
+    was_here = home.is_here
+    sessions = [_weave(target, home, strand) for strand in strands or [Strand((), (), ())]]
     woven = next((one for one in sessions if one.woven), sessions[0])
     warnings = _warnings(target, home, woven, sessions, was_here=was_here)
     return Restored(woven, tuple(sessions), tuple(warnings))
 
 
+def _at_home(target: SessionTarget) -> SessionTarget:
+    """The target in the project folder where the session of that id lies on this machine, if it does in one."""
+    try:
+        held = list((target.claude_dir / "projects").glob(f"*/{target.wanted}.jsonl"))
+        if len(held) != 1 or held[0].parent == target.folder or not held[0].is_file() or held[0].is_symlink():
+            return target
+        cwd = session_cwd(record_cwds(held[0].read_bytes()), held[0].parent.name)
+    except OSError as error:
+        raise wrapped(error, target.folder) from error
+    moved = cwd if cwd and cwd != target.old_cwd else None
+    return replace(target, slug=held[0].parent.name, new_cwd=moved, place=cwd or target.old_cwd)
+
+
 @dataclass(slots=True)
 class _File:
-    """A session file as it is, or is going to be: `content` are the files to write where there is none."""
+    """A session file as it is going to be. `size` is how much of `data` lies there, None if there is no file;
+    `content` are all files of the session."""
 
     session_id: ConversationId
     path: Path
     data: bytes
     content: dict[str, bytes]
-    exists: bool
+    size: int | None
+
+    @property
+    def is_here(self) -> bool:
+        return self.size is not None
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether it is here and something of it lacks."""
+        return self.size is not None and self.size < len(self.data)
 
 
 def _home(target: SessionTarget) -> _File:
-    """The session that has what was handed over: the one that is here, or one to be written."""
+    """The session that has what was handed over, or its beginning: the one that is here, or one to be written."""
     for candidate in target.candidates():
         content = target.content(candidate)
         main = content[f"{candidate}.jsonl"]
         found = _standing(target, candidate, content)
-        if found is not None and (not found.exists or found.data.startswith(main)):
+        if found is None:
+            continue
+        if found.is_here and found.data and main.startswith(found.data):
+            found.data = main
+        if found.data.startswith(main):
             return found
     raise too_many(target)
 
@@ -103,8 +134,9 @@ def _standing(target: SessionTarget, session_id: ConversationId, content: dict[s
         if not path.exists():
             beside = ((target.folder / name, data) for name, data in content.items())
             taken = any(file.exists() and file.read_bytes() != data for file, data in beside)
-            return None if taken else _File(session_id, path, content[path.name], content, exists=False)
-        return _File(session_id, path, path.read_bytes(), content, exists=True) if path.is_file() else None
+            return None if taken else _File(session_id, path, content[path.name], content, None)
+        data = path.read_bytes() if path.is_file() else None
+        return None if data is None else _File(session_id, path, data, content, len(data))
     except OSError as error:
         raise wrapped(error, target.folder) from error
 
@@ -151,30 +183,49 @@ def _seam(file: _File, strand: Strand) -> tuple[Seam, bytes]:
 
 def _write(target: SessionTarget, file: _File, lines: bytes) -> bool:
     """Put the lines after the end of the file, or write it with them; whether anything was written."""
-    if file.exists:
-        missing = {name: data for name, data in file.content.items() if not (target.folder / name).exists()}
-        if missing:
-            place_files(target.folder, missing, last=next(reversed(missing)))
-        if lines:
-            _append(file, lines)
-        return bool(lines or missing)
-    file.content[file.path.name] = file.data = file.data + lines
-    place_files(target.folder, file.content, last=file.path.name)
-    file.exists = True
-    return True
+    file.data += lines
+    if file.size is None:
+        file.content[file.path.name] = file.data
+        place_files(target.folder, file.content, last=file.path.name)
+        file.size = len(file.data)
+        return True
+    written = _bring_up(target, file.content, file.path.name)
+    if file.is_behind:
+        _append(file.path, file.data, file.size)
+        file.size = len(file.data)
+        written = True
+    return written
 
 
-def _append(file: _File, lines: bytes) -> None:
-    """Add the lines after the end. Raises DiskFullError or StoreUnreachableError, with the file as it was unless
-    somebody else wrote to it meanwhile."""
-    size, written = len(file.data), 0
+def _bring_up(target: SessionTarget, content: Mapping[str, bytes], main_name: str) -> bool:
+    """Write the files beside the session that are not here, and the rest of those of which the beginning is."""
+    missing: dict[str, bytes] = {}
+    written = False
+    for name, data in content.items():
+        path = target.folder / name
+        if name == main_name:
+            continue
+        if not path.exists():
+            missing[name] = data
+        elif path.stat().st_size < len(data) and data.startswith(here := path.read_bytes()):
+            _append(path, data, len(here))
+            written = True
+    if missing:
+        place_files(target.folder, missing, last=next(reversed(missing)))
+    return written or bool(missing)
+
+
+def _append(path: Path, data: bytes, size: int) -> None:
+    """Add to a file of `size` bytes, the first of the data, the rest of them. Raises DiskFullError or
+    StoreUnreachableError, with the file as it was unless somebody else wrote to it meanwhile."""
+    written = 0
     try:
-        descriptor = os.open(file.path, os.O_WRONLY | os.O_APPEND | getattr(os, "O_BINARY", 0))
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | getattr(os, "O_BINARY", 0))
         try:
             if os.fstat(descriptor).st_size != size:
                 raise OSError(errno.EBUSY, "another program is writing to it")
-            while written < len(lines):
-                written += os.write(descriptor, lines[written:])
+            while size + written < len(data):
+                written += os.write(descriptor, data[size + written :])
             os.fsync(descriptor)
         except OSError:
             if written and os.fstat(descriptor).st_size == size + written:
@@ -183,8 +234,7 @@ def _append(file: _File, lines: bytes) -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise wrapped(error, file.path.parent) from error
-    file.data += lines
+        raise wrapped(error, path.parent) from error
 
 
 def _apart(target: SessionTarget, file: _File, seam: Seam) -> _File:

@@ -31,7 +31,7 @@ class World:
 
     def settings(self, device: str, **changes: object) -> Settings:
         settings = load_settings(self.root / device, bucket=str(self.bucket))
-        return replace(settings, claude_dir=self.claude, keystore="file", **changes)  # type: ignore[arg-type]
+        return replace(settings, **{"claude_dir": self.claude, "keystore": "file", **changes})  # type: ignore[arg-type]
 
     def open(self, device: str, **changes: object) -> App:
         app = open_app(self.settings(device, **changes), clock=self.clock)  # type: ignore[arg-type]

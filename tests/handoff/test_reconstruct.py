@@ -28,6 +28,7 @@ BRIEF_FIELDS = {
     "tasks",
     "agents",
     "since_handoff",
+    "branches",
     "related",
     "timings_ms",
     "completeness",

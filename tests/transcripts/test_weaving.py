@@ -291,6 +291,47 @@ def test_a_link_in_the_place_of_the_session_is_not_written_through(desk, tmp_pat
     assert outside.read_bytes() == b"".join(desk.lines)
 
 
+def test_the_session_stays_in_the_folder_that_it_has_here(desk, tmp_path) -> None:
+    """The laptop has the project elsewhere; what comes from there goes on where the desk has it."""
+    desk.write()
+    desk.user("on the laptop")
+    moved = b"".join(desk.lines).replace(b"/home/dev/app", b"/Users/dev/code/app")
+    claude_dir = desk.path.parents[2]
+    restored = restore_with(
+        [strand(*said("paint it"), after="u5")],
+        {desk.path.name: moved},
+        claude_dir=claude_dir,
+        conversation_id=ID,
+        project="-Users-dev-code-app",
+    )
+    assert restored.session.path == desk.path
+    assert texts(desk.path) == [*TALK, "on the laptop", "paint it"]
+    assert {json.loads(line)["cwd"] for line in desk.path.read_bytes().splitlines()} == {"/home/dev/app"}
+
+
+@pytest.mark.parametrize("turns", [(), said("paint it")])
+def test_a_session_that_is_the_beginning_of_what_was_handed_over_gets_the_rest(desk, turns) -> None:
+    """As at the desk, where the session comes back from a laptop that went on with it."""
+    before = desk.write().read_bytes()
+    agent = desk.folder / "subagents" / "agent-a.jsonl"
+    agent.parent.mkdir(parents=True)
+    agent.write_bytes(b'{"type":"user"}\n')
+    desk.user("on the laptop")
+    desk.assistant("fine")
+    files = handed_over(desk)
+    beside = {
+        f"{ID}/subagents/agent-a.jsonl": b'{"type":"user"}\n{"type":"assistant"}\n',
+        f"{ID}/tool-results/x.txt": b"large",
+    }
+    restored = put(desk, {**files, **beside}, strand(*turns, after="u6"))
+    assert restored.session.session_id == ID
+    assert desk.path.read_bytes().startswith(before)
+    assert texts(desk.path) == [*TALK, "on the laptop", "fine", *(turn.text for turn in turns)]
+    assert {name: (desk.path.parent / name).read_bytes() for name in beside} == beside
+    again = put(desk, {**files, **beside}, strand(*turns, after="u6"))
+    assert not again.session.written
+
+
 def test_nothing_to_weave_in_is_the_session_as_it_was(desk) -> None:
     restored = put(desk, handed_over(desk), Strand(("u1",), (), ("desk",)))
     assert desk.path.read_bytes() == b"".join(desk.lines)

@@ -1,0 +1,303 @@
+"""From the desk to the phone and back: two data homes, one bucket, one session file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dualmem_mcp.app import App
+from dualmem_mcp.errors import NotFoundError
+from dualmem_mcp.model.index_scope import IndexScope
+from dualmem_mcp.transcripts.claude_code import read_session
+from tests.conftest import SteppingClock
+from tests.handoff.conftest import SESSION_ID, World, bare_environment
+
+__all__ = ["bare_environment"]
+
+TALK = [f"desk message {number}" for number in range(20)]
+
+
+@pytest.fixture
+def world(tmp_path: Path, clock: SteppingClock) -> Iterator[World]:
+    made = World(tmp_path, clock)
+    yield made
+    made.close()
+
+
+class Trip:
+    """A desk that handed its session over, and a phone that took it up."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.path = world.write_session(TALK)
+        self.desk = world.desktop(device_name="desk", index=IndexScope("all"))
+        self.first = self.desk.prepare_handoff()
+        self.phone = world.phone(device_name="pocket")
+        world.clock.advance(60)  # type: ignore[attr-defined]
+        self.phone.resume_conversation()
+
+    def on_the_road(self, *texts: str, device: App | None = None, **given: Any) -> dict[str, Any]:
+        """What the phone's client saves, half a minute later."""
+        self.world.clock.advance(30)  # type: ignore[attr-defined]
+        roles = ("user", "assistant")
+        messages = [{"role": roles[index % 2], "text": text} for index, text in enumerate(texts)]
+        return (device or self.phone).save_progress(SESSION_ID, messages=messages, **given)
+
+    def at_the_desk(self, *texts: str, path: Path | None = None) -> None:
+        """Claude Code goes on with the session, after a hook's record as newer versions write one."""
+        self.world.clock.advance(30)  # type: ignore[attr-defined]
+        path = path or self.path
+        records = [json.loads(line) for line in path.read_bytes().splitlines()]
+        parent = records[-1]["uuid"]
+        model = {name: records[0][name] for name in ("isSidechain", "userType", "cwd", "version", "gitBranch")}
+        lines = []
+        for index, text in enumerate(("hook", *texts)):
+            number = len(records) + len(lines)
+            uuid = f"{number:08x}-1111-4000-8000-000000000000"
+            role = "assistant" if index % 2 == 0 else "user"
+            content = text if role == "user" else [{"type": "text", "text": text}]
+            message = (
+                {"type": role, "message": {"role": role, "content": content}}
+                if index
+                else {"type": "attachment", "attachment": {"type": "hook_success"}}
+            )
+            time = self.world.clock.now().isoformat().replace("+00:00", "Z")  # type: ignore[attr-defined]
+            record = {
+                **model,
+                **message,
+                "sessionId": path.stem,
+                "uuid": uuid,
+                "parentUuid": parent,
+                "timestamp": time,
+            }
+            lines.append(json.dumps(record) + "\n")
+            parent = uuid
+        with path.open("a") as file:
+            file.writelines(lines)
+
+    def exchange(self, *devices: App) -> None:
+        """Everybody's changes reach everybody."""
+        devices = devices or (self.phone, self.desk)
+        for app in (*devices, *devices):
+            app.sync()
+
+    def said(self, path: Path | None = None) -> list[str]:
+        return [turn.text for turn in read_session(path or self.path).all_turns()]
+
+
+@pytest.fixture
+def trip(world: World) -> Trip:
+    return Trip(world)
+
+
+def test_there_and_back_again(trip: Trip) -> None:
+    trip.on_the_road(
+        "paint it",
+        "red now",
+        summary="it is painted",
+        decisions=["red, as the neighbour's is green"],
+        next_steps=["the hook"],
+        tasks=["buy paint", {"text": "measure it", "status": "done"}],
+        notes=["mind the wind"],
+    )
+    trip.exchange()
+
+    brief = trip.desk.resume_conversation()
+    since = brief["since_handoff"]
+    assert (since["count"], since["summary"]) == (2, "it is painted")
+    assert [(turn["role"], turn["text"], turn["device"]) for turn in since["turns"]] == [
+        ("user", "paint it", "pocket"),
+        ("assistant", "red now", "pocket"),
+    ]
+    assert [one["text"] for one in since["decisions"]] == ["red, as the neighbour's is green"]
+    assert [(one["text"], one["status"]) for one in since["tasks"]] == [
+        ("buy paint", "open"),
+        ("measure it", "done"),
+    ]
+    assert [one["text"] for one in (*since["next_steps"], *since["notes"])] == ["the hook", "mind the wind"]
+    assert brief["branches"] == since["branches"] == []
+    shown = brief["brief"].split("## Since the handoff")[1]
+    for words in ("user on pocket: paint it", "decided: red", "buy paint", "next: the hook", "mind the wind"):
+        assert words in shown
+
+    before = trip.path.read_bytes()
+    restored = trip.desk.restore(SESSION_ID)
+    assert (restored["session_id"], restored["woven_turns"]) == (SESSION_ID, 2)
+    assert trip.path.read_bytes().startswith(before)
+    assert trip.said() == [*TALK, "paint it", "red now"]
+    assert trip.desk.restore(SESSION_ID)["woven_turns"] == 0
+
+    trip.at_the_desk("and the hook?", "black")
+    second = trip.desk.prepare_handoff()
+    assert second["message_count"] == len(TALK) + 4
+    trip.exchange()
+    for app in (trip.desk, trip.phone):
+        links = app.threads.links(restored["session_id"])
+        assert len(links) == len({link.uuid for link in links}) == len(TALK) + 4
+    brief = trip.phone.resume_conversation()
+    assert brief["since_handoff"]["count"] == 0
+    assert brief["branches"] == []
+    assert "red, as the neighbour's is green" in [one["text"] for one in brief["decisions"]]
+    assert "buy paint" in brief["brief"]
+    assert trip.phone.list_conversations()["conversations"][0]["branches"] == []
+
+    trip.on_the_road("one more", "yes")
+    trip.exchange()
+    assert trip.desk.restore(SESSION_ID)["woven_turns"] == 2
+    assert trip.said() == [*TALK, "paint it", "red now", "and the hook?", "black", "one more", "yes"]
+
+
+def test_handing_over_again_builds_on_the_handoff_before(world: World) -> None:
+    trip = Trip(world)
+    path = world.write_session(
+        [f"message {number} {number * 7919 % 997} " + "words " * 200 for number in range(400)]
+    )
+    first = trip.desk.prepare_handoff()
+    trip.phone.resume_conversation()
+    trip.on_the_road("paint it", "red now")
+    trip.exchange()
+    assert trip.desk.restore(SESSION_ID)["woven_turns"] == 2
+    second = trip.desk.prepare_handoff()
+    assert second["warnings"] == []
+    record = trip.desk.catalogue.newest_handoff()
+    assert record is not None
+    assert record.base == first["handoff_id"]
+    assert second["package_bytes"] <= first["package_bytes"] / 2
+    other = world.open("laptop", claude_dir=world.root / "elsewhere", device_name="lap")
+    other.join("correct horse battery staple", device_name="lap")
+    restored = other.restore(SESSION_ID)
+    assert Path(restored["session_path"]).read_bytes() == path.read_bytes()
+
+
+def test_both_went_on(trip: Trip) -> None:
+    trip.on_the_road("the phone goes on", "so it does")
+    trip.at_the_desk("the desk goes on", "so it does, too", "twice", "yes")
+    trip.desk.local_edge.catch_up()
+    trip.exchange()
+    brief = trip.desk.resume_conversation()
+    assert [(one["devices"], one["turns"], one["newest"]) for one in brief["branches"]] == [
+        (["desk"], 4, True),
+        (["pocket"], 2, False),
+    ]
+    assert "2 branches" in brief["brief"]
+    listed = trip.desk.list_conversations()["conversations"][0]
+    assert listed["branches"] == brief["branches"]
+    assert trip.phone.resume_conversation()["branches"] == brief["branches"]
+
+    before = trip.path.read_bytes()
+    restored = trip.desk.restore(SESSION_ID)
+    assert trip.path.read_bytes() == before
+    assert restored["session_id"] != SESSION_ID
+    assert trip.said(Path(restored["session_path"])) == [*TALK, "the phone goes on", "so it does"]
+    ways = {one["session_id"]: one["devices"] for one in restored["sessions"]}
+    assert ways == {SESSION_ID: ["desk"], restored["session_id"]: ["pocket"]}
+    assert any("desk in" in warning and "pocket in" in warning for warning in restored["warnings"])
+    assert trip.desk.restore(SESSION_ID)["session_id"] in ways
+
+
+def test_the_desk_that_went_on_is_seen_without_an_index(trip: Trip) -> None:
+    """What stands in the session file alone counts: neither resume nor restore waits for it to be indexed."""
+    trip.on_the_road("the phone goes on")
+    trip.at_the_desk("the desk goes on", "so it does")
+    trip.exchange()
+    brief = trip.desk.resume_conversation()
+    assert brief["since_handoff"]["new_turns_on_this_device"] == 2
+    assert brief["since_handoff"]["count"] == 3
+    assert len(brief["branches"]) == 2
+    before = trip.path.read_bytes()
+    restored = trip.desk.restore(SESSION_ID)
+    assert restored["session_id"] != SESSION_ID
+    assert trip.path.read_bytes() == before
+
+
+def test_a_later_handoff_does_not_hide_what_the_phone_said_before(trip: Trip) -> None:
+    trip.on_the_road("said on the phone", "heard")
+    trip.at_the_desk("the desk goes on", "so it does")
+    trip.desk.prepare_handoff()
+    trip.exchange()
+    brief = trip.phone.resume_conversation()
+    assert [turn["text"] for turn in brief["since_handoff"]["turns"]] == ["said on the phone", "heard"]
+    assert len(brief["branches"]) == 2
+    restored = trip.desk.restore(SESSION_ID)
+    assert trip.said(Path(restored["session_path"])) == [*TALK, "said on the phone", "heard"]
+    assert trip.said()[-1] == "so it does"
+
+
+def test_a_machine_without_the_session_gets_it_with_all_turns(trip: Trip, world: World) -> None:
+    trip.on_the_road("paint it", "red now")
+    laptop = world.open("laptop", claude_dir=world.root / "elsewhere", device_name="lap")
+    laptop.join("correct horse battery staple", device_name="lap")
+    trip.exchange(trip.phone, trip.desk, laptop)
+    restored = laptop.restore(SESSION_ID, cwd=str(world.project))
+    path = Path(restored["session_path"])
+    assert restored["session_id"] == SESSION_ID
+    assert trip.said(path) == [*TALK, "paint it", "red now"]
+    trip.at_the_desk("now on the laptop", "fine", path=path)
+    second = laptop.prepare_handoff(SESSION_ID)
+    assert second["message_count"] == len(TALK) + 4
+    trip.exchange(laptop, trip.desk)
+    assert trip.desk.restore(SESSION_ID)["woven_turns"] == 0
+    assert trip.said() == [*TALK, "paint it", "red now", "now on the laptop", "fine"]
+
+
+def test_a_conversation_that_began_on_the_phone_is_resumed_at_the_desk(trip: Trip) -> None:
+    texts = ["What makes a crane stand?", "Its counterweight.", "No, use a heavier one", "Done."]
+    trip.phone.save_progress(
+        "from-the-road",
+        messages=[{"role": ("user", "assistant")[index % 2], "text": text} for index, text in enumerate(texts)],
+        tasks=["weigh it"],
+        decisions=["ten tons"],
+    )
+    trip.exchange()
+    brief = trip.desk.resume_conversation("from-the-road")
+    assert (brief["handoff_id"], brief["title"]) == ("", "What makes a crane stand?")
+    assert brief["resumption_point"]["last_request"]["text"] == "No, use a heavier one"
+    assert brief["resumption_point"]["last_reply"]["text"] == "Done."
+    for words in ("Its counterweight.", "weigh it", "ten tons"):
+        assert words in brief["brief"]
+    assert any("never handed over" in warning for warning in brief["warnings"])
+    listed = {one["conversation_id"]: one for one in trip.desk.list_conversations()["conversations"]}
+    assert listed["from-the-road"]["handoff_id"] is None
+    trip.desk.save_progress("from-the-road", messages=[{"role": "user", "text": "and now from the desk"}])
+    links = trip.desk.threads.links(listed["from-the-road"]["conversation_id"])
+    assert links[-1].parent_uuid == links[-2].uuid
+    with pytest.raises(NotFoundError):
+        trip.desk.resume_conversation("nobody-knows-it")
+
+
+def test_secrets_of_the_road_are_not_shown(trip: Trip) -> None:
+    key = "AKIA" + "IOSFODNN7EXAMPLQ"
+    trip.on_the_road(f"the key is {key}", decisions=[f"use {key}"], notes=[f"key {key}"])
+    trip.exchange()
+    brief = trip.desk.resume_conversation()
+    assert key not in json.dumps(brief)
+    trip.desk.restore(SESSION_ID)
+    assert key in trip.said()[-1]
+
+
+def test_a_long_talk_on_the_road_leaves_the_brief_its_room(trip: Trip) -> None:
+    trip.on_the_road(*(f"{number} " + "many words on the road " * 40 for number in range(120)))
+    trip.exchange()
+    brief = trip.desk.resume_conversation(token_budget=1_500)
+    assert brief["brief_tokens"] <= 1_500
+    assert "desk message 18" in brief["brief"]
+    assert "119 many words" in brief["brief"]
+    since = brief["since_handoff"]
+    assert since["count"] == 120
+    assert len(since["turns"]) <= 100
+    assert since["turns"][-1]["text"].startswith("119 ")
+
+
+def test_offline_what_is_here_is_shown_and_saved(trip: Trip, world: World) -> None:
+    world.bucket.rename(world.root / "away")
+    report = trip.on_the_road("in the tunnel", "still dark")
+    assert report["saved"]["turns"] == 2
+    brief = trip.phone.resume_conversation(SESSION_ID)
+    assert [turn["text"] for turn in brief["since_handoff"]["turns"]] == ["in the tunnel", "still dark"]
+    (world.root / "away").rename(world.bucket)
+    trip.exchange()
+    assert trip.desk.resume_conversation()["since_handoff"]["count"] == 2
