@@ -52,7 +52,8 @@ def save_progress(keeper: ProgressKeeper, conversation_id: str | None, given: Pr
     All is checked before anything is written. Turns are written in one transaction, then each record in one; a
     crash between them leaves the first ones, and the same call again brings the rest.
 
-    Raises UsageError for an id or bookmark that does not fit, NotFoundError if there is no conversation to add to.
+    Raises UsageError for an id or bookmark that does not fit, NotFoundError if there is no conversation to add to,
+    or it was erased.
     """
     if given.is_empty:
         raise UsageError(
@@ -70,6 +71,13 @@ def save_progress(keeper: ProgressKeeper, conversation_id: str | None, given: Pr
     turns = place.turns(given.messages)
     title = known.title if known else _title(given)
     added, changed = keeper.threads.add(wanted, turns, title=title, device_name=keeper.device_name)
+    if known is None and keeper.threads.conversation(wanted) is None:
+        raise NotFoundError(
+            f"conversation {wanted} was erased, for good; nothing can be added to it",
+            operation="save progress",
+            subject=wanted,
+            hint="Pass another conversation_id: a new one begins a conversation.",
+        )
     if given.messages and not added:
         warnings.append("these messages were saved before")
     place.remember(turns[-1].uuid if turns else None)

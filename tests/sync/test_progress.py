@@ -20,6 +20,7 @@ from dualmem_mcp.model.source import PROGRESS
 from dualmem_mcp.stores.blob_cache import DatabaseBlobCache
 from dualmem_mcp.stores.conversation_store import ConversationStore
 from dualmem_mcp.stores.database import Database
+from dualmem_mcp.stores.erasure_rows import ErasedConversations
 from dualmem_mcp.stores.record_store import RecordStore
 from dualmem_mcp.stores.thread_store import ThreadStore
 from dualmem_mcp.stores.turn_rows import add_turns
@@ -312,6 +313,20 @@ def test_nothing_to_save_is_refused(phone: Phone) -> None:
 def test_an_id_that_cannot_be_one_is_refused(phone: Phone, name: str) -> None:
     with pytest.raises(UsageError):
         phone.save(name, decisions=["red"])
+
+
+def test_an_erased_conversation_takes_nothing(phone: Phone) -> None:
+    erased = ErasedConversations(phone.database, phone.clock, PHONE, name_of=lambda one: one.encode().hex()[:32])
+    phone.hand_over("d")
+    phone.say("one")
+    assert erased.erase(CHAT)
+    with phone.database.read() as connection:
+        ops = connection.execute("SELECT count(*) FROM ops").fetchone()
+    with pytest.raises(NotFoundError, match="erased"):
+        phone.save(messages=[{"role": "user", "text": "two"}], decisions=["red"])
+    assert phone.chain() == []
+    with phone.database.read() as connection:
+        assert connection.execute("SELECT count(*) FROM ops").fetchone() == ops
 
 
 def test_half_of_a_surrogate_pair_is_kept(phone: Phone) -> None:
