@@ -7,6 +7,7 @@ import json
 import shutil
 import tempfile
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -29,12 +30,16 @@ from dualmem_mcp.model.handoff import HandoffRecord
 from dualmem_mcp.model.ids import ConversationId, HandoffId
 from dualmem_mcp.model.source import Finding
 from dualmem_mcp.stores.conflict_store import ConflictStore
+from dualmem_mcp.stores.connection import Connection
 from dualmem_mcp.stores.conversation_store import ConversationStore
 from dualmem_mcp.stores.logical_state import logical_hash, logical_view
 from dualmem_mcp.stores.record_store import RecordStore
 from dualmem_mcp.stores.source_progress import SourceProgress
+from dualmem_mcp.sync.segments import open_segment, parse_segment_key
+from dualmem_mcp.sync.snapshot_format import open_part, part_key
 from tests.conftest import SteppingClock
 from tests.crypto.conftest import MemoryObjectStore
+from tests.sync.compacting import compact, erased_of, snapshots_of
 from tests.sync.conftest import Device
 from tests.sync.faulty import FAULTS, CrashError, Fault, Line
 
@@ -45,6 +50,10 @@ CHATS = st.sampled_from(["chat-1", "chat-2"])
 TEXTS = st.sampled_from(["x", "y", "z"])
 FAULT_LISTS = st.lists(st.one_of(st.just(""), st.sampled_from(FAULTS)), max_size=14)
 Item = tuple[str, ...]
+
+
+_SAID = (NotFoundError, TamperedError, ConflictError, DiskFullError, StoreUnreachableError)
+"""What a sync may say to the user."""
 
 
 @dataclass
@@ -91,6 +100,7 @@ class Devices(RuleBasedStateMachine):
         self.known = Known()
         self.count = 0
         self.damaged: dict[str, bytes] = {}
+        self.erased: set[str] = set()
         self.planted: set[tuple[str, bytes]] = set()
         self.stash: dict[str, bytes] | None = None
         for name in made.names[:count]:
@@ -99,8 +109,12 @@ class Devices(RuleBasedStateMachine):
 
     def _open(self, name: str) -> None:
         device = Device(self.folder / name, Line(self.bucket), SteppingClock(self.true.time))
-        device.reopen()
+        self._reopen(device)
         self.devices.append(device)
+
+    def _reopen(self, device: Device) -> None:
+        device.reopen()
+        device.catch_up = lambda device_id, **how: snapshots_of(device).catch_up(device_id, **how)
 
     def _device(self, number: int) -> Device:
         return self.devices[number % len(self.devices)]
@@ -160,7 +174,9 @@ class Devices(RuleBasedStateMachine):
         if delete:
             if records.delete("task", name):
                 self.known.deleted.add(("record", name))
-        elif records.put("task", name, {"text": text, "status": status}, conversation_id="chat-1"):
+        elif records.put(
+            "task", name, {"text": f"{text} said in chat-1", "status": status}, conversation_id="chat-1"
+        ):
             self.known.added.add(("record", name))
 
     @rule(number=DEVICES, keep=st.booleans())
@@ -177,12 +193,13 @@ class Devices(RuleBasedStateMachine):
     def session(self, number: int, chat: str, shared: int, text: str) -> None:
         device = self._device(number)
         own = self._fresh()
-        turns = [self._turn(f"s{n}", text) for n in range(shared)] + [self._turn(own, own)]
+        said = f"{text} said in {chat}"
+        turns = [self._turn(f"s{n}", said) for n in range(shared)] + [self._turn(own, said)]
         ConversationStore(device.database, device.clock, device.home.name).save_session(
             Session(
                 conversation_id=ConversationId(chat),
                 project="p",
-                title=text,
+                title=said,
                 cwd="/c",
                 git_branch="",
                 version="",
@@ -205,8 +222,11 @@ class Devices(RuleBasedStateMachine):
     def find(self, number: int, chat: str, name: str, text: str) -> None:
         device = self._device(number)
         log = SourceProgress(device.database, device.clock, device.home.name)
-        log.put_findings(chat, [Finding("decision", f"{device.home.name}/{name}", text)], replacing=name)
-        self.known.added.add(("finding", chat, f"{device.home.name}/{name}"))
+        found = Finding("decision", f"{device.home.name}/{name}", f"{text} said in {chat}")
+        log.put_findings(chat, [found], replacing=device.home.name)
+        # Those that are not found any more are taken away.
+        self.known.deleted |= {one for one in self.known.added if one[:2] == ("finding", chat)}
+        self.known.added.add(("finding", chat, found.finding_id))
 
     @rule(number=DEVICES, chat=CHATS)
     def hand_over(self, number: int, chat: str) -> None:
@@ -215,7 +235,7 @@ class Devices(RuleBasedStateMachine):
         record = HandoffRecord(
             handoff_id=HandoffId(name),
             conversation_id=ConversationId(chat),
-            title="handed over",
+            title=f"said in {chat}",
             cwd="/c",
             created_at=self.true.time,
             device_id=device.id,
@@ -230,7 +250,7 @@ class Devices(RuleBasedStateMachine):
             last_turn_uuid="",
         )
         ConversationStore(device.database, device.clock, device.home.name).save_handoff(record)
-        self.known.added.add(("handoff", name))
+        self.known.added.add(("handoff", chat, name))
 
     # Exchange, with faults
 
@@ -249,8 +269,8 @@ class Devices(RuleBasedStateMachine):
         try:
             device.sync(probe=probe)
         except CrashError:
-            device.reopen()
-        except (NotFoundError, TamperedError, ConflictError, DiskFullError, StoreUnreachableError):
+            self._reopen(device)
+        except _SAID:
             pass  # said to the user; nothing may be lost by it
 
     @rule(number=DEVICES, at=st.integers(1, 30), full=st.booleans())
@@ -270,6 +290,26 @@ class Devices(RuleBasedStateMachine):
         with failpoints.watched(reached):
             self._sync(device)
 
+    @rule(number=DEVICES, faults=FAULT_LISTS, grace_days=st.sampled_from([0, 14]), force=st.booleans())
+    def compact(self, number: int, faults: list[Fault], grace_days: int, force: bool) -> None:
+        device = self._device(number)
+        line = device.objects
+        assert isinstance(line, Line)
+        line.faults = deque(faults)
+        line.meanwhile = None
+        try:
+            compact(device, grace_days=grace_days, force=force)
+        except CrashError:
+            self._reopen(device)
+        except _SAID:
+            pass
+        line.faults.clear()
+
+    @rule(number=DEVICES, chat=CHATS)
+    def erase(self, number: int, chat: str) -> None:
+        erased_of(self._device(number)).erase(ConversationId(chat))
+        self.erased.add(chat)
+
     @rule(number=DEVICES, days=st.sampled_from([-4000, -2, -1, 1, 2, 4000]))
     def skew(self, number: int, days: int) -> None:
         self._device(number).clock.advance(days * 86400)
@@ -283,7 +323,7 @@ class Devices(RuleBasedStateMachine):
 
     @rule(number=DEVICES)
     def restart(self, number: int) -> None:
-        self._device(number).reopen()
+        self._reopen(self._device(number))
 
     @precondition(lambda self: len(self.devices) < MOST_DEVICES)
     @rule(number=DEVICES)
@@ -292,7 +332,7 @@ class Devices(RuleBasedStateMachine):
         device.database.close()
         name = f"copy-{self._fresh()}"
         shutil.copytree(device.home, self.folder / name)
-        device.reopen()
+        self._reopen(device)
         self._open(name)
 
     # What others do to the bucket
@@ -351,6 +391,9 @@ class Devices(RuleBasedStateMachine):
         try:
             self._heal()
             self._compare()
+            self._compact()
+            self._compare()
+            self._look_for_erased()
         finally:
             for device in self.devices:
                 device.database.close()
@@ -386,6 +429,24 @@ class Devices(RuleBasedStateMachine):
             raise AssertionError(_differences(views))
         assert self._missing(views[0]) == set()
 
+    def _compact(self) -> None:
+        """As a long time would: who was not heard of for so long is not waited for."""
+        self.wait(100 * 86400)
+        for _ in range(3):
+            for device in self.devices:
+                compact(device, grace_days=0, force=True)
+
+    def _look_for_erased(self) -> None:
+        """Nothing that was said in an erased conversation is left in a memory, a queue or the bucket."""
+        texts = {f"said in {chat}" for chat in self.erased}
+        for device in self.devices:
+            with device.database.read() as connection:
+                for line in _dump(connection):
+                    assert not any(text in line for text in texts), (device.home.name, line)
+            assert device.outbox.pending() == []
+        for key, plain in _opened(self.devices[0], self.bucket):
+            assert not any(text in plain for text in texts), key
+
     def _missing(self, view: dict[str, list[list[object]]]) -> set[Item]:
         there: set[Item] = set()
         for section, kind, columns in (
@@ -395,7 +456,7 @@ class Devices(RuleBasedStateMachine):
             ("records", "record", (1,)),
             ("turns", "turn", (0, 1)),
             ("findings", "finding", (0, 2)),
-            ("handoffs", "handoff", (0,)),
+            ("handoffs", "handoff", (1, 0)),
         ):
             there |= {(kind, *(str(item[column]) for column in columns)) for item in view[section]}
         deleted = self.known.deleted
@@ -405,7 +466,37 @@ class Devices(RuleBasedStateMachine):
             if item not in deleted
             and not (item[0] == "observation" and ("entity", item[1]) in deleted)
             and not (item[0] == "relation" and ("relations",) in deleted)
+            and item[1] not in self.erased
+            and not (item[0] == "record" and "chat-1" in self.erased)
         }
+
+
+def _dump(connection: Connection) -> Iterator[str]:
+    """Every value of every table."""
+    for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+        for row in connection.execute(f"SELECT * FROM {table}"):
+            yield f"{table}: {row}"
+
+
+def _opened(device: Device, bucket: MemoryObjectStore) -> Iterator[tuple[str, str]]:
+    """What the segments and snapshots of the bucket say to a device of the vault."""
+    assert device.vault is not None
+    keys = {entry.device_id: entry.ed25519 for entry in device.vault.devices()}
+    for key, data in bucket.objects.items():
+        parsed = parse_segment_key(key)
+        if parsed is not None:
+            yield key, str(open_segment(device.vault, key, keys[parsed[0]], data).ops)
+    latest = snapshots_of(device).latest()
+    assert latest is not None
+    for number in range(1, len(latest.manifest.parts) + 1):
+        key = part_key(latest.manifest.snapshot_id, number)
+        yield key, str(open_part(device.vault, latest.manifest, number, bucket.objects[key]))
+    # Nothing else is there that could say something.
+    known = ("keys/", "roster/", "acks/", "log/", "vault.json", "snapshots/latest")
+    others = {
+        key for key in bucket.objects if not key.startswith((*known, f"snapshots/{latest.manifest.snapshot_id}/"))
+    }
+    assert others == set()
 
 
 def _differences(views: list[dict[str, list[list[object]]]]) -> str:
@@ -419,4 +510,4 @@ def _differences(views: list[dict[str, list[list[object]]]]) -> str:
 
 
 TestDevices = Devices.TestCase
-TestDevices.settings = settings(max_examples=20, stateful_step_count=30)
+TestDevices.settings = settings(max_examples=12, stateful_step_count=30)
