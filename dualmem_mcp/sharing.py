@@ -76,6 +76,7 @@ class Sharing:
         objects = channel.objects
         if max_seconds is not None:
             objects = DeadlineObjectStore(objects, time.monotonic() + max_seconds)
+        snapshots = self._snapshots(channel, objects)
         exchange = Exchange(
             vault=channel.vault,
             objects=objects,
@@ -85,7 +86,8 @@ class Sharing:
             lock_file=self._home.root / LOCK_FILE,
             identity=KeptIdentity(self._blobs, objects, self._clock, self._access.adopt),
             mend=lambda key, warnings: mend_queued(channel, key, warnings),
-            catch_up=self._snapshots(channel, objects).catch_up,
+            catch_up=snapshots.catch_up,
+            reach=snapshots.reach,
             count_conflicts=self.conflicts.count,
         )
         report = sync(exchange, probe=probe, large_objects=large_objects)

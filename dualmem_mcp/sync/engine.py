@@ -10,9 +10,11 @@ from typing import Any
 
 from dualmem_mcp.crypto.vault import Vault
 from dualmem_mcp.durable_files import file_lock_if_free
-from dualmem_mcp.errors import StoreUnreachableError, TamperedError
+from dualmem_mcp.errors import StoreUnreachableError
+from dualmem_mcp.model.ids import DeviceId
 from dualmem_mcp.ports import Clock, ObjectStore, OpLog, Outbox
 from dualmem_mcp.sync.identity import Identity
+from dualmem_mcp.sync.listing import list_logs
 from dualmem_mcp.sync.own_log import OwnLog
 from dualmem_mcp.sync.pull import CatchUp, Pulled, pull
 from dualmem_mcp.sync.push import Pushed, push
@@ -27,8 +29,9 @@ class Exchange:
     """What a sync works on: the vault and its bucket, and this device's log and queue.
 
     `lock_file` is held while one runs. `mend` makes an object of the queue whole that was damaged there, or takes
-    it out and says so in the list. `catch_up` takes in a snapshot where segments have gone. `count_conflicts` tells
-    how many conflicts wait for a decision.
+    it out and says so in the list. `catch_up` takes in a snapshot where segments have gone, `reach` tells how
+    far the newest goes in a device's log, by segment, 0 for none. `count_conflicts` tells how many conflicts wait
+    for a decision.
     """
 
     vault: Vault
@@ -40,6 +43,7 @@ class Exchange:
     identity: Identity
     mend: Callable[[str, list[str]], object]
     catch_up: CatchUp
+    reach: Callable[[DeviceId], int]
     count_conflicts: Callable[[], int]
 
 
@@ -128,6 +132,7 @@ class _Run:
     pulled: Pulled = field(default_factory=Pulled)
     pushed: Pushed = field(default_factory=Pushed)
     warnings: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
     away: bool = False
 
     def __post_init__(self) -> None:
@@ -148,7 +153,7 @@ class _Run:
             self.away = True
             self.warnings.append(f"{error.message}; everything waits on this device. {error.hint}".strip())
         self.pulled.add(exchange.log.release())
-        self.warnings += [*own.notes, *self.pulled.problems, *self.pushed.warnings]
+        self.warnings += [*own.notes, *self.problems, *self.pulled.problems, *self.pushed.warnings]
         if self.pushed.reason:
             self.away = True
             self.warnings.append(f"not uploaded yet: {self.pushed.reason}")
@@ -173,25 +178,14 @@ class _Run:
 
     def _pull(self, own: OwnLog) -> None:
         exchange = self.exchange
-        pull(
-            own.vault,
-            self.objects,
-            exchange.log,
-            own_uploaded=own.uploaded(),
-            probe=self.probe,
-            catch_up=exchange.catch_up,
-            into=self.pulled,
-        )
-        if self.pulled.own_is_gone:
-            raise TamperedError(
-                f"the bucket {self.objects.location} no longer has what this device uploaded: it was set back",
-                operation="sync",
-                subject=self.objects.location,
-                hint="Put the missing objects below log/ back from a backup. Nothing was changed on this device.",
-            )
-        # While segments of its own wait, uploading them finds out.
-        if self.pulled.own_goes_on and own.uploaded() == own.head().segment:
-            own.look_behind()
+        listed = None
+        if not self.probe:
+            known = {device_id: head.segment for device_id, head in exchange.log.heads().items()}
+            known[own.vault.device_id] = own.uploaded()
+            listed = list_logs(self.objects, {entry.device_id for entry in own.vault.devices()}, known)
+            own.check(listed.log(own.vault.device_id), exchange.reach)
+        pull(own.vault, self.objects, exchange.log, listed=listed, catch_up=exchange.catch_up, into=self.pulled)
+        self.problems = [] if listed is None else listed.problems()
 
     def _push(self, own: OwnLog) -> None:
         self.pushed = push(

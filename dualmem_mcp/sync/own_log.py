@@ -7,16 +7,18 @@ another machine: this data home is a copy, or was set back to an older state.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any
 
 from dualmem_mcp.crypto.vault import Vault
 from dualmem_mcp.errors import ConflictError, NewerFormatError, NotFoundError, TamperedError
+from dualmem_mcp.model.ids import DeviceId
 from dualmem_mcp.model.oplog import NO_HEAD, LogHead, Op, OpKind
 from dualmem_mcp.ports import ObjectStore, OpLog, Outbox
 from dualmem_mcp.sync.identity import Identity
+from dualmem_mcp.sync.listing import ListedLog
 from dualmem_mcp.sync.segments import MOST_OBJECT_BYTES, Segment, open_segment, parse_segment_key, segment_key
 
 
@@ -76,17 +78,48 @@ class OwnLog:
         else:
             self._compare(found, before)
 
-    def look_behind(self) -> None:
-        """See whether the bucket's log goes on behind what this device has sealed: another machine writes it."""
-        head = self.head()
+    def check(self, listed: ListedLog, reach: Callable[[DeviceId], int]) -> None:
+        """See whether the bucket's log is the one that this device left there, and leave it to another machine that
+        goes on with it. `reach` tells how far the newest snapshot goes in a log, for segments that it replaces.
+
+        Raises TamperedError if what this device uploaded has gone: the bucket was set back.
+        """
+        uploaded, sealed = self.uploaded(), self.head()
+        if listed.last > sealed.segment == uploaded:
+            self._look_behind(sealed)
+        elif not uploaded or not (listed.known_is_there or self._is_there(uploaded)):
+            included = reach(self.vault.device_id)
+            if included > uploaded:
+                before = sealed if uploaded == sealed.segment else self._before(self._key(uploaded + 1))
+                self._fork(before, before.sequence)
+            elif included < uploaded:
+                raise TamperedError(
+                    f"the bucket {self.objects.location} no longer has what this device uploaded: it was set back",
+                    operation="sync",
+                    subject=self._key(uploaded),
+                    hint="Put what is missing below log/ back from a backup. Nothing was changed on this device.",
+                )
+
+    def _look_behind(self, head: LogHead) -> None:
+        """The bucket's log goes on behind what this device has sealed: another machine has written it."""
         try:
-            found = self._found(segment_key(self.vault.device_id, head.segment + 1))
-        except NewerFormatError:
+            found = self._found(self._key(head.segment + 1))
+        except (NewerFormatError, NotFoundError):  # not to be read here, or in a snapshot only
             self._fork(head, head.sequence)
-        except (NotFoundError, TamperedError):
+        except TamperedError:
             return  # what is damaged there is dealt with when this device comes to that number
         else:
             self._compare(found, head)
+
+    def _is_there(self, number: int) -> bool:
+        try:
+            self.objects.get(self._key(number), length=1)
+        except NotFoundError:
+            return False
+        return True
+
+    def _key(self, number: int) -> str:
+        return segment_key(self.vault.device_id, number)
 
     def _compare(self, found: Segment, before: LogHead) -> None:
         """Take a segment of the bucket for this device's if it holds its very ops, else leave the log to it."""
@@ -95,7 +128,7 @@ class OwnLog:
         common = sum(1 for _ in takewhile(lambda pair: _is_same(*pair), pairs))
         if common == len(found.ops) and found.before == before:
             self.log.go_back(found.head)
-            self.outbox.remove(segment_key(self.vault.device_id, found.head.segment))
+            self.outbox.remove(self._key(found.head.segment))
         else:
             self._fork(before, found.before.sequence + common if found.before == before else before.sequence)
 
@@ -118,7 +151,7 @@ class OwnLog:
         number = _number(key)
         if number == 1:
             return NO_HEAD
-        earlier = segment_key(self.vault.device_id, number - 1)
+        earlier = self._key(number - 1)
         try:
             return (self._waiting(earlier) or self._found(earlier)).head
         except NotFoundError:

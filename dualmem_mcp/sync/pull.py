@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Protocol
 
 from dualmem_mcp.crypto.header import tampered
 from dualmem_mcp.crypto.roster import RosterEntry
 from dualmem_mcp.crypto.vault import Vault
-from dualmem_mcp.errors import ConflictError, DualmemError, NotFoundError, StoreUnreachableError, TamperedError
+from dualmem_mcp.errors import ConflictError, DualmemError, NotFoundError, TamperedError
 from dualmem_mcp.handoff.quoting import one_line
 from dualmem_mcp.model.ids import DeviceId
 from dualmem_mcp.model.oplog import NO_HEAD, LogHead
 from dualmem_mcp.ports import Applied, ObjectStore, OpLog
-from dualmem_mcp.sync.segments import LOG, MOST_OBJECT_BYTES, Segment, open_segment, parse_segment_key, segment_key
-
-_LAST: Final = "z"
-"""Sorts behind all numbers of segments."""
-
-_MOST_FOLDERS: Final = 4096
-_MOST_NAMED: Final = 5
+from dualmem_mcp.sync.listing import ListedLog, Listing
+from dualmem_mcp.sync.segments import MOST_OBJECT_BYTES, Segment, open_segment, segment_key
 
 
 class CatchUp(Protocol):
@@ -33,11 +28,7 @@ class CatchUp(Protocol):
 
 @dataclass(slots=True)
 class Pulled:
-    """What came in: segments, new ops, bytes; what looks different now; and problems with single devices' logs.
-
-    `own_goes_on` says that the bucket has segments of this device's log behind the last that it sealed,
-    `own_is_gone` that it has neither the last one that was uploaded nor a snapshot that includes it.
-    """
+    """What came in: segments, new ops, bytes; what looks different now; and problems with single devices' logs."""
 
     segments: int = 0
     ops: int = 0
@@ -46,8 +37,6 @@ class Pulled:
     subjects: set[bytes] = field(default_factory=set)
     conversations: set[str] = field(default_factory=set)
     problems: list[str] = field(default_factory=list)
-    own_goes_on: bool = False
-    own_is_gone: bool = False
 
     def add(self, applied: Applied) -> None:
         """Count what a merge did."""
@@ -62,54 +51,25 @@ def pull(
     objects: ObjectStore,
     log: OpLog,
     *,
-    own_uploaded: int,
-    probe: bool,
+    listed: Listing | None,
     catch_up: CatchUp,
-    into: Pulled | None = None,
-) -> Pulled:
-    """Merge what other devices have written since the last time.
+    into: Pulled,
+) -> None:
+    """Merge what other devices have written since the last time, and tell of it in `into`.
 
-    `own_uploaded` is the number of the last segment of the own log that was uploaded.
-    With `probe` only the next segment of each log is asked for; else the logs are listed from the last segment that
-    is known here, which has to be there still. Where segments have gone, `catch_up` is asked to take in a snapshot
-    that includes them. What is wrong with one device's log stops that log alone.
+    `listed` shows where each log goes in the bucket, from the last segment that is known here, which has to be
+    there still; with None the next segment of each log is simply asked for. Where segments have gone, `catch_up` is
+    asked to take in a snapshot that includes them. What is wrong with one device's log stops that log alone.
 
-    Raises what the database raises, and StoreUnreachableError when what came in until then is merged, as `into`
-    tells.
+    Raises StoreUnreachableError and what the database raises; what came in until then is merged.
     """
-    pulled = into if into is not None else Pulled()
-    devices = {entry.device_id: entry for entry in vault.devices()}
-    known = {device_id: head.segment for device_id, head in log.heads().items()}
-    own_sealed = known.get(vault.device_id, 0)
-    known[vault.device_id] = own_uploaded
-    listed = None if probe else _list_logs(objects, devices, known, pulled)
-    for entry in devices.values():
+    for entry in vault.devices():
         if entry.device_id == vault.device_id:
             continue
         try:
-            _pull_log(_Source(vault, objects, log, entry, catch_up), pulled, listed)
-        except StoreUnreachableError:
-            raise
+            _pull_log(_Source(vault, objects, log, entry, catch_up), into, listed)
         except (TamperedError, NotFoundError) as error:
-            pulled.problems.append(f"the log of {_named(entry)} stops here: {error.message}. {error.hint}".strip())
-    if listed is not None:
-        own = listed.get(vault.device_id, _NOTHING)
-        pulled.own_goes_on = own.last > own_sealed
-        if own_uploaded and not own.known_is_there:
-            key = segment_key(vault.device_id, own_uploaded)
-            pulled.own_is_gone = not _is_there(objects, key) and not catch_up(vault.device_id, into=pulled.add)
-    return pulled
-
-
-@dataclass(frozen=True, slots=True)
-class _Listed:
-    """What a listing shows of a log from the last known segment on."""
-
-    known_is_there: bool
-    last: int
-
-
-_NOTHING: Final = _Listed(known_is_there=False, last=0)
+            into.problems.append(f"the log of {_named(entry)} stops here: {error.message}. {error.hint}".strip())
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,14 +99,14 @@ class _Source:
         return segment
 
 
-def _pull_log(source: _Source, pulled: Pulled, listed: Mapping[DeviceId, _Listed] | None) -> None:
+def _pull_log(source: _Source, pulled: Pulled, listed: Listing | None) -> None:
     entry = source.entry
     head = source.head()
     if not head.segment and listed is not None:
         # A log that is new here begins with the snapshot, if there is one: all of it may have been compacted away.
         source.catch_up(entry.device_id, into=pulled.add)
         head = source.head()
-    seen = _Listed(known_is_there=True, last=0) if listed is None else listed.get(entry.device_id, _NOTHING)
+    seen = ListedLog(known_is_there=True, last=0) if listed is None else listed.log(entry.device_id)
     if head.segment and not seen.known_is_there and not _counts(entry, head.segment):
         return  # nothing more of a revoked device is wanted
     if head.segment and not seen.known_is_there:
@@ -179,63 +139,6 @@ def _pull_log(source: _Source, pulled: Pulled, listed: Mapping[DeviceId, _Listed
 def _counts(entry: RosterEntry, segment: int) -> bool:
     """Whether segments of that log behind this one count."""
     return entry.revoked_after is None or segment < entry.revoked_after
-
-
-def _list_logs(
-    objects: ObjectStore,
-    devices: Mapping[DeviceId, RosterEntry],
-    known: Mapping[DeviceId, int],
-    pulled: Pulled,
-) -> dict[DeviceId, _Listed]:
-    """What the bucket shows of each log, with one request for each: a listing goes on from the last known segment
-    of a log and ends with the first object of the next."""
-    listed: dict[DeviceId, _Listed] = {}
-    strangers: list[str] = []
-    folder = _next_folder(objects, LOG)
-    for _ in range(_MOST_FOLDERS):
-        if folder is None:
-            break
-        device_id = DeviceId(folder)
-        if device_id not in devices:
-            strangers.append(folder)
-            folder = _next_folder(objects, f"{LOG}{folder}/{_LAST}")
-            continue
-        listed[device_id], folder = _list_log(objects, device_id, known.get(device_id, 0))
-    if strangers:
-        named = ", ".join(one_line(name)[:32] for name in strangers[:_MOST_NAMED])
-        pulled.problems.append(
-            f"the bucket holds logs of devices that are not in the vault's roster, which count for nobody: {named}"
-        )
-    return listed
-
-
-def _is_there(objects: ObjectStore, key: str) -> bool:
-    try:
-        objects.get(key, length=1)
-    except NotFoundError:
-        return False
-    return True
-
-
-def _next_folder(objects: ObjectStore, start_after: str) -> str | None:
-    for info in objects.list(LOG, start_after=start_after):
-        return info.key.removeprefix(LOG).partition("/")[0]
-    return None
-
-
-def _list_log(objects: ObjectStore, device_id: DeviceId, known: int) -> tuple[_Listed, str | None]:
-    """What there is of one log from the last known segment on, and the folder that follows it."""
-    start_after = segment_key(device_id, known - 1) if known else f"{LOG}{device_id}/"
-    there, last = False, 0
-    for info in objects.list(LOG, start_after=start_after):
-        folder = info.key.removeprefix(LOG).partition("/")[0]
-        if folder != device_id:
-            return _Listed(there, last), folder
-        parsed = parse_segment_key(info.key)
-        if parsed is not None:
-            there = there or parsed[1] == known
-            last = max(last, parsed[1])
-    return _Listed(there, last), None
 
 
 def _named(entry: RosterEntry) -> str:

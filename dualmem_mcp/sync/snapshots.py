@@ -152,6 +152,19 @@ class Snapshots:
                     into(applied)
         return device_id in covered and covered[device_id] >= heads.get(device_id, NO_HEAD).segment
 
+    def reach(self, device_id: DeviceId) -> int:
+        """The number of the last segment of that device's log that the newest snapshot includes; 0 for none.
+
+        Raises TamperedError if the snapshot does not hold.
+        """
+        pointer = self._pointer()
+        if pointer is None:
+            return 0
+        covered = self._covered(pointer.snapshot_id)
+        if covered is not None:
+            return covered.get(device_id, 0)
+        return self._manifest(pointer).vector.get(device_id, NO_HEAD).segment
+
     def take_in(self, latest: Latest, *, progress: Progress = no_progress) -> Applied:
         """Merge the snapshot. All its parts are fetched and checked before the first op of it counts.
 

@@ -21,10 +21,12 @@ from dualmem_mcp.stores.database import Database
 from dualmem_mcp.stores.graph_store import GraphStore
 from dualmem_mcp.stores.objects import open_object_store
 from dualmem_mcp.stores.outbox import FileOutbox
+from dualmem_mcp.stores.snapshot_state import SnapshotState
 from dualmem_mcp.stores.sync_log import SyncLog
 from dualmem_mcp.sync.engine import Exchange, SyncReport, sync
 from dualmem_mcp.sync.identity import KeptIdentity
 from dualmem_mcp.sync.pull import CatchUp
+from dualmem_mcp.sync.snapshots import Snapshots
 from tests.conftest import SteppingClock
 from tests.crypto.conftest import FAST_KDF, FAST_LIMITS, PASSPHRASE, MemoryObjectStore
 
@@ -47,7 +49,7 @@ class Device:
         self.outbox = FileOutbox(self.database, self.home / "sync_queue")
         self.vault: Vault | None = None
         self.mended: list[str] = []
-        self.catch_up: CatchUp = lambda device_id, into: False
+        self.catch_up: CatchUp | None = None
 
     @property
     def log(self) -> SyncLog:
@@ -103,10 +105,23 @@ class Device:
             "lock_file": self.home / "sync.lock",
             "identity": KeptIdentity(self.blobs, self.objects, self.clock, on_change=self._changed),
             "mend": lambda key, warnings: self.mended.append(key),
-            "catch_up": self.catch_up,
+            "catch_up": self.catch_up or self.snapshots().catch_up,
+            "reach": self.snapshots().reach,
             "count_conflicts": lambda: 0,
         }
         return Exchange(**{**values, **changes})
+
+    def snapshots(self) -> Snapshots:
+        assert self.vault is not None
+        state = SnapshotState(self.database, self.clock, self.first_id, name_of=self.name_of)
+        return Snapshots(self.vault, self.objects, self.blobs, state, self.clock)
+
+    def compact(self) -> None:
+        """Write a snapshot of all that was synced, and take away what of the logs it includes."""
+        snapshots = self.snapshots()
+        snapshots.write(snapshots.latest())
+        for info in list(self.objects.list("log/")):
+            self.objects.delete(info.key)
 
     def sync(self, **how: Any) -> SyncReport:
         return sync(self.exchange(), **how)

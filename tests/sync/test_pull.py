@@ -10,7 +10,8 @@ import pytest
 from dualmem_mcp.crypto.roster import RosterEntry
 from dualmem_mcp.errors import StoreUnreachableError
 from dualmem_mcp.ports import ObjectInfo
-from dualmem_mcp.sync.pull import pull
+from dualmem_mcp.sync.listing import list_logs
+from dualmem_mcp.sync.pull import Pulled, pull
 from dualmem_mcp.sync.segments import open_segment, segment_key
 from tests.sync.conftest import Bench, Device
 
@@ -164,9 +165,11 @@ class StaleStore:
 
 
 def pull_with(reader: Device, objects):
-    return pull(
-        reader.vault, objects, reader.log, own_uploaded=0, probe=False, catch_up=lambda device_id, into: False
-    )
+    pulled = Pulled()
+    devices = {entry.device_id for entry in reader.vault.devices()}
+    listed = list_logs(objects, devices, {device: head.segment for device, head in reader.log.heads().items()})
+    pull(reader.vault, objects, reader.log, listed=listed, catch_up=lambda device_id, into: False, into=pulled)
+    return pulled
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])

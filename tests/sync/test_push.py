@@ -343,6 +343,43 @@ def test_a_data_home_set_back_gets_its_own_changes_again(bench: Bench) -> None:
     assert converge(bench) == {"after the backup", "new"}
 
 
+@pytest.mark.parametrize("backed_up", ["before the first sync", "after it"])
+@pytest.mark.parametrize("later", [True, False])
+def test_a_data_home_set_back_further_than_the_logs_go(bench: Bench, backed_up: str, later: bool) -> None:
+    """What it uploaded since lies in a snapshot: its next number is free in the bucket, but not its own."""
+    desk, phone = bench.device("desk"), bench.device("phone")
+    desk.add("Ada")
+    if backed_up == "after it":
+        desk.sync()
+    backup = bench.clone(desk, "backup")
+    for name in ("one", "two"):
+        desk.add(name)
+        desk.sync()
+    phone.sync()
+    phone.compact()
+    if later:
+        desk.add("three")
+        desk.sync()
+    bench.devices.remove(desk)
+    desk.database.close()
+    backup.add("new")
+    assert "new device" in backup.sync().warnings[0]
+    assert backup.id != phone.vault.devices()[0].device_id
+    assert converge(bench) == {"Ada", "one", "two", "new"} | ({"three"} if later else set())
+
+
+def test_a_compacted_log_goes_on(bench: Bench) -> None:
+    desk, phone = bench.device("desk"), bench.device("phone")
+    desk.add("Ada")
+    bench.settle()
+    desk.compact()
+    pad = bench.device("pad")
+    desk.add("Engine")
+    assert desk.sync().warnings == []
+    assert (desk.id, phone.sync().warnings, pad.sync().warnings) == (desk.first_id, [], [])
+    assert converge(bench) == {"Ada", "Engine"}
+
+
 @pytest.mark.parametrize("after", ["prepare", "fork"])
 def test_a_fork_that_a_crash_cut_short_is_finished(bench: Bench, after: str) -> None:
     desk, phone = bench.device("desk"), bench.device("phone")
