@@ -22,7 +22,7 @@ from dualmem_mcp.model.merge import (
 from dualmem_mcp.model.oplog import Stamp, Tag
 from dualmem_mcp.stores.conflict_rows import conflict_rows
 from dualmem_mcp.stores.connection import Connection
-from dualmem_mcp.stores.folded_graph import put_entities, put_relations
+from dualmem_mcp.stores.folded_graph import put_entities, put_relations, tag_bytes
 from dualmem_mcp.stores.folded_records import put_records
 
 AT_ONCE: Final = 500
@@ -81,30 +81,26 @@ def batched(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
 
 
 def _bury(connection: Connection, ops: dict[bytes, list[SubjectOp]]) -> set[str]:
-    """Those of the tags in the ops that are deleted; the ones that are new get their tombstone."""
-    deleted: dict[str, str] = {}
-    added: list[str] = []
+    """Those of the tags in the ops that have a tombstone; what ops delete and that has none gets one."""
+    deleted: dict[bytes, str] = {}
+    tags: dict[bytes, str] = {}
     for own in ops.values():
         for op in own:
             if op.kind.endswith(".delete"):
-                deleted.update(dict.fromkeys(named_tags(op), op.stamp))
+                found = {data: tag for tag in named_tags(op) if (data := _tag_bytes(tag)) is not None}
+                tags |= found
+                deleted.update(dict.fromkeys(found, op.stamp))
             else:
-                added += [tag for tag, _ in added_items(op)]
-    tags = {data: tag for tag in (*deleted, *added) if (data := _tag_bytes(tag)) is not None}
-    known: set[str] = set()
+                tags.update((tag_bytes((tag,)), tag) for tag, _ in added_items(op))
+    known: set[bytes] = set()
     for some in batched(tags, AT_ONCE):
         marks = ", ".join("?" * len(some))
-        known.update(
-            tags[data]
-            for (data,) in connection.execute(f"SELECT tag FROM tombstones WHERE tag IN ({marks})", some)  # noqa: S608
-        )
-    new = [(data, tag) for data, tag in tags.items() if tag in deleted and tag not in known]
+        rows = connection.execute(f"SELECT tag FROM tombstones WHERE tag IN ({marks})", some)  # noqa: S608
+        known.update(data for (data,) in rows)
+    new = [(data, Stamp.parse(stamp).to_bytes()) for data, stamp in deleted.items() if data not in known]
     if new:
-        connection.executemany(
-            "INSERT INTO tombstones VALUES (?, ?)",
-            [(data, Stamp.parse(deleted[tag]).to_bytes()) for data, tag in new],
-        )
-    return known
+        connection.executemany("INSERT INTO tombstones VALUES (?, ?)", new)
+    return {tags[data] for data in known}
 
 
 def _tag_bytes(tag: str) -> bytes | None:
