@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 _PLAIN_TRIGGERS = (
     "key", "pass", "pwd", "secret", "token", "credential", "contrase", "bearer", "authorization", "softlayer",
     "cloudant", "@", "a3t", "abia", "acca", "akia", "asia", "akc", "ghp_", "gho_", "ghu_", "ghs_", "ghr_",
-    "github_pat_", "glpat-", "gldt-", "glft-", "glsoat-", "glrt-", "xox", "hooks.slack", "sk-", "sk_live",
+    "github_pat_", "glpat-", "gldt-", "glft-", "glsoat-", "glrt-", "xox", "hooks.slack", "sk-", "sk_",
     "rk_live", "eyj", "npm_", "pypi-", "sg.", "sq0csp", "-us", "aiza", "hf_",
 )  # fmt: skip
 # Each with a part of it that is found fast: it begins with one certain character.
@@ -41,6 +41,7 @@ _TRIGGER = re.compile(
     r"|://[^\s/@]{1,200}@|A3T|ABIA|ACCA|AKIA|ASIA|AKC|gh[pousr]_|github_pat_|gl(?:pat|dt|ft|soat|rt)-|xox[abeposr]-"
     rf"|hooks\.slack|sk[-_]|rk_live|eyJ|npm_|pypi-|SG\.|sq0csp|-us\d|AIza|hf_|{_RARE_TRIGGER}"
 )
+_PASSWORD_IN_URL = re.compile(r"://[^\s/@]{1,200}@")
 _WINDOW = 400
 """Characters looked at on each side of a trigger, within its line; what reaches beyond is taken whole."""
 
@@ -52,29 +53,32 @@ _NEEDED_RUN = {
     "password or key": 0, "Slack token": 0, "IBM Cloud key": 24, "SoftLayer key": 24, "Cloudant key": 24,
 }  # fmt: skip
 _USUAL_RUN = 20
-_NAME = re.compile(r"(?i:_?key|pass|pwd|secret|contrase)")
-_QUOTE = re.compile(r"[\"'`]")
+_NAMES = ("key", "pass", "pwd", "secret", "contrase")
+_QUOTES = ('"', "'", "`")
 _RUN = re.compile(r"[A-Za-z0-9_+/=~-]*(?:\.[A-Za-z0-9_+/=~-]{8,})*")
 
 _PRIVATE_KEY_BLOCK = re.compile(
     r"-----BEGIN (?P<kind>[A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?)-----.*?(?:-----END (?P=kind)-----|\Z)", re.DOTALL
 )
 
-# Forms that detect-secrets 1.5 lacks. Source: the issuers' documentation of their key formats.
-_FURTHER: tuple[tuple[str, re.Pattern[str]], ...] = (
-    ("Anthropic key", re.compile(r"\bsk-ant-[A-Za-z0-9_-]{20,}")),
-    ("OpenAI key", re.compile(r"\bsk-(?:proj-|svcacct-|admin-)?[A-Za-z0-9_-]{32,}")),
-    ("GitHub token", re.compile(r"\bgithub_pat_[A-Za-z0-9_]{22,}")),
-    ("Google API key", re.compile(r"\bAIza[A-Za-z0-9_-]{35}")),
-    ("Hugging Face token", re.compile(r"\bhf_[A-Za-z0-9]{30,}")),
-    ("npm token", re.compile(r"\bnpm_[A-Za-z0-9]{36}")),
-    ("Slack token", re.compile(r"\bxox[abeposr]-[A-Za-z0-9-]{10,}")),
+# Forms that detect-secrets 1.5 lacks, each with small letters that stand in all it matches. Source: the issuers'
+# documentation of their key formats.
+_FURTHER: tuple[tuple[str, tuple[str, ...], re.Pattern[str]], ...] = (
+    ("Anthropic key", ("sk-ant-",), re.compile(r"\bsk-ant-[A-Za-z0-9_-]{20,}")),
+    ("OpenAI key", ("sk-",), re.compile(r"\bsk-(?:proj-|svcacct-|admin-)?[A-Za-z0-9_-]{32,}")),
+    ("GitHub token", ("github_pat_",), re.compile(r"\bgithub_pat_[A-Za-z0-9_]{22,}")),
+    ("Google API key", ("aiza",), re.compile(r"\bAIza[A-Za-z0-9_-]{35}")),
+    ("Hugging Face token", ("hf_",), re.compile(r"\bhf_[A-Za-z0-9]{30,}")),
+    ("npm token", ("npm_",), re.compile(r"\bnpm_[A-Za-z0-9]{36}")),
+    ("Slack token", ("xox",), re.compile(r"\bxox[abeposr]-[A-Za-z0-9-]{10,}")),
     (
         "bearer token",
+        ("bearer", "authorization"),
         re.compile(r"(?i:\bbearer\s+|authorization:\s*(?:basic|token)\s+)(?P<secret>[A-Za-z0-9._~+/=-]{16,})"),
     ),
     (
         "password or key",
+        ("secret", "token", "passw", "key", "credential"),
         re.compile(
             # What stands before the telling word is left out: it says nothing, and going back over it costs
             # the square of a long name.
@@ -85,6 +89,7 @@ _FURTHER: tuple[tuple[str, re.Pattern[str]], ...] = (
     ),
     (
         "password or key",
+        ("-password", "-token", "-secret", "-api"),
         re.compile(
             r"(?i:--?(?:password|token|secret|api-?key)[= ])[\"']?(?P<secret>[^\s\"'`$<>{}()-][^\s\"'`$<>{}()]{7,})"
         ),
@@ -240,23 +245,42 @@ def is_suspicious(text: str) -> bool:
 
 def _hits(text: str) -> Iterator[_Hit]:
     end = -1
-    for match in _TRIGGER.finditer(text):
-        if match.end() <= end:
+    for trigger_start, trigger_end in sorted(_triggers(text)):
+        if trigger_end <= end:
             continue
-        line_start, line_end = text.rfind("\n", 0, match.start()) + 1, text.find("\n", match.end())
-        start = max(line_start, match.start() - _WINDOW)
-        end = min(len(text) if line_end < 0 else line_end, match.end() + _WINDOW)
+        line_start, line_end = text.rfind("\n", 0, trigger_start) + 1, text.find("\n", trigger_end)
+        start = max(line_start, trigger_start - _WINDOW)
+        end = min(len(text) if line_end < 0 else line_end, trigger_end + _WINDOW)
         yield from _hits_in_line(text, start, end)
+
+
+def _triggers(text: str) -> Iterator[tuple[int, int]]:
+    """Where each trigger begins and ends, in any order: all that the pattern finds, in a tenth of its time."""
+    lowered = text.lower()
+    if len(lowered) != len(text):  # a few capitals become two letters: what is found would be elsewhere
+        yield from (match.span() for match in _TRIGGER.finditer(text))
+        return
+    for word in _PLAIN_TRIGGERS:
+        at = lowered.find(word)
+        while at >= 0:
+            if found := _TRIGGER.match(text, at):
+                yield found.span()
+            at = lowered.find(word, at + 1)
+    yield from (match.span() for match in _PASSWORD_IN_URL.finditer(text))
+    for part, whole in _RARE:
+        if part.search(text):
+            yield from (match.span() for match in whole.finditer(text))
 
 
 def _hits_in_line(text: str, start: int, end: int) -> Iterator[_Hit]:
     detectors = _detectors()
     line = text[start:end]
-    named = _QUOTE.search(line) is not None and _NAME.search(line) is not None
+    lowered = line.lower()
+    named = any(quote in line for quote in _QUOTES) and any(name in lowered for name in _NAMES)
     run = _longest_run(line)
     yield from _hits_of_known_forms(line, start, run)
-    for label, form in _FURTHER:
-        if _NEEDED_RUN.get(label, _USUAL_RUN) > run:
+    for label, parts, form in _FURTHER:
+        if _NEEDED_RUN.get(label, _USUAL_RUN) > run or not any(part in lowered for part in parts):
             continue
         for match in form.finditer(line):
             name = "secret" if "secret" in form.groupindex else 0

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dualmem_mcp.handoff.brief.sections import SECTIONS, whole_section
 from dualmem_mcp.handoff.digest import build_digest
-from dualmem_mcp.handoff.redact import _TRIGGER, is_suspicious, redact
+from dualmem_mcp.handoff.redact import _FURTHER, _TRIGGER, _triggers, is_suspicious, redact
 from tests.handoff.dialogue import CWD, Dialogue, agent
 
 _CHANCE = random.Random(20260301)
@@ -181,3 +181,21 @@ def test_long_names_without_a_value_take_little_time() -> None:
 @given(st.from_regex(_TRIGGER))
 def test_a_text_that_a_detector_could_fire_on_is_suspicious(text: str) -> None:
     assert is_suspicious(text)
+
+
+_FRAGMENTS = st.sampled_from([
+    *SECRETS.values(), "password=", "token: ", "'", '"', "\n", " ", "key", "https://a:", "@host/", "İ", "sk_", "= ",
+    "src/def.py", "x" * 390, "y" * 420, "Bearer ", '{"apiKey": "', "AP", "C", "1234567890:",
+])  # fmt: skip
+
+
+@given(st.lists(_FRAGMENTS, max_size=8).map("".join))
+def test_every_trigger_is_found_where_it_stands(text: str) -> None:
+    assert {match.span() for match in _TRIGGER.finditer(text)} <= set(_triggers(text))
+    assert all(_TRIGGER.match(text, start) for start, _ in _triggers(text))
+
+
+@given(st.sampled_from(_FURTHER).flatmap(lambda one: st.tuples(st.just(one[1]), st.from_regex(one[2]))))
+def test_what_a_form_matches_holds_its_parts(given: tuple[tuple[str, ...], str]) -> None:
+    parts, text = given
+    assert any(part in text.lower() for part in parts)
