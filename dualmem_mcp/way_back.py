@@ -11,7 +11,7 @@ from dualmem_mcp.handoff.digest import build_digest
 from dualmem_mcp.handoff.quoting import one_line
 from dualmem_mcp.handoff.reconstruct import OpenedPackage
 from dualmem_mcp.handoff.resume import Unpacked
-from dualmem_mcp.handoff.since import MAX_RECORDS, SHOWN_TYPES, Newer, NewTurn, is_new
+from dualmem_mcp.handoff.since import MAX_RECORDS, SHOWN_TYPES, Newer, NewTurn, branches_to_json, is_new
 from dualmem_mcp.model.branches import HandoffPlace, TurnLink, TurnTree
 from dualmem_mcp.model.conversation import Block, Role, Session, Turn
 from dualmem_mcp.model.handoff import HandoffRecord
@@ -105,7 +105,7 @@ class WayBack:
         found: dict[str, list[dict[str, Any]]] = {}
         for conversation_id in self.threads.shared(conversation_ids):
             if branches := self._tree(conversation_id, ())[0].branches():
-                found[conversation_id] = [branch.to_json() for branch in branches]
+                found[conversation_id] = branches_to_json(branches)
         return found
 
     def restore(

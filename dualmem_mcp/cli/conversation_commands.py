@@ -10,6 +10,7 @@ import click
 
 from dualmem_mcp.cli.frame import cli, json_option, opened, print_json, shown_progress, size_text, warn
 from dualmem_mcp.errors import UsageError
+from dualmem_mcp.model.branches import branches_text
 
 
 @cli.command()
@@ -97,6 +98,8 @@ def restore(conversation_id: str, claude_dir: Path | None, cwd: str | None, as_j
         print_json(restored)
         return
     click.echo(f"Restored {restored['records']:,} records to {restored['session_path']}")
+    if woven := restored["woven_turns"]:
+        click.echo(f"With {woven} turn{'' if woven == 1 else 's'} of other devices after what was handed over")
     click.echo(f"Open it in its project's folder with: claude --resume {restored['session_id']}")
 
 
@@ -118,6 +121,8 @@ def conversations(query: str, limit: int, cursor: str, as_json: bool) -> None:
     for row in listed["conversations"]:
         click.echo(f"{row['conversation_id']}  {row['updated_at'][:16]}  {row['message_count']:>6,} messages")
         click.echo(f"    {row['title'] or '(no title)'}  [{row['device_name'] or 'this device'}]")
+        if row["branches"]:
+            click.echo(f"    {branches_text(row['branches'])}")
     if listed["next_cursor"]:
         click.echo(f"more: dualmem conversations --cursor {listed['next_cursor']}", err=True)
 

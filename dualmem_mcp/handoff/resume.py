@@ -19,7 +19,7 @@ from dualmem_mcp.handoff.reconstruct import (
     refresh_catalogue,
 )
 from dualmem_mcp.handoff.related import LEAST_ROOM, FindRelated, find_nothing, related_query, related_section
-from dualmem_mcp.handoff.since import Newer, since_news, since_to_json
+from dualmem_mcp.handoff.since import Newer, branches_to_json, since_news, since_to_json
 from dualmem_mcp.handoff.steps import Steps
 from dualmem_mcp.model.conversation import estimate_tokens
 from dualmem_mcp.model.device import DeviceProfile
@@ -127,7 +127,7 @@ def resume(
             "new_turns_on_this_device": found.own_turns,
             **since_to_json(found),
         },
-        "branches": [branch.to_json() for branch in found.branches],
+        "branches": branches_to_json(found.branches),
         "related": related,
         "timings_ms": {name: steps.duration_of(name) for name in ("fetch", "open", "reconstruct")},
         "completeness": _plain(brief.completeness),
@@ -162,7 +162,7 @@ def _resume_unpacked(
             "new_turns_on_this_device": known.newer.own_turns,
             **since_to_json(known.newer),
         },
-        "branches": [branch.to_json() for branch in known.newer.branches],
+        "branches": branches_to_json(known.newer.branches),
         "related": related,
         "timings_ms": {"fetch": 0.0, "open": 0.0, "reconstruct": steps.duration_of("reconstruct")},
         "completeness": _plain(brief.completeness),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 from dualmem_mcp.handoff.brief.talk import News
 from dualmem_mcp.handoff.quoting import cut, one_line
 from dualmem_mcp.handoff.redact import redact
-from dualmem_mcp.model.branches import Branch
+from dualmem_mcp.model.branches import Branch, branches_text
 from dualmem_mcp.model.record import RecordType
 from dualmem_mcp.ports import Record
 
@@ -19,7 +19,8 @@ MAX_TEXT: Final = 4_000
 MAX_CHARACTERS: Final = 60_000
 """Of the turns that are listed, the newest: the brief shows what fits, the truth has all."""
 MAX_RECORDS: Final = 50
-"""Of each kind, the newest."""
+MAX_RECORD_CHARACTERS: Final = 10_000
+"""Of each kind, the newest; at least one."""
 
 SHOWN_TYPES: Final[tuple[RecordType, ...]] = ("summary", "decision", "next_step", "task", "note")
 
@@ -70,7 +71,7 @@ def since_to_json(newer: Newer) -> dict[str, Any]:
         "next_steps": [_entry(one) for one in by_type["next_step"]],
         "tasks": [{**_entry(one), "status": str(one.fields.get("status", ""))} for one in by_type["task"]],
         "notes": [{**_entry(one), "title": _text(one, "title")} for one in by_type["note"]],
-        "branches": [branch.to_json() for branch in newer.branches],
+        "branches": branches_to_json(newer.branches),
         "last_turn": newer.last_turn,
     }
 
@@ -78,7 +79,7 @@ def since_to_json(newer: Newer) -> dict[str, Any]:
 def since_news(newer: Newer) -> list[News]:
     """What is new as lines of a brief, in their order; `worth` says what is given up last."""
     by_type = _by_type(newer.records)
-    news = [News(branches_line(newer.branches), "", worth=0)] if newer.branches else []
+    news = [News(branches_text(branches_to_json(newer.branches)), "", worth=0)] if newer.branches else []
     shown = [turn for turn in newer.turns if turn.text.strip()][-MAX_TURNS:]
     for place, turn in enumerate(shown):
         label = f"{turn.role} on {one_line(turn.device)}" if turn.device else turn.role
@@ -97,19 +98,16 @@ def since_news(newer: Newer) -> list[News]:
     return news
 
 
-def branches_line(branches: Sequence[Branch]) -> str:
-    """That there are branches, and whose: `2 branches: pocket, 3 turns to 2026-03-01 12:00 (newest); desk, …`."""
-    return (
-        f"{len(branches)} branches, each with turns that the others lack: {'; '.join(map(branch_words, branches))}"
-    )
-
-
-def branch_words(branch: Branch) -> str:
-    """Who went on in a branch, how far and until when."""
-    who = " and ".join(cut(one_line(device), 60) or "a device without a name" for device in branch.devices)
-    until = f" to {branch.last_at.astimezone(UTC):%Y-%m-%d %H:%M}" if branch.last_at else ""
-    newest = " (newest)" if branch.newest else ""
-    return f"{who}, {branch.turns} turn{'' if branch.turns == 1 else 's'}{until}{newest}"
+def branches_to_json(branches: Sequence[Branch]) -> list[dict[str, Any]]:
+    """The branches as tools show them; names that others chose end no line there."""
+    return [
+        {
+            **branch.to_json(),
+            "devices": [cut(one_line(device), 60) for device in branch.devices],
+            "last_turn": one_line(branch.uuids[-1]),
+        }
+        for branch in branches
+    ]
 
 
 def _by_type(records: Iterable[Record]) -> Mapping[RecordType, list[Record]]:
@@ -117,12 +115,19 @@ def _by_type(records: Iterable[Record]) -> Mapping[RecordType, list[Record]]:
     for record in records:
         if record.type in found:
             found[record.type].append(record)
-    return {
-        kind: sorted(some, key=lambda record: record.changed if kind == "summary" else record.created)[
-            -MAX_RECORDS:
-        ]
-        for kind, some in found.items()
-    }
+    return {kind: _newest(sorted(some, key=lambda record: record.changed)) for kind, some in found.items()}
+
+
+def _newest(records: Sequence[Record]) -> list[Record]:
+    """The last of them, as many as are shown."""
+    kept: list[Record] = []
+    room = MAX_RECORD_CHARACTERS
+    for record in reversed(records[-MAX_RECORDS:]):
+        room -= min(len(str(record.fields.get("text", ""))), MAX_TEXT)
+        if kept and room < 0:
+            break
+        kept.insert(0, record)
+    return kept
 
 
 def _turns(turns: Sequence[NewTurn]) -> list[dict[str, Any]]:

@@ -222,3 +222,16 @@ def _common_length(paths: Sequence[Sequence[str]]) -> int:
             break
         length += 1
     return length
+
+
+def branches_text(branches: Sequence[Mapping[str, Any]]) -> str:
+    """That there are branches, of the form of `Branch.to_json`, and whose, in one line:
+    `2 branches, each with …: pocket, 3 turns to 2026-03-01 12:00 (newest); desk, …`."""
+    return f"{len(branches)} branches, each with turns that the others lack: {'; '.join(map(_words, branches))}"
+
+
+def _words(branch: Mapping[str, Any]) -> str:
+    who = " and ".join(device or "a device without a name" for device in branch["devices"])
+    until = f" to {branch['last_at'][:16].replace('T', ' ')}" if branch["last_at"] else ""
+    newest = " (newest)" if branch["newest"] else ""
+    return f"{who}, {branch['turns']} turn{'' if branch['turns'] == 1 else 's'}{until}{newest}"

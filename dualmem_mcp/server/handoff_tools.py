@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from dualmem_mcp.model.branches import branches_text
 from dualmem_mcp.server.resources import brief_uri
 from dualmem_mcp.server.schema import (
     BOOLEAN,
@@ -116,10 +117,11 @@ def _list_conversations(call: Call) -> Answer:
 
 
 def _conversation_line(item: Mapping[str, Any]) -> str:
-    state = "handed over" if item["handoff_id"] else "on this device only"
+    state = "handed over" if item["handoff_id"] else "not handed over"
+    branches = f"  [{branches_text(item['branches'])}]" if item["branches"] else ""
     return (
         f"{item['conversation_id']}  {item['updated_at']}  {item['title'] or '(untitled)'}  "
-        f"[{item['message_count']} messages, {item['device_name']}, {state}]"
+        f"[{item['message_count']} messages, {item['device_name']}, {state}]{branches}"
     )
 
 
@@ -198,6 +200,7 @@ HANDOFF_TOOLS: tuple[Tool, ...] = (
             tasks=OBJECTS,
             agents=OBJECTS,
             since_handoff=OBJECT,
+            branches=OBJECTS,
             timings_ms=OBJECT,
             completeness=OBJECT,
         ),
