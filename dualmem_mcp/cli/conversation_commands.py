@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from dualmem_mcp.cli.frame import cli, json_option, opened, print_json, shown_progress, size_text, warn
-from dualmem_mcp.errors import UsageError
+from dualmem_mcp.errors import DualmemError, NotFoundError, UsageError
 from dualmem_mcp.model.branches import branches_text
+
+if TYPE_CHECKING:
+    from dualmem_mcp.app import App
+
+_CATCH_UP_SECONDS: Final = 5.0
+"""For so long requests of a sync are begun before a command shows or restores a conversation."""
 
 
 @cli.command()
@@ -58,6 +64,7 @@ def handoff(
 def resume(conversation_id: str | None, device: str | None, budget: int | None, as_json: bool) -> None:
     """Show the brief of a handed-over conversation (default: the newest)."""
     with shown_progress() as progress, opened() as app:
+        _catch_up(app)
         brief = app.resume_conversation(conversation_id, device=device, token_budget=budget, progress=progress)
     warn(brief["warnings"])
     if as_json:
@@ -92,6 +99,7 @@ def show(conversation_id: str, section: str, cursor: str, as_json: bool) -> None
 def restore(conversation_id: str, claude_dir: Path | None, cwd: str | None, as_json: bool) -> None:
     """Write a handed-over conversation as a session that `claude --resume` opens."""
     with opened() as app:
+        _catch_up(app)
         restored = app.restore(conversation_id, claude_dir=claude_dir, cwd=cwd)
     warn(restored.pop("warnings"))
     if as_json:
@@ -125,6 +133,16 @@ def conversations(query: str, limit: int, cursor: str, as_json: bool) -> None:
             click.echo(f"    {branches_text(row['branches'])}")
     if listed["next_cursor"]:
         click.echo(f"more: dualmem conversations --cursor {listed['next_cursor']}", err=True)
+
+
+def _catch_up(app: App) -> None:
+    """Take in what other devices said of the conversations: no server may have run here to do so."""
+    try:
+        app.sync(max_seconds=_CATCH_UP_SECONDS, large_objects=False)
+    except NotFoundError:
+        pass  # this device belongs to no vault: the command itself says so
+    except DualmemError as error:
+        warn([f"not all that other devices added may be here: {error.message}"])
 
 
 def _read_text(path: Path) -> str:
