@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final, TypeVar
 
@@ -19,7 +19,8 @@ from dualmem_mcp.model.merge import (
     merge,
     named_tags,
 )
-from dualmem_mcp.model.oplog import Stamp, Tag
+from dualmem_mcp.model.oplog import OpKind, Stamp, Tag, subject_digest
+from dualmem_mcp.stores.columns import from_column
 from dualmem_mcp.stores.conflict_rows import conflict_rows
 from dualmem_mcp.stores.connection import Connection
 from dualmem_mcp.stores.folded_graph import put_entities, put_relations, tag_bytes
@@ -38,15 +39,15 @@ def refold(connection: Connection, subjects: Iterable[bytes]) -> None:
     `subjects` are digests as in `ops.subject`; ops that are held back take no part. Only rows that differ are
     written, and those that stay keep their place. To be called in the transaction that changed the ops.
     """
+    without_ops: set[bytes] = set()
     for some in batched(dict.fromkeys(subjects), AT_ONCE):
         folded = fold(connection, some)
-        entities = [state for state in folded.values() if isinstance(state, EntityState)]
-        relations = [state for state in folded.values() if isinstance(state, RelationState)]
-        records = [state for state in folded.values() if isinstance(state, RecordState)]
-        put_entities(connection, entities)
-        put_relations(connection, relations)
-        put_records(connection, records)
+        _put(connection, folded.values())
         _put_conflicts(connection, some, folded)
+        without_ops.update(subject for subject in some if subject not in folded)
+    if without_ops:
+        for states in batched(_absent(connection, without_ops), AT_ONCE):
+            _put(connection, states)
 
 
 def fold(connection: Connection, subjects: Sequence[bytes]) -> dict[bytes, SubjectState]:
@@ -58,6 +59,31 @@ def fold(connection: Connection, subjects: Sequence[bytes]) -> dict[bytes, Subje
     buried = _bury(connection, ops)
     states = ((subject, merge(own, buried)) for subject, own in ops.items())
     return {subject: state for subject, state in states if state is not None}
+
+
+def _put(connection: Connection, states: Collection[SubjectState]) -> None:
+    put_entities(connection, [state for state in states if isinstance(state, EntityState)])
+    put_relations(connection, [state for state in states if isinstance(state, RelationState)])
+    put_records(connection, [state for state in states if isinstance(state, RecordState)])
+
+
+def _absent(connection: Connection, subjects: Container[bytes]) -> list[SubjectState]:
+    """States that say there is none, for the rows of subjects that no op names any more: a digest does not tell
+    the name, so all rows are looked at."""
+    found: list[SubjectState] = []
+    for (column,) in connection.execute("SELECT name FROM entities"):
+        name = from_column(column)
+        if subject_digest(OpKind.ENTITY_CREATE, {"name": name}) in subjects:
+            found.append(EntityState(name, (), {}, {}))
+    for columns in connection.execute("SELECT source, target, relation_type FROM relations"):
+        source, target, relation_type = map(from_column, columns)
+        payload = {"from": source, "to": target, "relationType": relation_type}
+        if subject_digest(OpKind.RELATION_CREATE, payload) in subjects:
+            found.append(RelationState(source, target, relation_type, (), {}))
+    for record_type, record_id in connection.execute("SELECT type, id FROM records"):
+        if subject_digest(OpKind.RECORD_SET, {"type": record_type, "id": record_id}) in subjects:
+            found.append(RecordState(record_type, record_id, "", {}, "", "", deleted=False))
+    return found
 
 
 def subject_ops(connection: Connection, subjects: Sequence[bytes]) -> dict[bytes, list[SubjectOp]]:

@@ -84,15 +84,38 @@ def test_what_stays_keeps_its_place(homes: list[Home]) -> None:
 def test_ops_that_are_held_back_take_no_part(homes: list[Home]) -> None:
     desk, phone, _ = homes
     phone.graph.create_entities([ADA])
-    desk.take(phone.ops())
+    phone.graph.create_relations([Relation("Ada", "Babbage", "knows")])
+    phone.records.put("note", "1", {"text": "x"})
+    phone.set_fields(Entity("Ada", "countess"))
+    ops = phone.ops()
+    desk.take(ops)
+    with desk.database.write() as connection:
+        connection.execute("UPDATE ops SET held = 1 WHERE kind = 'entity.set'")
+        refold(connection, {op[5] for op in ops})
+    # A cache reads again what new ops name; of these there are none.
+    assert GraphStore(desk.database, desk.clock, desk.device_id).read_graph().entities == (ADA,)
     with desk.database.write() as connection:
         connection.execute("UPDATE ops SET held = 1")
-    desk.refold_all()
-    # A subject without a single op that counts is one that nobody can name: its rows stay as they were.
-    phone.graph.delete_entities(["Ada"])
-    desk.take(phone.ops())
-    assert desk.graph.open_nodes(["Ada"]) == Graph()
+        refold(connection, {op[5] for op in ops})
     assert GraphStore(desk.database, desk.clock, desk.device_id).read_graph() == Graph()
+    assert desk.records.find() == []
+    with desk.database.read() as connection:
+        assert connection.execute("SELECT text FROM findings").fetchall() == [("",)]
+
+
+def test_rows_whose_ops_are_gone_go_too_and_no_others(homes: list[Home]) -> None:
+    desk = homes[0]
+    desk.graph.create_entities([ADA, Entity("Babbage", "person"), Entity("half \ud83d", "t", ("x",))])
+    desk.graph.create_relations([Relation("Ada", "Babbage", "knows"), Relation("Babbage", "Ada", "knows")])
+    desk.records.put("note", "1", {"text": "x"})
+    desk.records.put("note", "2", {"text": "y"})
+    with desk.database.write() as connection:
+        gone = [row[0] for row in connection.execute("SELECT subject FROM ops WHERE id IN (1, 3, 4, 6)")]
+        connection.execute("DELETE FROM ops WHERE id IN (1, 3, 4, 6)")
+        refold(connection, gone)
+    assert desk.graph.read_graph() == Graph((Entity("Babbage", "person"),), (Relation("Babbage", "Ada", "knows"),))
+    assert [record.id for record in desk.records.find()] == ["2"]
+    assert [len(desk.rows()[table]) for table in ("observations", "conflicts")] == [0, 0]
 
 
 def test_deleted_tags_count_without_the_ops_that_deleted_them(homes: list[Home]) -> None:
