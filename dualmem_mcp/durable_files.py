@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from dualmem_mcp.errors import DiskFullError, StoreUnreachableError
+from dualmem_mcp.failpoints import reach
 
 TEMPORARY: Final = ".tmp"
 """How the names of files end that `write_durably` has not put in place yet."""
@@ -33,14 +34,19 @@ def write_durably(path: Path, parts: Iterable[bytes]) -> None:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
         try:
             with os.fdopen(descriptor, "wb") as file:
+                reach("file: made")
                 file.writelines(parts)
                 file.flush()
+                reach("file: written")
                 os.fsync(file.fileno())
+            reach("file: synced")
             temporary.replace(path)
+            reach("file: in place")
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
         sync_folder(path.parent)
+        reach("file: folder synced")
 
 
 def remove_abandoned(folder: Path, is_abandoned: Callable[[str], bool]) -> int:

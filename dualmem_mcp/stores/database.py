@@ -23,6 +23,7 @@ from typing import Final, Self
 from sqlcipher3 import dbapi2
 
 from dualmem_mcp.errors import LockedError, StoreRefusedError, StoreUnreachableError, TamperedError
+from dualmem_mcp.failpoints import reach
 from dualmem_mcp.stores.connection import Connection
 from dualmem_mcp.stores.database_faults import (
     BUSY,
@@ -153,6 +154,8 @@ class Database:
                 yield connection
             finally:
                 self._writer = 0
+            reach("database: before commit")
+        reach("database: committed")
 
     def damaged_pages(self) -> list[str]:
         """What an authentication of every page finds wrong, one sentence each; empty if all is well."""

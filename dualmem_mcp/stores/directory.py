@@ -31,6 +31,7 @@ from dualmem_mcp.errors import (
     StoreRefusedError,
     StoreUnreachableError,
 )
+from dualmem_mcp.failpoints import reach
 from dualmem_mcp.ports import ObjectInfo
 from dualmem_mcp.stores.object_keys import check_key, check_prefix, check_range, is_key
 
@@ -100,6 +101,7 @@ class DirectoryObjectStore:
             path = self._path(key)
             self._check_present()
             temporary = self._write_temporary(data)
+            reach("bucket: written")
             try:
                 with self._lock():
                     self._make_folders(key)
@@ -109,9 +111,12 @@ class DirectoryObjectStore:
                         if if_match is not None:
                             self._check_version(key, if_match)
                         temporary.replace(path)
+                    reach("bucket: in place")
                     sync_folder(path.parent)
+                    reach("bucket: folder synced")
             finally:
                 temporary.unlink(missing_ok=True)
+            reach("bucket: put")
         return hashlib.sha256(data).hexdigest()
 
     def list(self, prefix: str = "", *, start_after: str = "") -> Iterator[ObjectInfo]:
@@ -132,9 +137,11 @@ class DirectoryObjectStore:
             self._check_present()
             with self._lock():
                 try:
+                    reach("bucket: before deletion")
                     path.unlink()
                 except (FileNotFoundError, NotADirectoryError):
                     return
+                reach("bucket: deleted")
                 sync_folder(path.parent)
 
     def server_time(self) -> datetime | None:
@@ -205,6 +212,7 @@ class DirectoryObjectStore:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(data)
                 file.flush()
+                reach("bucket: part written")
                 os.fsync(descriptor)
         except OSError:
             path.unlink(missing_ok=True)
@@ -222,6 +230,7 @@ class DirectoryObjectStore:
                 if not folder.is_dir():
                     raise self._in_the_way(folder, key) from None
             else:
+                reach("bucket: folder made")
                 sync_folder(parent)
         if (self._root / key).is_dir():
             raise self._in_the_way(self._root / key, key)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dualmem_mcp.durable_files import TEMPORARY, file_faults, remove_abandoned, sync_folder, write_durably
 from dualmem_mcp.errors import ConflictError, DualmemError, NotFoundError, TamperedError
+from dualmem_mcp.failpoints import reach
 from dualmem_mcp.stores.connection import Connection
 from dualmem_mcp.stores.database import Database
 
@@ -107,6 +108,7 @@ class FileOutbox:
         if row is not None:
             with file_faults("remove", self._folder / row[0]):
                 (self._folder / row[0]).unlink(missing_ok=True)
+                reach("queue: removed")
                 sync_folder(self._folder)
 
     def remove_abandoned(self) -> int:
