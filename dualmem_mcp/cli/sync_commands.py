@@ -13,6 +13,7 @@ import click
 
 from dualmem_mcp.cli.frame import cli, json_option, opened, print_json, warn
 from dualmem_mcp.errors import StoreUnreachableError, UsageError
+from dualmem_mcp.sync.wording import conflict_text, has_moved, sync_text
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -40,13 +41,15 @@ def sync(*, watch: bool, max_seconds: float | None, large_objects: bool | None, 
             operation="sync",
             hint="Leave one of them out.",
         )
+    from dualmem_mcp.server.sync_loop import sync_by_hand  # noqa: PLC0415  (--help needs none of it)
+
     with opened() as app:
         large = not app.settings.sync.wifi_only if large_objects is None else large_objects
         show = _Shown(as_json=as_json, quiet=quiet)
         if watch:
             _watch(app, show, large_objects=large)
             return
-        result = app.sync(max_seconds=max_seconds, large_objects=large)
+        result = sync_by_hand(app, max_seconds=max_seconds, large_objects=large)
     show.result(result)
     out_of_time = max_seconds is not None and result["duration_ms"] >= max_seconds * 1000
     if result["away"] and not out_of_time:
@@ -58,8 +61,6 @@ def sync(*, watch: bool, max_seconds: float | None, large_objects: bool | None, 
 @json_option
 def conflicts(limit: int, as_json: bool) -> None:
     """Show what two devices changed without knowing of each other."""
-    from dualmem_mcp.sync.wording import conflict_text  # noqa: PLC0415
-
     with opened() as app:
         found = app.list_conflicts(limit)
     if as_json:
@@ -122,8 +123,6 @@ class _Shown:
             new = [warning for warning in result["warnings"] if warning not in self._warned]
             self._warned.update(new)
             warn(new)
-        from dualmem_mcp.sync.wording import has_moved  # noqa: PLC0415
-
         if not has_moved(result):
             return
         if self._as_json:
@@ -136,8 +135,6 @@ class _Shown:
         click.echo(f"error: {text}", err=True)
 
     def _text(self, result: Mapping[str, Any]) -> None:
-        from dualmem_mcp.sync.wording import sync_text  # noqa: PLC0415
-
         click.echo(sync_text(result, conflicts_hint="`dualmem conflicts`"))
 
 
@@ -149,25 +146,28 @@ def _watch(app: App, show: _Shown, *, large_objects: bool) -> None:
     timing = app.settings.sync
     timing = replace(timing, idle_seconds=timing.poll_seconds, background_seconds=_LOOK_SECONDS)
     loop = SyncLoop(app, timing=timing, large_objects=large_objects, report=show.news, problem=show.problem)
-    stopping = threading.Event()
-    thread = threading.Thread(target=_run, args=(loop, stopping), name="sync", daemon=True)
+    stopping, ended = threading.Event(), threading.Event()
+    thread = threading.Thread(target=_run, args=(loop, stopping, ended), name="sync", daemon=True)
     # However it is told to end, what waits is sent first.
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         thread.start()
-        while thread.is_alive():
-            thread.join(1.0)
+        while not ended.wait(1.0):  # not join, which takes an interrupted wait for the thread's end
+            pass
     except KeyboardInterrupt:
         stopping.set()
         loop.wake()
-        thread.join(_LAST_PUSH_SECONDS)
+        ended.wait(_LAST_PUSH_SECONDS)
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-def _run(loop: SyncLoop, stopping: threading.Event) -> None:
-    loop.run(stopping)
-    loop.push_last()
+def _run(loop: SyncLoop, stopping: threading.Event, ended: threading.Event) -> None:
+    try:
+        loop.run(stopping)
+        loop.push_last()
+    finally:
+        ended.set()
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

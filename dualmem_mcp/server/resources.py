@@ -78,7 +78,10 @@ def mark(app: App, uri: str) -> Hashable:
     match = _CONVERSATION_URI.fullmatch(uri)
     if match is None:
         return ()
-    return tuple(record.handoff_id for record in app.catalogue.handoffs(parse_conversation_id(match[1])))
+    conversation_id = parse_conversation_id(match[1])
+    records = app.records.find(conversation_id=conversation_id)
+    newest = max((record.changed for record in records), default=None)
+    return app.threads.conversation(conversation_id), len(records), newest
 
 
 def _brief_entry(conversation: ConversationSummary) -> dict[str, Any]:

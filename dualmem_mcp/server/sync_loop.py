@@ -25,7 +25,21 @@ LAST_PUSH_SECONDS: Final = 2.0
 """What waits at the end is pushed for so long; the rest is sent by the next process that syncs.
 Source: clients of the MCP SDK kill a server two seconds after they closed its input."""
 
+TURN_SECONDS: Final = 10.0
+"""A sync by hand waits so long for one that another process, or this one, has begun."""
+
 SyncReport = Callable[[Mapping[str, Any]], object]
+
+
+def sync_by_hand(app: App, *, large_objects: bool, max_seconds: float | None = None) -> dict[str, Any]:
+    """The result of a full sync that somebody waits for: while another is at it, which may have begun before the
+    last change, this one waits a little for its turn."""
+    began = time.monotonic()
+    while (result := app.sync(large_objects=large_objects, max_seconds=max_seconds))["busy"]:
+        if time.monotonic() - began > (TURN_SECONDS if max_seconds is None else min(max_seconds, TURN_SECONDS)):
+            break
+        time.sleep(0.1)
+    return result
 
 
 class SyncLoop:
@@ -101,8 +115,13 @@ class SyncLoop:
 
     def push_last(self) -> None:
         """Send what waits, unless the bucket is known to be away."""
-        if not self._rhythm.is_failing and self._has_vault() and self._app.sync_waiting():
-            self._app.sync(probe=True, max_seconds=LAST_PUSH_SECONDS, large_objects=False)
+        if self._rhythm.is_failing:
+            return
+        try:
+            if self._has_vault() and self._app.sync_waiting():
+                self._app.sync(probe=True, max_seconds=LAST_PUSH_SECONDS, large_objects=False)
+        except DualmemError as error:
+            self._tell(f"{error.message}. {error.hint}".strip())
 
     def _do(self, step: Step, *, for_changes: bool) -> None:
         try:

@@ -33,10 +33,12 @@ _DECIDES = {**WRITES, "destructiveHint": True}
 
 
 def _sync_memory(call: Call) -> Answer:
+    from dualmem_mcp.server.sync_loop import sync_by_hand  # noqa: PLC0415  (brings what only an open app has)
+
     wifi_only = call.app.settings.sync.wifi_only
-    result = call.app.sync(large_objects=call.arguments.get("large_objects", not wifi_only))
+    result = sync_by_hand(call.app, large_objects=call.arguments.get("large_objects", not wifi_only))
     told = sync_text(result, conflicts_hint="see list_conflicts")
-    return Answer(_with_warnings(told, result), result, synced=not result["away"])
+    return Answer(_with_warnings(told, result), result, synced=not (result["away"] or result["busy"]))
 
 
 def _save_progress(call: Call) -> Answer:

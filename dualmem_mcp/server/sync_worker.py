@@ -7,8 +7,6 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from dualmem_mcp.errors import DualmemError
-
 if TYPE_CHECKING:
     from dualmem_mcp.app import App
     from dualmem_mcp.server.sync_loop import SyncLoop
@@ -70,8 +68,6 @@ class SyncWorker:
         self._loop.run(self._stopping)
         try:
             self._loop.push_last()
-        except DualmemError as error:
-            _log.info("the last push: %s", error)
         except Exception as error:  # noqa: BLE001 - the application may have been closed meanwhile
             _log.info("the last push: %s", type(error).__name__)
 

@@ -269,3 +269,63 @@ def reference_server(
     server = start_process(reference_command, {"PATH": os.environ["PATH"], "MEMORY_FILE_PATH": str(memory_file)})
     server.initialize()
     return server
+
+
+def entity(name: str) -> Json:
+    """An entity as the memory tools have it."""
+    return {"name": name, "entityType": "t", "observations": []}
+
+
+class Vault:
+    """A bucket with two devices, `desk` and `phone`, whose servers are started as their clients would."""
+
+    def __init__(self, root: Path, start_process: Callable[[list[str], dict[str, str]], Server]) -> None:
+        self.root = root
+        self._start = start_process
+
+    def environment(self, device: str) -> dict[str, str]:
+        bucket = str(self.root / "bucket")
+        return _own_environment(self.root / device, DUALMEM_BUCKET=bucket, DUALMEM_PASSPHRASE="a b c d e f g h")
+
+    def command(self, device: str, *arguments: str) -> None:
+        """Run a command of that device to its end."""
+        command = [sys.executable, "-m", "dualmem_mcp.cli", *arguments]
+        done = subprocess.run(
+            command, env=self.environment(device), capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+    def configure(self, device: str, **settings: Any) -> None:
+        """Set fields of the device's cloud_sync_config.json."""
+        path = self.root / device / "data" / "cloud_sync_config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
+
+    def server(self, device: str) -> Server:
+        """A server of that device, handshake done."""
+        server = self._start([sys.executable, "-m", "dualmem_mcp.server.serve"], self.environment(device))
+        server.initialize()
+        return server
+
+    def log_objects(self) -> list[str]:
+        """The segments in the bucket."""
+        return sorted(str(path.relative_to(self.root)) for path in (self.root / "bucket" / "log").rglob("0*"))
+
+
+@pytest.fixture(scope="session")
+def new_vault(start_process: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a bucket and the data homes of two devices, to be copied: passphrases take their time."""
+    vault = Vault(tmp_path_factory.mktemp("new_vault"), start_process)
+    vault.command("desk", "init", "--device-name", "desk")
+    vault.command("phone", "join", str(vault.root / "bucket"), "--device-name", "phone")
+    return vault.root
+
+
+@pytest.fixture(scope="session")
+def make_vault(new_vault: Path, start_process: Any) -> Callable[[Path], Vault]:
+    """Makes vaults with two devices, in folders that are not there yet."""
+
+    def make(root: Path) -> Vault:
+        shutil.copytree(new_vault, root)
+        return Vault(root, start_process)
+
+    return make
