@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any, Final
 
 from dualmem_mcp.model.source import PROGRESS
@@ -123,6 +124,10 @@ class TurnTree:
 
         A device counts by its newest turn: prompts that its user took back are no way.
         """
+        return self._ways
+
+    @cached_property
+    def _ways(self) -> tuple[tuple[str, ...], ...]:
         paths = [self.path(tip) for tip in reversed(self._tips())]
         while len(paths) > 1:
             common = _common_length(paths)
