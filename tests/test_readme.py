@@ -63,15 +63,23 @@ def test_the_examples_do_what_they_say(tmp_path: Path, places: dict[str, str], m
         return done.stdout
 
     lines = examples()
-    commands = ["init", "join", "resume", "restore", "model", "index", "search", "import"]
+    commands = [
+        *("init", "join", "resume", "restore", "sync", "conflicts", "note", "offline"),
+        *("model", "index", "search", "import"),
+    ]
     assert [line.split()[1] for line in lines] == commands
-    init, join, resume, restore, pull, index, search, imported = lines
+    init, join, resume, restore, sync, conflicts, note, offline, pull, index, search, imported = lines
     assert "Recovery key" in run(init, "desktop")
     assert "Handed over" in run("dualmem handoff", "desktop")
     assert "is now one of vault" in run(join, "phone")
     assert run(resume, "phone").startswith("# ")
     assert "claude --resume" in run(restore, "phone")
     assert list((tmp_path / "claude" / "projects").glob("*-mine/*.jsonl"))
+    assert "The crane lifts" in run(note, "desktop")
+    assert re.search(r"Sent \d+ changes", run(sync, "desktop"))
+    assert re.search(r"Received \d+ changes", run(sync, "phone"))
+    assert "No conflicts" in run(conflicts, "phone")
+    assert "Ready without a network" in run(offline, "phone")
     assert "is ready" in run(pull, "desktop")
     assert re.search(r"Indexed \d{2,} new turns of 1 conversation", run(index, "desktop"))
     assert "turn · " in run(search, "desktop")
