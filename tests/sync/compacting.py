@@ -10,6 +10,7 @@ from dualmem_mcp.stores.logical_state import logical_hash, logical_view
 from dualmem_mcp.stores.snapshot_state import SnapshotState
 from dualmem_mcp.sync.compaction import Compacted, Compaction
 from dualmem_mcp.sync.snapshots import Snapshots
+from tests.conftest import SteppingClock
 from tests.sync.conftest import Bench, Device
 
 
@@ -24,7 +25,8 @@ def snapshots_of(device: Device) -> Snapshots:
 
 def joined(bench: Bench, name: str) -> Device:
     """A new device of the vault that starts from a snapshot where it has to."""
-    device = bench.device(name)
+    clock = SteppingClock(bench.devices[0].clock.time) if bench.devices else None
+    device = bench.device(name, clock)
     device.catch_up = snapshots_of(device).catch_up
     return device
 
