@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from dualmem_mcp.model.half_pairs import compact_json
@@ -16,10 +17,24 @@ _Value = str | bytes
 _Row = tuple[Any, ...]
 
 
-def put_entities(connection: Connection, states: Sequence[EntityState]) -> None:
-    """Make the rows of these entities and of their observations what the states say."""
+@dataclass(frozen=True, slots=True)
+class GraphChanges:
+    """Names of entities that are different now, observations included, and how many relations are."""
+
+    entities: tuple[str, ...] = ()
+    relations: int = 0
+
+    def __add__(self, other: GraphChanges) -> GraphChanges:
+        return GraphChanges(self.entities + other.entities, self.relations + other.relations)
+
+    def __bool__(self) -> bool:
+        return bool(self.entities or self.relations)
+
+
+def put_entities(connection: Connection, states: Sequence[EntityState]) -> tuple[str, ...]:
+    """Make the rows of these entities and their observations what the states say; names of those that differed."""
     if not states:
-        return
+        return ()
     names = [to_column(state.name) for state in states]
     there: dict[_Value, _Row] = {
         row[1]: row
@@ -32,14 +47,17 @@ def put_entities(connection: Connection, states: Sequence[EntityState]) -> None:
     observations = _observations(connection, [row[0] for row in there.values()])
     gone: list[tuple[int]] = []
     changes = _ObservationChanges()
+    different: list[str] = []
     for name, state in zip(names, states, strict=True):
         old = there.get(name)
         if not state.tags:
             if old is not None:
                 gone.append((old[0],))
                 changes.remove_all(observations.get(old[0], {}))
+                different.append(state.name)
             continue
         columns = _entity_columns(state)
+        is_different = old is None or not _same_columns(columns, old[2:])
         if old is None:
             entity_id = connection.execute(
                 "INSERT INTO entities (name, entity_type, tags, extra, field_stamps) VALUES (?, ?, ?, ?, ?)",
@@ -47,20 +65,22 @@ def put_entities(connection: Connection, states: Sequence[EntityState]) -> None:
             ).lastrowid
         else:
             entity_id = old[0]
-            if not _same_columns(columns, old[2:]):
+            if is_different:
                 connection.execute(
                     "UPDATE entities SET entity_type = ?, tags = ?, extra = ?, field_stamps = ? WHERE id = ?",
                     (*columns, entity_id),
                 )
-        changes.compare(entity_id, state.observations, observations.get(entity_id, {}))
+        if changes.compare(entity_id, state.observations, observations.get(entity_id, {})) or is_different:
+            different.append(state.name)
     changes.write(connection)
     connection.executemany("DELETE FROM entities WHERE id = ?", gone)
+    return tuple(different)
 
 
-def put_relations(connection: Connection, states: Sequence[RelationState]) -> None:
-    """Make the rows of these relations what the states say."""
+def put_relations(connection: Connection, states: Sequence[RelationState]) -> int:
+    """Make the rows of these relations what the states say; how many differed."""
     if not states:
-        return
+        return 0
     triples = [
         (to_column(state.source), to_column(state.target), to_column(state.relation_type)) for state in states
     ]
@@ -93,6 +113,7 @@ def put_relations(connection: Connection, states: Sequence[RelationState]) -> No
     )
     connection.executemany("UPDATE relations SET tags = ?, extra = ?, field_stamps = ? WHERE id = ?", changed)
     connection.executemany("DELETE FROM relations WHERE id = ?", gone)
+    return len(gone) + len(new) + len(changed)
 
 
 def tag_bytes(tags: Iterable[str]) -> bytes:
@@ -112,7 +133,9 @@ class _ObservationChanges:
 
     def compare(
         self, entity_id: int, wanted: Mapping[str, Sequence[str]], there: Mapping[bytes, tuple[int, bytes]]
-    ) -> None:
+    ) -> bool:
+        """Note what has to be written for one entity; whether anything has."""
+        before = self._count()
         kept = 0
         for text, own in wanted.items():
             digest = text_digest(text)
@@ -127,6 +150,10 @@ class _ObservationChanges:
         if kept < len(there):
             digests = {text_digest(text) for text in wanted}
             self._gone += [(row_id,) for digest, (row_id, _) in there.items() if digest not in digests]
+        return self._count() != before
+
+    def _count(self) -> int:
+        return len(self._new) + len(self._changed) + len(self._gone)
 
     def remove_all(self, there: Mapping[bytes, tuple[int, bytes]]) -> None:
         self._gone += [(row_id,) for row_id, _ in there.values()]

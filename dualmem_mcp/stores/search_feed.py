@@ -17,6 +17,7 @@ from dualmem_mcp.stores.database import Database
 from dualmem_mcp.stores.erasure_rows import forgotten_items, note_forgotten
 from dualmem_mcp.stores.finding_rows import read_findings_after
 from dualmem_mcp.stores.graph_cache import GRAPH_PAYLOAD, graph_version, read_entity
+from dualmem_mcp.stores.untold_changes import entities_changed
 
 _CHARACTERS_AT_ONCE: Final = 2_000_000
 """Texts read into memory at once end after so many characters; at least one is read."""
@@ -69,8 +70,11 @@ class SearchFeed:
                 f"SELECT id, {GRAPH_PAYLOAD} FROM ops WHERE id > ? ORDER BY id LIMIT ?",  # noqa: S608
                 (after, limit),
             ).fetchall()
+            # Behind the last op there may be numbers of changes that none tells of.
+            last = rows[-1][0] if len(rows) == limit else max(after, graph_version(connection))
+            untold = entities_changed(connection, after, last)
         names = [json.loads(payload).get("name") for _, payload in rows if payload is not None]
-        return list(dict.fromkeys(name for name in names if isinstance(name, str))), rows[-1][0] if rows else after
+        return list(dict.fromkeys(name for name in (*names, *untold) if isinstance(name, str))), last
 
     def entities(self, names: Iterable[str]) -> Sequence[tuple[Entity, datetime]]:
         """As the port says."""

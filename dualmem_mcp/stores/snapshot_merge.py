@@ -62,12 +62,12 @@ class LogSnapshotMerge:
         for some in batched(unseen.items(), _AT_ONCE):
             with self._database.write() as connection:
                 connection.executemany("DELETE FROM ops WHERE id = ?", [(row_id,) for row_id, _ in some])
-                refold(connection, [subject for _, subject in some])
+                refold(connection, [subject for _, subject in some], told=False)
             subjects.update(subject for _, subject in some)
         # A tag that the snapshot says is deleted may be of an op that the snapshot does not have yet.
         for more in batched(beyond, _AT_ONCE):
             with self._database.write() as connection:
-                refold(connection, more)
+                refold(connection, more, told=False)
         with self._database.write() as connection:
             self._check_heads(connection)
             self._move_heads(connection)
@@ -164,7 +164,6 @@ class _Batch:
     def take(self, ops: Sequence[Op], see: Callable[[Op], None]) -> Applied:
         """Merge the ops; `see` is told of those that stand for themselves, not for rows."""
         row_ops: list[tuple[Op, Mapping[str, Any]]] = []
-        new = 0
         for op in ops:
             payload = json.loads(op.payload)
             if op.kind == TOMBSTONES:
@@ -177,8 +176,11 @@ class _Batch:
             elif not (isinstance(name := payload.get("conversation_id"), str) and self._banned(name)):
                 see(op)
                 self._queue(op, payload)
-        new = self._insert()
-        refold(self._connection, self._subjects)
+        inserted = self._insert()
+        new = len(inserted)
+        told = {row[5] for row in inserted if row[5] in self._subjects}
+        refold(self._connection, told)
+        refold(self._connection, self._subjects - told, told=False)
         for op, payload in row_ops:
             changed = apply_row_op(self._connection, op, payload, banned=self._banned)
             self._ticks = max(self._ticks, op.stamp.ticks if op.stamp.ticks <= self._limit else 0)
@@ -203,8 +205,8 @@ class _Batch:
                 self._subjects.add(subject)
         self._rows.append((op.stamp.device_id, op.sequence, op.stamp.ticks, op.kind, op.payload, subject, held))
 
-    def _insert(self) -> int:
-        """Write the ops that are new, and take out of the others what the snapshot lacks; how many were new."""
+    def _insert(self) -> list[tuple[Any, ...]]:
+        """Write the ops that are new, and take out of the others what the snapshot lacks; the new rows."""
         there: dict[tuple[str, int], tuple[int, str]] = {}
         for device in {row[0] for row in self._rows}:
             for some in batched([row[1] for row in self._rows if row[0] == device], _AT_ONCE):
@@ -229,7 +231,7 @@ class _Batch:
             new,
         )
         self._connection.executemany("UPDATE ops SET payload = ? WHERE id = ?", shorter)
-        return len(new)
+        return new
 
 
 def _both(row: tuple[Any, ...], payload: str) -> str:

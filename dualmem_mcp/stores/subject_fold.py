@@ -23,8 +23,9 @@ from dualmem_mcp.model.oplog import OpKind, Stamp, Tag, subject_digest
 from dualmem_mcp.stores.columns import from_column
 from dualmem_mcp.stores.conflict_rows import conflict_rows
 from dualmem_mcp.stores.connection import Connection
-from dualmem_mcp.stores.folded_graph import put_entities, put_relations, tag_bytes
+from dualmem_mcp.stores.folded_graph import GraphChanges, put_entities, put_relations, tag_bytes
 from dualmem_mcp.stores.folded_records import put_records
+from dualmem_mcp.stores.untold_changes import tell_of
 
 AT_ONCE: Final = 500
 """Subjects whose ops are in memory together, and values bound in one statement."""
@@ -32,22 +33,28 @@ AT_ONCE: Final = 500
 _Item = TypeVar("_Item")
 
 
-def refold(connection: Connection, subjects: Iterable[bytes]) -> None:
+def refold(connection: Connection, subjects: Iterable[bytes], *, told: bool = True) -> None:
     """Make the rows of these subjects what their ops say: entities, observations, relations, records with their
     findings, conflicts, tombstones.
 
     `subjects` are digests as in `ops.subject`; ops that are held back take no part. Only rows that differ are
     written, and those that stay keep their place. To be called in the transaction that changed the ops.
+
+    Without `told` no op that came in this transaction says that these subjects change; who follows the graph by new
+    ops is told in another way.
     """
     without_ops: set[bytes] = set()
+    changed = GraphChanges()
     for some in batched(dict.fromkeys(subjects), AT_ONCE):
         folded = fold(connection, some)
-        _put(connection, folded.values())
+        changed += _put(connection, folded.values())
         _put_conflicts(connection, some, folded)
         without_ops.update(subject for subject in some if subject not in folded)
     if without_ops:
         for states in batched(_absent(connection, without_ops), AT_ONCE):
-            _put(connection, states)
+            changed += _put(connection, states)
+    if changed and not told:
+        tell_of(connection, changed.entities)
 
 
 def fold(connection: Connection, subjects: Sequence[bytes]) -> dict[bytes, SubjectState]:
@@ -61,10 +68,12 @@ def fold(connection: Connection, subjects: Sequence[bytes]) -> dict[bytes, Subje
     return {subject: state for subject, state in states if state is not None}
 
 
-def _put(connection: Connection, states: Collection[SubjectState]) -> None:
-    put_entities(connection, [state for state in states if isinstance(state, EntityState)])
-    put_relations(connection, [state for state in states if isinstance(state, RelationState)])
+def _put(connection: Connection, states: Collection[SubjectState]) -> GraphChanges:
     put_records(connection, [state for state in states if isinstance(state, RecordState)])
+    return GraphChanges(
+        put_entities(connection, [state for state in states if isinstance(state, EntityState)]),
+        put_relations(connection, [state for state in states if isinstance(state, RelationState)]),
+    )
 
 
 def _absent(connection: Connection, subjects: Container[bytes]) -> list[SubjectState]:

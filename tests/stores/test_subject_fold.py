@@ -13,9 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dualmem_mcp.model.graph import Entity, Graph, Relation
+from dualmem_mcp.model.search import Collection
+from dualmem_mcp.model.source import IndexProgress
 from dualmem_mcp.ports import Conflict
 from dualmem_mcp.stores.graph_store import GraphStore
 from dualmem_mcp.stores.logical_state import logical_view
+from dualmem_mcp.stores.search_feed import SearchFeed
 from dualmem_mcp.stores.subject_fold import refold
 from tests.stores.linked_stores import Home, additions
 
@@ -182,6 +185,40 @@ def test_a_store_that_was_read_before_sees_what_came(homes: list[Home]) -> None:
     phone.take(desk.ops())
     expected = Graph((Entity("Ada", "countess", ("née Byron",), {"mood": "glad"}),))
     assert phone.graph.read_graph() == phone.graph.search_nodes("") == expected
+
+
+def test_changes_that_no_new_op_tells_of_are_seen_all_the_same(homes: list[Home]) -> None:
+    desk, phone, _ = homes
+    desk.graph.create_entities([ADA, Entity("Babbage", "person", ("x",)), Entity("Engine", "machine")])
+    desk.graph.create_relations([Relation("Ada", "Engine", "knows")])
+    assert len(desk.graph.read_graph().entities) == 3
+    feed = SearchFeed(desk.database)
+    seen = feed.changed_entities(0, 100)[1]
+    phone.take(desk.ops())
+    phone.graph.delete_entities(["Ada"])
+    phone.graph.delete_observations(additions("Babbage", "x"))
+
+    def bury(*, told: bool) -> None:
+        with desk.database.write() as connection:
+            connection.executemany("INSERT OR IGNORE INTO tombstones VALUES (?, ?)", phone.rows()["tombstones"])
+            refold(connection, {op[5] for op in desk.ops()}, told=told)
+
+    bury(told=False)
+    assert desk.graph.read_graph() == Graph((Entity("Babbage", "person"), Entity("Engine", "machine")))
+    names, last = feed.changed_entities(seen, 100)
+    assert (sorted(names), last) == (["Ada", "Babbage"], desk.graph.version())
+    assert feed.changed_entities(last, 100) == ([], last)
+    bury(told=False)
+    assert desk.graph.version() == last
+    # What every index has is not kept: one that is begun later finds the graph as it is.
+    feed.save_progress("g", Collection.CONTEXT, IndexProgress(ops=last))
+    phone.graph.delete_entities(["Engine"])
+    bury(told=False)
+    assert feed.changed_entities(last, 100) == (["Engine"], last + 1)
+    assert feed.changed_entities(seen, 1) == (["Engine"], last + 1)
+    # Numbers of ops go on behind.
+    desk.graph.create_entities([Entity("Lovelace", "person")])
+    assert feed.changed_entities(last + 1, 1) == (["Lovelace"], last + 2)
 
 
 def test_more_subjects_than_are_made_anew_at_once(homes: list[Home]) -> None:
