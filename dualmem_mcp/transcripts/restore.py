@@ -11,6 +11,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import time
 import uuid
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from dualmem_mcp.errors import ConflictError, DiskFullError, StoreUnreachableError, UsageError
+from dualmem_mcp.failpoints import reach
 from dualmem_mcp.model.ids import ConversationId, parse_conversation_id
 from dualmem_mcp.transcripts.rewrite import Rewriting, count_records, record_cwds, rewrite_records
 from dualmem_mcp.transcripts.safe_names import check_component, split_session_names
@@ -27,6 +29,8 @@ from dualmem_mcp.transcripts.slug import project_slug
 
 _WRITES_AT_ONCE: Final = 16
 MAX_CONFLICTS: Final = 100
+_STAGING: Final = ".restore-"
+_ABANDONED_SECONDS: Final = 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,12 +261,13 @@ def leads_away(folder: Path, path: Path) -> bool:
 
 def place_files(folder: Path, content: Mapping[str, bytes], *, last: str) -> None:
     """Write all files beside their places first, then put them there, the session file last of all."""
-    staging = folder / f".restore-{secrets.token_hex(8)}"
+    staging = folder / f"{_STAGING}{secrets.token_hex(8)}"
     placed: list[Path] = []
     try:
         for step in [*reversed(folder.parents), folder]:
             if not step.exists():
                 step.mkdir(mode=0o700, exist_ok=True)
+        _remove_abandoned(folder)
         staging.mkdir(mode=0o700)
         names = [*(name for name in content if name != last), last]
         # At once, since each waits for the disk: a session can have thousands of tool results beside it.
@@ -274,6 +279,7 @@ def place_files(folder: Path, content: Mapping[str, bytes], *, last: str) -> Non
                 _make_folders(folder, target.parent)
                 _move_unless_there(staging / str(number), target)
                 placed.append(target)
+                reach("session: file in place")
         for parent in {path.parent for path in placed} | {folder}:
             _sync_folder(parent)
     except OSError as error:
@@ -282,6 +288,13 @@ def place_files(folder: Path, content: Mapping[str, bytes], *, last: str) -> Non
         raise wrapped(error, folder) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what a restore left that did not come to its end a day ago or longer."""
+    for left in folder.glob(f"{_STAGING}*"):
+        if not left.is_symlink() and left.stat().st_mtime < time.time() - _ABANDONED_SECONDS:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _move_unless_there(source: Path, target: Path) -> None:
@@ -303,6 +316,7 @@ def _write(path: Path, data: bytes) -> None:
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)
         file.flush()
+        reach("session: file written")
         os.fsync(file.fileno())
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from dualmem_mcp.failpoints import reach
 from dualmem_mcp.model.ids import ConversationId
 from dualmem_mcp.transcripts.restore import (
     MAX_CONFLICTS,
@@ -226,7 +227,9 @@ def _append(path: Path, data: bytes, size: int) -> None:
                 raise OSError(errno.EBUSY, "another program is writing to it")
             while size + written < len(data):
                 written += os.write(descriptor, data[size + written :])
+                reach("session: appended")
             os.fsync(descriptor)
+            reach("session: appended and synced")
         except OSError:
             if written and os.fstat(descriptor).st_size == size + written:
                 os.ftruncate(descriptor, size)

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import stat
+import time
 import uuid
 from pathlib import Path
 
@@ -258,6 +259,17 @@ def test_a_failure_while_files_are_put_in_place_takes_them_back(session, files, 
     with pytest.raises(StoreUnreachableError, match="Permission denied"):
         put_back(session, files, claude_dir)
     assert tree(claude_dir) == {}
+
+
+def test_what_a_restore_left_that_was_killed_is_removed_a_day_later(session, files, claude_dir):
+    folder = claude_dir / "projects" / session.project
+    for name, age in ((".restore-old", 25), (".restore-new", 1)):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "0").write_bytes(b"half")
+        then = time.time() - age * 3600
+        os.utime(folder / name, (then, then))
+    put_back(session, files, claude_dir)
+    assert sorted(path.name for path in folder.glob(".restore-*")) == [".restore-new"]
 
 
 def test_torn_and_unknown_lines_stay_as_they_are(session, claude_dir):

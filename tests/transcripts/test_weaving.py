@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -367,3 +369,17 @@ def test_real_sessions_take_turns_after_their_thread(shared_transcripts, tmp_pat
         assert [turn.uuid for turn in again.all_turns()] == [*before, *(turn.uuid for turn in new)], path.name
         assert again.turns[-1].text == "and home"
         assert restored.session.path.read_bytes().startswith(files[f"{real.conversation_id}.jsonl"])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a process that can be copied")
+def test_an_end_at_any_moment_loses_and_doubles_nothing(tmp_path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.transcripts.crashes_of_weaving", str(tmp_path)],
+        cwd=Path(__file__).resolve().parents[2],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= 20
