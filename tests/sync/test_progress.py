@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -334,3 +337,17 @@ def test_half_of_a_surrogate_pair_is_kept(phone: Phone) -> None:
     phone.say("a \ud83d half")
     assert phone.chain() == [("d", "a \ud83d half")]
     assert phone.say("a \ud83d half")["saved"]["turns"] == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a process that can be copied")
+def test_an_end_at_any_moment_and_the_same_call_again_leave_everything_once(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.sync.crashes_of_progress", str(tmp_path)],
+        cwd=Path(__file__).resolve().parents[2],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= 15
