@@ -30,6 +30,7 @@ class ReadMark:
     `fingerprint` is of the file's beginning and of what stands before the offset: one that differs tells of a
     file that was rewritten. `size_bytes`, `mtime_ns` and `inode` are the file's as it was looked at last, -1 as
     long as it has not been read to its end. `open_calls` are ids of calls whose results `findings` wait for.
+    `link` is the last record of the thread that is no message, `linked_to` the message that it follows on.
     """
 
     path: str
@@ -45,6 +46,8 @@ class ReadMark:
     title_rank: int = 0
     cwd: str = ""
     open_calls: tuple[str, ...] = ()
+    link: str = ""
+    linked_to: str = ""
 
 
 @dataclass(frozen=True, slots=True)

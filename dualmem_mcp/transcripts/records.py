@@ -170,14 +170,19 @@ def _link_turns(records: Sequence[Record]) -> None:
     """Let each message name the message that it follows on, past the records between them that are none."""
     beside = {record.uuid: record for record in records if record.turn is None}
     for record in records:
-        turn, passed = record.turn, set[str]()
-        if turn is None or turn.parent_uuid not in beside:
-            continue
-        parent: str | None = turn.parent_uuid
-        while parent in beside and parent not in passed:
-            passed.add(parent)
-            parent = beside[parent].parent_uuid or beside[parent].logical_parent_uuid
-        record.turn = replace(turn, parent_uuid=None if parent in passed else parent)
+        turn = record.turn
+        if turn is not None and turn.parent_uuid in beside:
+            record.turn = replace(turn, parent_uuid=message_before(beside[turn.parent_uuid], beside))
+
+
+def message_before(record: Record, beside: Mapping[str, Record]) -> str | None:
+    """The uuid of the message that a record follows on, past those of `beside`; None for the first of a thread."""
+    passed: set[str] = set()
+    parent: str | None = record.uuid
+    while parent in beside and parent not in passed:
+        passed.add(parent)
+        parent = beside[parent].parent_uuid or beside[parent].logical_parent_uuid
+    return None if parent in passed else parent
 
 
 def _lines(file: BinaryIO, transcript: Transcript, number: int) -> Iterator[tuple[int, bytes]]:

@@ -17,7 +17,14 @@ from dualmem_mcp.model.conversation import Turn
 from dualmem_mcp.model.ids import ConversationId
 from dualmem_mcp.model.source import ReadMark, SessionChunk
 from dualmem_mcp.transcripts.agents import LAUNCHING_TOOLS
-from dualmem_mcp.transcripts.records import MAX_LINE_BYTES, Transcript, parse_transcript, unreadable
+from dualmem_mcp.transcripts.records import (
+    MAX_LINE_BYTES,
+    Record,
+    Transcript,
+    message_before,
+    parse_transcript,
+    unreadable,
+)
 from dualmem_mcp.transcripts.session import MAX_TITLE, conversation_id_of, session_cwd
 
 CHUNK_LINES: Final = 200
@@ -130,7 +137,9 @@ def _chunk(path: Path, mark: ReadMark, lines: _Lines) -> SessionChunk:
         transcript = parse_transcript(io.BytesIO(lines.data), str(path), lines_before=mark.lines)
     except MalformedError:  # no record in these lines
         transcript = Transcript()
-    messages = [record.turn for record in transcript.records if record.turn is not None and not record.sidechain]
+    thread = [record for record in transcript.records if not record.sidechain]
+    messages = [_linked(record.turn, mark) for record in thread if record.turn is not None]
+    link, linked_to = _last_link(thread, mark)
     shown = [turn for turn in messages if not turn.is_meta]
     open_calls, findings_due = _calls(messages, mark.open_calls)
     title, title_rank = _title(transcript, shown, mark)
@@ -147,6 +156,8 @@ def _chunk(path: Path, mark: ReadMark, lines: _Lines) -> SessionChunk:
         title_rank=title_rank,
         cwd=session_cwd([mark.cwd, *(turn.cwd for turn in shown)], path.parent.name),
         open_calls=open_calls,
+        link=link,
+        linked_to=linked_to,
     )
     return SessionChunk(
         after,
@@ -155,6 +166,21 @@ def _chunk(path: Path, mark: ReadMark, lines: _Lines) -> SessionChunk:
         findings_due=findings_due,
         skipped=len(transcript.skipped_lines) + len(transcript.oversized_lines),
     )
+
+
+def _linked(turn: Turn, mark: ReadMark) -> Turn:
+    """The turn below the message that it follows on, where a record that was read before stands between them."""
+    return replace(turn, parent_uuid=mark.linked_to) if mark.linked_to and turn.parent_uuid == mark.link else turn
+
+
+def _last_link(thread: Sequence[Record], mark: ReadMark) -> tuple[str, str]:
+    """The last record that is no message, which the next message may follow on, and the message it leads to."""
+    beside = {record.uuid: record for record in thread if record.turn is None}
+    if not beside:
+        return mark.link, mark.linked_to
+    last = next(reversed(beside.values()))
+    before = message_before(last, beside) or ""
+    return last.uuid, mark.linked_to if before and before == mark.link else before
 
 
 def _calls(turns: Sequence[Turn], open_calls: Sequence[str]) -> tuple[tuple[str, ...], bool]:

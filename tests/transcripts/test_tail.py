@@ -231,3 +231,38 @@ def test_unusual_files_are_read_without_a_fault(shared_transcripts: Path) -> Non
         for chunk in read_tail(path, None):
             json.dumps(chunk.mark.title)
             assert replace(chunk.mark, path="").conversation_id
+
+
+def test_a_message_follows_on_the_message_before_the_records_between(writer: SessionWriter) -> None:
+    writer.user("one")
+    writer.assistant("two")
+    writer.record(type="system", subtype="turn_duration")
+    _, mark = read(writer.write())
+    writer.record(type="attachment", attachment={"type": "hook_success"})
+    _, mark = read(writer.write(), mark)
+    writer.user("three")
+    chunks = list(read_tail(writer.write(), mark))
+    assert [(turn.text, turn.parent_uuid) for chunk in chunks for turn in chunk.turns] == [("three", "u2")]
+    whole = read_session(writer.path)
+    assert [turn.parent_uuid for turn in whole.turns] == [None, "u1", "u2"]
+
+
+@given(st.lists(st.sampled_from(["user", "assistant", "system", "attachment"]), max_size=12), st.data())
+def test_however_a_file_is_read_its_messages_follow_on_the_same(
+    tmp_path_factory: pytest.TempPathFactory, kinds: list[str], data: st.DataObject
+) -> None:
+    writer = SessionWriter(tmp_path_factory.mktemp("p") / "-home-dev-app")
+    writer.user("first")
+    parents: dict[str, str | None] = {}
+    mark = None
+    for kind in (*kinds, "user"):
+        if kind in ("user", "assistant"):
+            writer.user("x") if kind == "user" else writer.assistant("x")
+        else:
+            writer.record(type=kind)
+        if data.draw(st.booleans()) or kind == "user":
+            chunks = list(read_tail(writer.write(), mark))
+            mark = chunks[-1].mark
+            parents.update({turn.uuid: turn.parent_uuid for chunk in chunks for turn in chunk.turns})
+    whole = read_session(writer.path)
+    assert parents == {turn.uuid: turn.parent_uuid for turn in whole.turns}
