@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from dualmem_mcp.model.conversation import Block, Turn
-from dualmem_mcp.model.graph import Entity, EntityObservations, Relation
+from dualmem_mcp.model.graph import Entity, EntityObservations, Graph, Relation
 from dualmem_mcp.model.ids import ConversationId, DeviceId
 from dualmem_mcp.model.search import Collection
 from dualmem_mcp.model.source import ImportedTurn, IndexProgress, ReadMark, SessionChunk
 from dualmem_mcp.stores.database import Database
+from dualmem_mcp.stores.graph_import import ImportCounts
 from dualmem_mcp.stores.graph_store import GraphStore
 from dualmem_mcp.stores.search_feed import SearchFeed
 from dualmem_mcp.stores.source_progress import SourceProgress
@@ -101,6 +102,30 @@ def test_changes_of_the_graph_name_the_entities_they_touch(feed: SearchFeed, gra
     assert end == feed.graph_version()
     graph.add_observations([EntityObservations("Ada", ("x",))])
     assert feed.changed_entities(end, 100) == (["Ada"], end + 1)
+
+
+def test_ops_of_other_kinds_name_no_entities(database: Database, feed: SearchFeed, graph: GraphStore) -> None:
+    graph.create_entities([Entity("Ada", "person")])
+    graph.read_graph()
+    rows = [
+        ("record.set", '{"type":"note","id":"1","name":"Ada","from":"a","to":"b","relationType":"r"}', b"1"),
+        ("turn.add", '{"name":"Ada"}', None),
+        ("of.another.time", "no JSON at all", None),
+    ]
+    with database.write() as connection:
+        for sequence, row in enumerate(rows, start=1):
+            connection.execute(
+                "INSERT INTO ops (device_id, sequence, ticks, kind, payload, subject)"
+                " VALUES ('cd', ?1, ?1, ?2, ?3, ?4)",
+                (sequence, *row),
+            )
+    assert feed.changed_entities(1, 2) == ([], 3)
+    assert feed.changed_entities(3, 2) == ([], 4)
+    assert [entity.name for entity in graph.read_graph().entities] == ["Ada"]
+    assert graph.version() == 4
+    changed = graph.import_graph(Graph((Entity("Ada", "countess"),)), edited_since=1)
+    assert changed == ImportCounts()
+    assert graph.read_graph().entities == (Entity("Ada", "countess"),)
 
 
 def test_progress_is_that_of_one_generation(feed: SearchFeed) -> None:
