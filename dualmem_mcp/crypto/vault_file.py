@@ -101,7 +101,8 @@ def without_older_recovery_keys(file: VaultFile, master_key: bytes, recovery_key
             subject=file.vault_id,
             hint="Use the key that was shown on the other device, or run `dualmem recovery-key new` again.",
         )
-    kept = [wrap for at, wrap in enumerate(wraps) if at >= places[0] or not _is_of_kind(wrap, "recovery")]
+    # Twice it stands there after a write whose answer was lost.
+    kept = [wrap for at, wrap in enumerate(wraps) if at >= places[-1] or not _is_of_kind(wrap, "recovery")]
     return _revised(file, master_key, kept)
 
 

@@ -65,7 +65,11 @@ class FilePackageCache:
         """All packages. Raises StoreUnreachableError."""
         found: list[KeptPackage] = []
         for folder in (self._made_here, self._fetched):
-            with file_faults("list", folder), os.scandir(folder) as entries:
+            with (
+                file_faults("list", folder),
+                contextlib.suppress(FileNotFoundError),
+                os.scandir(folder) as entries,
+            ):
                 for entry in entries:
                     handoff_id, suffix = os.path.splitext(entry.name)  # noqa: PTH122 - a name, no path
                     if suffix != _SUFFIX or not _HANDOFF_ID.fullmatch(handoff_id):

@@ -11,8 +11,15 @@ import pytest
 from dualmem_mcp.crypto.canonical import canonical_json
 from dualmem_mcp.crypto.kdf import Argon2id, Kdf, KdfLimits, Pbkdf2
 from dualmem_mcp.crypto.recovery import format_recovery_key
-from dualmem_mcp.crypto.vault_file import VaultFile, make_vault_file, parse_vault_file, unlock
-from dualmem_mcp.errors import LockedError, TamperedError
+from dualmem_mcp.crypto.vault_file import (
+    VaultFile,
+    make_vault_file,
+    parse_vault_file,
+    unlock,
+    with_recovery_key,
+    without_older_recovery_keys,
+)
+from dualmem_mcp.errors import ConflictError, LockedError, TamperedError
 from dualmem_mcp.model.ids import VaultId
 from tests.crypto import spec
 from tests.crypto.conftest import FAST_KDF, FAST_LIMITS, PASSPHRASE
@@ -163,3 +170,43 @@ def test_a_wrap_changed_behind_its_commitment_is_tampered_not_locked():
     values["checksum"] = hashlib.sha256(canonical_json(values)).hexdigest()
     with pytest.raises(TamperedError):
         unlock(parse_vault_file(canonical_json(values)), PASSPHRASE, limits=FAST_LIMITS)
+
+
+def test_recovery_keys_one_after_the_other():
+    first, second, third = (bytes([number]) * 32 for number in (7, 8, 9))
+    file = make(FAST_KDF)
+    for key in (first, second, second, third):  # the second twice: the answer to a write was lost
+        file = with_recovery_key(file, MASTER, key)
+        file.check_mac(MASTER)
+    assert file.revision == 5
+    for key in (RECOVERY, first, second, third):
+        assert unlock(file, format_recovery_key(key), limits=FAST_LIMITS) == MASTER
+    file = parse_vault_file(without_older_recovery_keys(file, MASTER, second).encode())
+    assert (file.revision, len(file.values["wraps"])) == (6, 3)
+    assert unlock(file, format_recovery_key(second), limits=FAST_LIMITS) == MASTER
+    assert unlock(file, format_recovery_key(third), limits=FAST_LIMITS) == MASTER
+    assert unlock(file, PASSPHRASE, limits=FAST_LIMITS) == MASTER
+    for key in (RECOVERY, first):
+        with pytest.raises(LockedError):
+            unlock(file, format_recovery_key(key), limits=FAST_LIMITS)
+    with pytest.raises(ConflictError, match="newer recovery key"):
+        without_older_recovery_keys(file, MASTER, first)
+
+
+def test_what_this_version_does_not_know_stays_in_a_revision():
+    values = json.loads(make().encode())
+    del values["mac"], values["checksum"]
+    values["wraps"].append({"kind": "backup-passphrase", "of": "a later version"})
+    values["later"] = True
+    file = with_recovery_key(_signed(values), MASTER, bytes(32))
+    file = without_older_recovery_keys(file, MASTER, bytes(32))
+    assert [wrap["kind"] for wrap in file.values["wraps"]] == ["passphrase", "backup-passphrase", "recovery"]
+    assert file.values["later"] is True
+    file.check_mac(MASTER)
+
+
+def _signed(values: dict) -> VaultFile:
+    key = spec.expand(MASTER, b"dualmem/1/master/vault")
+    values["mac"] = spec.hmac_sha256(key, spec.canonical(values)).hex()
+    values["checksum"] = hashlib.sha256(spec.canonical(values)).hexdigest()
+    return parse_vault_file(canonical_json(values))

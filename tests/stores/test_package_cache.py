@@ -53,6 +53,12 @@ def test_half_written_packages_are_removed_after_a_day(cache: FilePackageCache, 
     assert sorted(path.name for path in tmp_path.glob("*/*")) == [".fresh.pkg.1.tmp", f"{ID}.pkg"]
 
 
+def test_a_folder_that_was_deleted_holds_nothing(cache: FilePackageCache, tmp_path: Path) -> None:
+    cache.write(ID, b"0123", made_here=True)
+    (tmp_path / "fetched").rmdir()
+    assert [one.handoff_id for one in cache.kept()] == [ID]
+
+
 def test_what_is_kept_and_when_it_was_last_used(cache: FilePackageCache, tmp_path: Path) -> None:
     assert cache.kept() == []
     other = HandoffId("cd" * 16)
