@@ -13,6 +13,9 @@ from dualmem_mcp.model.oplog import Tag
 from dualmem_mcp.stores.columns import text_digest, to_column
 from dualmem_mcp.stores.connection import Connection
 
+_STAMP_CHARACTERS: Final = 49
+"""Of a stamp's text. Source: docs/ops.md, "Time"."""
+
 _Value = str | bytes
 _Row = tuple[Any, ...]
 
@@ -188,13 +191,10 @@ def _entity_columns(state: EntityState) -> tuple[Any, ...]:
 
 def _extra_columns(fields: Mapping[str, FieldState], tags: Sequence[str]) -> tuple[str | None, str | None]:
     """Columns `extra` and `field_stamps`; a field that the first tag's op alone set has no stamp of its own."""
-    first = (tags[0][:STAMP_CHARACTERS],)
+    first = (tags[0][:_STAMP_CHARACTERS],)
     extra = {name[len(EXTRA) :]: one.value for name, one in fields.items() if name.startswith(EXTRA)}
     stamps = {name: " ".join(one.stamps) for name, one in fields.items() if one.stamps != first}
     return (compact_json(extra) if extra else None, compact_json(stamps) if stamps else None)
-
-
-STAMP_CHARACTERS: Final = 49
 
 
 def _same_columns(new: Sequence[Any], old: Sequence[Any]) -> bool:
