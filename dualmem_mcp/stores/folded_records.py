@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from dualmem_mcp.model.half_pairs import compact_json
+from dualmem_mcp.model.half_pairs import compact_json, has_half_pair
 from dualmem_mcp.model.merge import RecordState
 from dualmem_mcp.model.oplog import COUNTER_BITS, Stamp
 from dualmem_mcp.model.source import Finding, FindingKind
@@ -28,7 +28,11 @@ _AUTHORS: Final = {"model": "assistant", "user": "user"}
 
 
 def put_records(connection: Connection, states: Sequence[RecordState]) -> None:
-    """Make the rows of these records, and their findings, what the states say."""
+    """Make the rows of these records, and their findings, what the states say.
+
+    Ids are random, so one that has no UTF-8 form is of a faulty program: such a record has no row.
+    """
+    states = [one for one in states if not has_half_pair(one.type + one.id + one.conversation_id)]
     if not states:
         return
     marks = ", ".join(["(?, ?)"] * len(states))

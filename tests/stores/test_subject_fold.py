@@ -13,6 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dualmem_mcp.model.graph import Entity, Graph, Relation
+from dualmem_mcp.model.half_pairs import compact_json
+from dualmem_mcp.model.oplog import subject_digest
 from dualmem_mcp.model.search import Collection
 from dualmem_mcp.model.source import IndexProgress
 from dualmem_mcp.ports import Conflict
@@ -171,6 +173,28 @@ def test_a_record_moves_to_the_conversation_that_its_first_op_names(homes: list[
     with tablet.database.read() as connection:
         rows = connection.execute("SELECT conversation_id, text FROM findings ORDER BY id").fetchall()
     assert rows == [("second", ""), ("first", "x")]
+
+
+def test_payloads_that_no_device_writes_are_kept_without_effect(homes: list[Home]) -> None:
+    desk, phone, _ = homes
+    phone.graph.create_entities([ADA])
+    odd: list[tuple[str, dict[str, Any]]] = [
+        ("record.set", {"type": "note", "id": "\ud800", "fields": {"text": "x"}, "over": {}}),
+        ("record.set", {"type": "note", "id": "1", "conversation_id": "\ud800", "fields": {"text": "x"}}),
+        ("record.set", {"type": "of another time", "id": "2", "fields": {"text": 3}, "over": {"text": [3]}}),
+        ("entity.delete", {"name": "Ada", "tags": ["no tag", 3], "observations": {}, "over": "all"}),
+        ("observation.delete", {"name": "Ada", "observations": ["née Byron"]}),
+        ("entity.split", {"name": "Ada", "into": ["A", "da"]}),
+    ]
+    rows = [
+        ("cd" * 16, at, 2**62 + at, kind, compact_json(payload), subject_digest(kind, payload))
+        for at, (kind, payload) in enumerate(odd, start=1)
+    ]
+    desk.take([*phone.ops(), *rows])
+    assert desk.graph.read_graph() == Graph((ADA,))
+    assert [(record.type, record.fields) for record in desk.records.find()] == [("of another time", {"text": 3})]
+    assert desk.rows()["tombstones"] == desk.rows()["findings"] == desk.rows()["conflicts"] == []
+    assert len(desk.ops()) == 7
 
 
 def test_a_store_that_was_read_before_sees_what_came(homes: list[Home]) -> None:
