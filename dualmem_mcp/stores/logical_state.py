@@ -60,6 +60,11 @@ def _json(value: str | None) -> Any:
     return json.dumps(json.loads(value), sort_keys=True) if value else "{}"
 
 
+def _conflict(value: str) -> Any:
+    """A conflict but for the name that it is shown by: a snapshot may have taken out what a deleted record said."""
+    return json.dumps({name: found for name, found in json.loads(value).items() if name != "name"}, sort_keys=True)
+
+
 def _tags(value: bytes) -> list[str]:
     return [str(tag) for tag in sorted(split_tags(value))]
 
@@ -104,6 +109,6 @@ _SECTIONS: Final[tuple[tuple[str, str, tuple[_Reading, ...]], ...]] = (
     (
         "conflicts",
         "SELECT subject, field, detail FROM conflicts ORDER BY subject, field",
-        (_hex, _plain, _json),
+        (_hex, _plain, _conflict),
     ),
 )
