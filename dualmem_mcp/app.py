@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from dualmem_mcp import __version__
 from dualmem_mcp.crypto.keys import derive_database_key, derive_index_key, load_device
+from dualmem_mcp.durable_files import file_lock
 from dualmem_mcp.edge.client import EdgeProcess
 from dualmem_mcp.edge.interface import EdgeInterface
 from dualmem_mcp.edge.status import search_status
@@ -76,6 +77,8 @@ if TYPE_CHECKING:
     from dualmem_mcp.edge.edge import Edge
 
 _log = logging.getLogger(__name__)
+
+_PROGRESS_LOCK = ".progress.lock"
 
 
 def open_app(settings: Settings, *, clock: Clock | None = None, edge_process: bool = False) -> App:
@@ -313,8 +316,16 @@ class App:
 
         Raises NotFoundError, UsageError for a cursor that does not fit, StoreUnreachableError, TamperedError.
         """
-        package = self._newest_package(conversation_id)
-        text, next_cursor = load_section(package, section, cursor, parse=parse_session)
+        wanted = parse_conversation_id(conversation_id)
+        try:
+            package = self._newest_package(conversation_id)
+        except NotFoundError:
+            known = None if self.catalogue.handoffs(wanted) else self.way_back.unpacked(wanted)
+            if known is None:
+                raise
+            text, next_cursor = known.section(section, cursor)
+        else:
+            text, next_cursor = load_section(package, section, cursor, parse=parse_session)
         return {"section": section, "text": text, "next_cursor": next_cursor}
 
     def restore(
@@ -481,6 +492,8 @@ class App:
             device_id=self.device_id,
             device_name=self._device_name,
             source=self._source,
+            channel=self.joined_channel,
+            exclusive=lambda: file_lock(self.home.root / _PROGRESS_LOCK),
         )
 
     def _device_name(self) -> str:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from dualmem_mcp.errors import DualmemError, StoreUnreachableError
+from dualmem_mcp.handoff.channel import Channel
 from dualmem_mcp.handoff.digest import build_digest
 from dualmem_mcp.handoff.quoting import one_line
-from dualmem_mcp.handoff.reconstruct import OpenedPackage
+from dualmem_mcp.handoff.reconstruct import OpenedPackage, refresh_catalogue
 from dualmem_mcp.handoff.resume import Unpacked
 from dualmem_mcp.handoff.since import MAX_RECORDS, SHOWN_TYPES, Newer, NewTurn, branches_to_json, is_new
 from dualmem_mcp.model.branches import HandoffPlace, TurnLink, TurnTree
 from dualmem_mcp.model.conversation import Block, Role, Session, Turn
 from dualmem_mcp.model.handoff import HandoffRecord
-from dualmem_mcp.model.ids import ConversationId, DeviceId
+from dualmem_mcp.model.ids import ConversationId, DeviceId, parse_conversation_id
 from dualmem_mcp.model.source import PROGRESS
 from dualmem_mcp.ports import BlobCache, Catalogue, Clock, Records, Threads
 from dualmem_mcp.sync.progress import ProgressKeeper, remember_shown, save_progress
@@ -31,7 +35,8 @@ _TEXTS_READ: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class WayBack:
-    """The conversations as all devices know them. `device_name` and `source` are asked for when they are needed."""
+    """The conversations as all devices know them. `device_name`, `source` and `channel` (None without a vault) are
+    asked for when they are needed; `exclusive` keeps those apart who save at once."""
 
     catalogue: Catalogue
     threads: Threads
@@ -41,9 +46,13 @@ class WayBack:
     device_id: DeviceId
     device_name: Callable[[], str]
     source: Callable[[], SessionSource]
+    channel: Callable[[], Channel | None]
+    exclusive: Callable[[], AbstractContextManager[object]]
 
     def save_progress(self, conversation_id: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
         """Add to a conversation; see `sync.progress.save_progress`. Raises UsageError, NotFoundError."""
+        if conversation_id is None or self.threads.conversation(parse_conversation_id(conversation_id)) is None:
+            self._look_for(conversation_id)
         keeper = ProgressKeeper(
             catalogue=self.catalogue,
             threads=self.threads,
@@ -52,14 +61,25 @@ class WayBack:
             clock=self.clock,
             device_id=self.device_id,
             device_name=self.device_name(),
+            exclusive=self.exclusive,
         )
         return save_progress(keeper, conversation_id, parse_progress(**given, now=self.clock.now()))
+
+    def _look_for(self, conversation_id: str | None) -> None:
+        """See whether the bucket has a handoff of the conversation, which then gives it its title and folder."""
+        channel = self.channel()
+        if channel is not None and (conversation_id is not None or self.catalogue.newest_handoff() is None):
+            # What keeps it from being seen is told by whatever needs it: here all can be saved without.
+            with contextlib.suppress(DualmemError):
+                refresh_catalogue(channel, ConversationId(conversation_id) if conversation_id else None)
 
     def shown(self, brief: Mapping[str, Any]) -> None:
         """Note how much of a conversation a client was shown: what it saves follows on that."""
         last = brief["since_handoff"]["last_turn"]
         if last:
-            remember_shown(self.blobs, brief["conversation_id"], last)
+            # On a full disk the brief is whole all the same.
+            with contextlib.suppress(StoreUnreachableError):
+                remember_shown(self.blobs, brief["conversation_id"], last)
 
     def newer(self, record: HandoffRecord, package: OpenedPackage) -> Newer:
         """A FindNewer: what came after the handoff here and elsewhere, synced or read from this device's files."""
@@ -71,7 +91,6 @@ class WayBack:
         )
         tree, unread = self._tree(record.conversation_id, own)
         new = [tree.links[uuid] for uuid in tree.since(_place(record))]
-        # A turn that came back into this device's session file is new here, too, as long as no handoff has it.
         known = self.records.find(conversation_id=record.conversation_id, types=SHOWN_TYPES)
         return Newer(
             turns=self._with_texts(record.conversation_id, new, unread),
@@ -79,7 +98,7 @@ class WayBack:
             records=[one for one in known if is_new(one, record.created_at)],
             branches=tree.branches(),
             last_turn=tree.newest(below=record.last_turn_uuid) or tree.newest() or record.last_turn_uuid,
-            own_turns=len(own),
+            own_turns=sum(tree.links[turn.uuid].origin != PROGRESS for turn in own),
         )
 
     def unpacked(self, conversation_id: ConversationId | None) -> Unpacked | None:
@@ -98,7 +117,7 @@ class WayBack:
         links = [tree.links[uuid] for uuid in way if uuid in tree.links]
         session = _session_of(conversation_id, known.title, known.cwd, self._turns(conversation_id, links))
         newer = Newer(branches=tree.branches(), last_turn=way[-1] if way else "", records=records)
-        return Unpacked(build_digest(session), newer)
+        return Unpacked(session, build_digest(session), newer)
 
     def branches(self, conversation_ids: Sequence[ConversationId]) -> Mapping[str, list[dict[str, Any]]]:
         """The branches of those of the conversations that have some, as tools show them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import pytest
 
 from dualmem_mcp.app import App
 from dualmem_mcp.errors import NotFoundError
+from dualmem_mcp.model.ids import ConversationId
 from dualmem_mcp.model.index_scope import IndexScope
+from dualmem_mcp.model.source import PROGRESS
 from dualmem_mcp.transcripts.claude_code import read_session
 from tests.conftest import SteppingClock
 from tests.handoff.conftest import SESSION_ID, World, bare_environment
@@ -265,8 +268,13 @@ def test_a_conversation_that_began_on_the_phone_is_resumed_at_the_desk(trip: Tri
     trip.desk.save_progress("from-the-road", messages=[{"role": "user", "text": "and now from the desk"}])
     links = trip.desk.threads.links(listed["from-the-road"]["conversation_id"])
     assert links[-1].parent_uuid == links[-2].uuid
-    with pytest.raises(NotFoundError):
-        trip.desk.resume_conversation("nobody-knows-it")
+    thread = trip.desk.load_context("from-the-road", "thread")
+    assert "Its counterweight." in thread["text"]
+    assert "ten" not in thread["text"]
+    assert "heavier" in trip.desk.load_context("from-the-road", "requests")["text"]
+    for ask in (trip.desk.resume_conversation, lambda name: trip.desk.load_context(name, "thread")):
+        with pytest.raises(NotFoundError):
+            ask("nobody-knows-it")
 
 
 def test_secrets_of_the_road_are_not_shown(trip: Trip) -> None:
@@ -301,3 +309,25 @@ def test_offline_what_is_here_is_shown_and_saved(trip: Trip, world: World) -> No
     (world.root / "away").rename(world.bucket)
     trip.exchange()
     assert trip.desk.resume_conversation()["since_handoff"]["count"] == 2
+
+
+def test_a_conversation_that_is_only_in_the_bucket_keeps_its_title(world: World) -> None:
+    world.write_session(TALK)
+    world.desktop(device_name="desk").prepare_handoff()
+    phone = world.phone(device_name="pocket")
+    saved = phone.save_progress(SESSION_ID, messages=[{"role": "user", "text": "paint it"}])
+    assert saved["title"] == "desk message 0"
+    (listed,) = phone.list_conversations()["conversations"]
+    assert (listed["title"], listed["cwd"]) == ("desk message 0", str(world.project))
+
+
+def test_calls_at_once_make_one_chain(trip: Trip) -> None:
+    def save(number: int) -> int:
+        message = {"role": "user", "text": f"at once {number}"}
+        return trip.phone.save_progress(SESSION_ID, messages=[message])["saved"]["turns"]
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(save, range(8))) == [1] * 8
+    links = trip.phone.threads.links(ConversationId(SESSION_ID))
+    saved = [link for link in links if link.origin == PROGRESS]
+    assert [link.parent_uuid for link in saved[1:]] == [link.uuid for link in saved[:-1]]

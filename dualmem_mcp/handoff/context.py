@@ -33,7 +33,7 @@ def load_section(package: OpenedPackage, name: str, cursor: str, *, parse: Sessi
     section that there is not, UsageError for a cursor that does not fit, TamperedError.
     """
     if name == "thread":
-        return _thread_page(parse(package.thread_files()), cursor)
+        return thread_page(parse(package.thread_files()), cursor)
     if name == offline.SECTION:
         return _cut(offline.offline_pack(package, parse(package.thread_files())).text(), cursor)
     if name in _TEXTS:
@@ -50,7 +50,8 @@ def load_section(package: OpenedPackage, name: str, cursor: str, *, parse: Sessi
     )
 
 
-def _thread_page(session: Session, cursor: str) -> tuple[str, str]:
+def thread_page(session: Session, cursor: str) -> tuple[str, str]:
+    """One page of a session's turns, redacted, and the cursor of the next. Raises UsageError for another cursor."""
     # Turns of thinking alone, which no model sees again, would be headings without a text.
     turns = [turn for turn in session.all_turns() if not turn.is_meta and any(map(_is_shown, turn.blocks))]
     start = _turn_index(turns, cursor)

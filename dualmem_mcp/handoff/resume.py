@@ -9,8 +9,9 @@ from datetime import datetime
 from typing import Any
 
 from dualmem_mcp.errors import NotFoundError, StoreUnreachableError
-from dualmem_mcp.handoff.brief import Brief, build_brief, device_budget
+from dualmem_mcp.handoff.brief import Brief, build_brief, device_budget, section_text
 from dualmem_mcp.handoff.channel import Channel
+from dualmem_mcp.handoff.context import thread_page
 from dualmem_mcp.handoff.reconstruct import (
     OpenedPackage,
     find_handoff,
@@ -21,7 +22,7 @@ from dualmem_mcp.handoff.reconstruct import (
 from dualmem_mcp.handoff.related import LEAST_ROOM, FindRelated, find_nothing, related_query, related_section
 from dualmem_mcp.handoff.since import Newer, branches_to_json, since_news, since_to_json
 from dualmem_mcp.handoff.steps import Steps
-from dualmem_mcp.model.conversation import estimate_tokens
+from dualmem_mcp.model.conversation import Session, estimate_tokens
 from dualmem_mcp.model.device import DeviceProfile
 from dualmem_mcp.model.digest import Digest
 from dualmem_mcp.model.handoff import HandoffRecord
@@ -35,10 +36,16 @@ FindNewer = Callable[[HandoffRecord, OpenedPackage], Newer]
 @dataclass(frozen=True, slots=True)
 class Unpacked:
     """A conversation of which there are turns and records here, but no package: it was never handed over, or began
-    on a device without session files."""
+    on a device without session files. `session` has its turns, `digest` what they say."""
 
+    session: Session
     digest: Digest
     newer: Newer
+
+    def section(self, name: str, cursor: str) -> tuple[str, str]:
+        """One page of a section of the digest, or of `thread`, and the next cursor. Raises NotFoundError,
+        UsageError for a cursor that does not fit."""
+        return thread_page(self.session, cursor) if name == "thread" else section_text(self.digest, name, cursor)
 
 
 FindUnpacked = Callable[[ConversationId | None], Unpacked | None]
@@ -155,7 +162,10 @@ def _resume_unpacked(
         "brief": text,
         "brief_tokens": estimate_tokens(text),
         **_parts(digest),
-        "sections": [*map(_plain, brief.sections)],
+        "sections": [
+            *map(_plain, brief.sections),
+            {"name": "thread", "tokens": digest.visible_tokens, "cursor": "0"},
+        ],
         "since_handoff": {
             "handed_over_at": None,
             "from_device": "",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -38,6 +39,8 @@ class ProgressKeeper:
     clock: Clock
     device_id: DeviceId
     device_name: str
+    exclusive: Callable[[], AbstractContextManager[object]] = nullcontext
+    """Held while turns are placed: of two calls at once the second follows on the first."""
 
 
 def save_progress(keeper: ProgressKeeper, conversation_id: str | None, given: ProgressGiven) -> dict[str, Any]:
@@ -62,6 +65,11 @@ def save_progress(keeper: ProgressKeeper, conversation_id: str | None, given: Pr
             hint="Pass messages, a summary, decisions, next_steps, notes, tasks or bookmarks.",
         )
     wanted = _wanted(keeper, conversation_id)
+    with keeper.exclusive():
+        return _save(keeper, wanted, given)
+
+
+def _save(keeper: ProgressKeeper, wanted: ConversationId, given: ProgressGiven) -> dict[str, Any]:
     known = keeper.threads.conversation(wanted)
     place = _Place(keeper, wanted)
     bookmarks = [(place.turn_named(mark.turn_id), mark.label) for mark in given.bookmarks]
