@@ -12,9 +12,9 @@ IN_USE_SECONDS: Final = 300.0
 """After a call a device counts as in use for so long."""
 
 FULL_SECONDS: Final = 900.0
-"""A sync that lists the bucket, and so meets devices that are new, at least so often while in use."""
+"""A sync that lists the bucket, and so finds gaps and logs that were set back, at least so often while in use."""
 
-IDLE_FULL_SECONDS: Final = 3600.0
+IDLE_FULL_SECONDS: Final = 6 * 3600.0
 """And so often while idle: a listing costs twelve times what a look at one object does."""
 
 START_SECONDS: Final = 1.0
