@@ -99,8 +99,9 @@ def seal_part(vault: Vault, snapshot_id: str, number: int, state: bytes) -> tupl
     )
 
 
-def open_part(vault: Vault, manifest: Manifest, number: int, data: bytes) -> list[Op]:
-    """The ops of a part. Raises TamperedError if it is not the one that the manifest names."""
+def open_part(vault: Vault, manifest: Manifest, number: int, data: bytes, *, checked: bool = False) -> list[Op]:
+    """The ops of a part. Raises TamperedError if it is not the one that the manifest names, or holds anything else
+    than ops; what was `checked` once is not looked at so closely again."""
     key = part_key(manifest.snapshot_id, number)
     place = Place(vault.vault_id, ObjectKind.SNAPSHOT, key, manifest.made_by, number)
     reader = SealedReader.open(bytes_reader(data), place_of=place, unwrap=vault.unwrap)
@@ -109,7 +110,7 @@ def open_part(vault: Vault, manifest: Manifest, number: int, data: bytes) -> lis
     state = _section(reader, "state", MOST_PART_BYTES)
     if state and not state.endswith(b"\n"):
         raise tampered("has a line without an end", key)
-    return [parse_op_line(line, subject=key) for line in state.split(b"\n")[:-1]]
+    return [parse_op_line(line, subject=key, checked=checked) for line in state.split(b"\n")[:-1]]
 
 
 def seal_manifest(vault: Vault, manifest: Manifest) -> tuple[bytes, bytes]:

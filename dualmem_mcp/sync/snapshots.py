@@ -207,7 +207,7 @@ class Snapshots:
 
     def _batches(self, manifest: Manifest, spool: _Spool) -> Iterator[Sequence[Op]]:
         for number, data in enumerate(spool.read(), start=1):
-            ops = iter(open_part(self.vault, manifest, number, data))
+            ops = iter(open_part(self.vault, manifest, number, data, checked=True))
             while some := list(islice(ops, OPS_AT_ONCE)):
                 yield some
 
