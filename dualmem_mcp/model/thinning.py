@@ -13,17 +13,17 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from dualmem_mcp.model.merge import (
+from dualmem_mcp.model.merge import merge
+from dualmem_mcp.model.oplog import OpKind
+from dualmem_mcp.model.subject_op import (
     ENTITY_TYPE,
     EXTRA,
     SubjectOp,
     added_items,
     created_fields,
-    merge,
     named_tags,
     set_fields,
 )
-from dualmem_mcp.model.oplog import OpKind
 
 _CREATES: Final = frozenset({OpKind.ENTITY_CREATE.value, OpKind.RELATION_CREATE.value})
 _ADDS: Final = frozenset({OpKind.ENTITY_CREATE.value, OpKind.OBSERVATION_ADD.value})

@@ -9,17 +9,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dualmem_mcp.errors import NotFoundError, UsageError
+from dualmem_mcp.model.field_versions import Clash
 from dualmem_mcp.model.ids import DeviceId
-from dualmem_mcp.model.merge import (
-    ENTITY_TYPE,
-    EXTRA,
-    Clash,
-    EntityState,
-    RecordState,
-    RelationState,
-    SubjectState,
-)
+from dualmem_mcp.model.merge import EntityState, RecordState, RelationState, SubjectState
 from dualmem_mcp.model.oplog import OpKind, Stamp, subject_digest
+from dualmem_mcp.model.subject_op import ENTITY_TYPE, EXTRA
 from dualmem_mcp.ports import Clock, Conflict, Version
 from dualmem_mcp.stores.conflict_rows import field_column
 from dualmem_mcp.stores.database import Database

@@ -7,9 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from dualmem_mcp.model.field_versions import FieldState
 from dualmem_mcp.model.half_pairs import compact_json
-from dualmem_mcp.model.merge import ENTITY_TYPE, EXTRA, EntityState, FieldState, RelationState
+from dualmem_mcp.model.merge import EntityState, RelationState
 from dualmem_mcp.model.oplog import Tag
+from dualmem_mcp.model.subject_op import ENTITY_TYPE, EXTRA
 from dualmem_mcp.stores.columns import text_digest, to_column
 from dualmem_mcp.stores.connection import Connection
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from dualmem_mcp.model.graph import Entity, Relation
 from dualmem_mcp.model.half_pairs import compact_json
-from dualmem_mcp.model.merge import ENTITY_TYPE, EXTRA
 from dualmem_mcp.model.oplog import OpKind, Stamp, Tag, split_tags, subject_digest
+from dualmem_mcp.model.subject_op import ENTITY_TYPE, EXTRA
 from dualmem_mcp.stores.columns import from_column, text_digest, to_column
 from dualmem_mcp.stores.conflict_rows import conflict_heads
 from dualmem_mcp.stores.connection import Connection

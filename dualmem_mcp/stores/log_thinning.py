@@ -9,8 +9,8 @@ from typing import Any
 
 from dualmem_mcp.model.half_pairs import compact_json
 from dualmem_mcp.model.ids import DeviceId
-from dualmem_mcp.model.merge import SubjectOp, added_items, named_tags
 from dualmem_mcp.model.oplog import LogHead, Op, Stamp
+from dualmem_mcp.model.subject_op import SubjectOp, added_items, named_tags
 from dualmem_mcp.model.thinning import thin
 from dualmem_mcp.model.whole_log import Thinned
 from dualmem_mcp.stores.connection import Connection

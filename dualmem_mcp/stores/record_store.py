@@ -7,8 +7,8 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from dualmem_mcp.model.field_versions import same_value
 from dualmem_mcp.model.ids import DeviceId
-from dualmem_mcp.model.merge import same_value
 from dualmem_mcp.model.oplog import OpKind, Stamp, subject_digest
 from dualmem_mcp.model.record import RecordType
 from dualmem_mcp.ports import Clock, Record

@@ -9,8 +9,8 @@ from typing import Any, Final
 from dualmem_mcp.errors import TamperedError
 from dualmem_mcp.model.half_pairs import compact_json
 from dualmem_mcp.model.ids import DeviceId
-from dualmem_mcp.model.merge import SubjectOp, thinner
 from dualmem_mcp.model.oplog import LogHead, Op, OpKind, Stamp, Tag, subject_digest
+from dualmem_mcp.model.subject_op import SubjectOp, thinner
 from dualmem_mcp.model.whole_log import TOMBSTONES
 from dualmem_mcp.ports import Applied
 from dualmem_mcp.stores.connection import Connection

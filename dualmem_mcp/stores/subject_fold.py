@@ -9,17 +9,9 @@ from typing import Any, Final, TypeVar
 
 from dualmem_mcp.errors import MalformedError
 from dualmem_mcp.model.half_pairs import compact_json
-from dualmem_mcp.model.merge import (
-    EntityState,
-    RecordState,
-    RelationState,
-    SubjectOp,
-    SubjectState,
-    added_items,
-    merge,
-    named_tags,
-)
+from dualmem_mcp.model.merge import EntityState, RecordState, RelationState, SubjectState, merge
 from dualmem_mcp.model.oplog import OpKind, Stamp, Tag, subject_digest
+from dualmem_mcp.model.subject_op import SubjectOp, added_items, named_tags
 from dualmem_mcp.stores.columns import from_column
 from dualmem_mcp.stores.conflict_rows import conflict_rows
 from dualmem_mcp.stores.connection import Connection

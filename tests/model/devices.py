@@ -7,16 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dualmem_mcp.model.ids import DeviceId
-from dualmem_mcp.model.merge import (
-    EntityState,
-    RecordState,
-    RelationState,
-    SubjectOp,
-    SubjectState,
-    merge,
-    named_tags,
-)
+from dualmem_mcp.model.merge import EntityState, RecordState, RelationState, SubjectState, merge
 from dualmem_mcp.model.oplog import Stamp
+from dualmem_mcp.model.subject_op import SubjectOp, named_tags
 
 TRIPLE = {"from": "Ada", "to": "Engine", "relationType": "studies"}
 RECORD = {"type": "task", "id": "6f1c"}

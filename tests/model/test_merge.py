@@ -9,20 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dualmem_mcp.model.merge import (
-    UNKNOWN_TYPE,
-    Clash,
-    EntityState,
-    FieldState,
-    RecordState,
-    RelationState,
-    Side,
-    SubjectOp,
-    SubjectState,
-    merge,
-    named_tags,
-    same_value,
-)
+from dualmem_mcp.model.field_versions import UNKNOWN_TYPE, Clash, FieldState, Side, same_value
+from dualmem_mcp.model.merge import EntityState, RecordState, RelationState, SubjectState, merge
+from dualmem_mcp.model.subject_op import SubjectOp, named_tags
 from tests.model.devices import KINDS, TRIPLE, Device, thinned
 
 

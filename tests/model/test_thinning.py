@@ -11,15 +11,9 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dualmem_mcp.model.merge import (
-    Clash,
-    EntityState,
-    RecordState,
-    SubjectOp,
-    SubjectState,
-    merge,
-    named_tags,
-)
+from dualmem_mcp.model.field_versions import Clash
+from dualmem_mcp.model.merge import EntityState, RecordState, SubjectState, merge
+from dualmem_mcp.model.subject_op import SubjectOp, named_tags
 from dualmem_mcp.model.thinning import thin
 from tests.model.devices import Device
 from tests.model.test_merge import all_ops, histories, op, play, stamp, tag

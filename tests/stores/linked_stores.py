@@ -11,17 +11,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from dualmem_mcp.model.field_versions import FieldState
 from dualmem_mcp.model.graph import Entity, EntityObservations, Graph, Relation
 from dualmem_mcp.model.ids import DeviceId
-from dualmem_mcp.model.merge import (
-    EntityState,
-    FieldState,
-    RecordState,
-    RelationState,
-    SubjectOp,
-    SubjectState,
-    merge,
-)
+from dualmem_mcp.model.merge import EntityState, RecordState, RelationState, SubjectState, merge
+from dualmem_mcp.model.subject_op import SubjectOp
 from dualmem_mcp.stores.columns import from_column
 from dualmem_mcp.stores.conflict_store import ConflictStore
 from dualmem_mcp.stores.database import Database
