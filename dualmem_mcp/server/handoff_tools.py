@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from dualmem_mcp.errors import DualmemError
 from dualmem_mcp.model.branches import branches_text
 from dualmem_mcp.server.resources import brief_uri
 from dualmem_mcp.server.schema import (
@@ -26,8 +27,14 @@ from dualmem_mcp.server.schema import (
 )
 from dualmem_mcp.server.tool import MAX_RESULT_META, Answer, Call, Tool
 
+if TYPE_CHECKING:
+    from dualmem_mcp.app import App
+
 # Text and structured form of one result together. Source: Claude's connectors take about 150,000 characters.
 MAX_RESULT_CHARACTERS = 140_000
+
+_CATCH_UP_SECONDS = 3.0
+"""For so long requests of a sync are begun before a brief is made."""
 
 _ID = text("Conversation id")
 _CURSOR = text("next_cursor of the previous page")
@@ -65,13 +72,29 @@ def _handoff_text(handoff: Mapping[str, Any]) -> str:
 
 def _resume_conversation(call: Call) -> Answer:
     given = call.arguments
+    synced = _catch_up(call.app)
     brief = call.app.resume_conversation(
         given.get("conversation_id"),
         device=given.get("device"),
         token_budget=given.get("token_budget"),
         progress=call.progress,
     )
-    return Answer(brief["brief"], _within_limit(brief, MAX_RESULT_CHARACTERS - len(brief["brief"])))
+    limit = MAX_RESULT_CHARACTERS - len(brief["brief"])
+    return Answer(brief["brief"], _within_limit(brief, limit), synced=synced)
+
+
+def _catch_up(app: App) -> bool:
+    """Take in what other devices added, unless this one looked a moment ago; whether it did."""
+    from dualmem_mcp.server.last_sync import LastSync  # noqa: PLC0415  (a list of tools needs none of it)
+
+    timing = app.settings.sync
+    age = LastSync(app.home.root, app.clock).ages().synced
+    if not timing.automatic or (age is not None and age < timing.poll_seconds):
+        return False
+    try:
+        return not app.sync(max_seconds=_CATCH_UP_SECONDS, large_objects=False)["away"]
+    except DualmemError:  # what ails the bucket is told by the brief's own look at it
+        return False
 
 
 # Longest first in practice; each is a section of its own that load_context gives in full.
