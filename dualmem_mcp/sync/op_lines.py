@@ -1,4 +1,4 @@
-"""Ops as lines of segments and snapshots: canonical JSON, one op a line. Source: docs/ops.md, "An op"; docs/format.md."""
+"""Ops as lines of segments and snapshots: canonical JSON, one op a line. Source: docs/ops.md, "An op"."""
 
 from __future__ import annotations
 
