@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from dualmem_mcp.errors import ConflictError, NotFoundError, StoreUnreachableError, TamperedError
-from dualmem_mcp.failpoints import reach
 from dualmem_mcp.ports import ObjectStore, Outbox
 
 LOG: Final = "log/"
@@ -71,11 +70,8 @@ def deliver(
                 raise
             segment = key
             continue
-        reach("upload: arrived")
         on_delivered(key)
-        reach("upload: noted")
         outbox.remove(key)
-        reach("upload: done")
         uploaded += 1
         uploaded_bytes += len(data)
         segments += in_log

@@ -116,7 +116,6 @@ class DirectoryObjectStore:
                     reach("bucket: folder synced")
             finally:
                 temporary.unlink(missing_ok=True)
-            reach("bucket: put")
         return hashlib.sha256(data).hexdigest()
 
     def list(self, prefix: str = "", *, start_after: str = "") -> Iterator[ObjectInfo]:
