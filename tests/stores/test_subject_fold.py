@@ -86,6 +86,24 @@ def test_what_stays_keeps_its_place(homes: list[Home]) -> None:
     ]
 
 
+def test_an_observation_that_two_added_stays_until_both_are_deleted(homes: list[Home]) -> None:
+    desk, phone, tablet = homes
+    desk.graph.create_entities([Entity("Ada", "person")])
+    phone.take(desk.ops())
+    for home in (desk, phone):
+        home.graph.add_observations(additions("Ada", "wrote notes"))
+    tablet.take(desk.ops())
+    tablet.graph.delete_observations(additions("Ada", "wrote notes"))
+    exchange(homes)
+    expected = Graph((Entity("Ada", "person", ("wrote notes",)),))
+    assert [home.graph.read_graph() for home in homes] == [expected] * 3
+    for home in homes:
+        assert_rows_are_the_fold(home)
+    desk.graph.delete_observations(additions("Ada", "wrote notes"))
+    exchange(homes)
+    assert [home.graph.read_graph() for home in homes] == [Graph((Entity("Ada", "person"),))] * 3
+
+
 def test_ops_that_are_held_back_take_no_part(homes: list[Home]) -> None:
     desk, phone, _ = homes
     phone.graph.create_entities([ADA])
@@ -161,6 +179,18 @@ def test_records_are_found_by_search(homes: list[Home]) -> None:
     phone.records.delete("decision", "3")
     desk.take(phone.ops())
     assert [row[3] for row in found(desk)] == ["where it broke", "Title\nx", "[done] Check the crane", ""]
+
+
+def test_a_record_that_says_the_same_is_not_told_to_search_again(homes: list[Home]) -> None:
+    desk, phone, _ = homes
+    desk.records.put("task", "1", {"text": "x", "status": "open"})
+    phone.take(desk.ops())
+    for home in (desk, phone):
+        home.records.put("task", "1", {"status": "done"})
+    before = desk.rows()
+    desk.take(phone.ops())
+    assert desk.rows()["records"] != before["records"]
+    assert desk.rows()["findings"] == before["findings"]
 
 
 def test_a_record_moves_to_the_conversation_that_its_first_op_names(homes: list[Home]) -> None:
