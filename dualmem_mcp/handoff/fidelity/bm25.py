@@ -47,30 +47,38 @@ class Bm25:
     """
 
     def __init__(self, lines: Sequence[Sequence[str]], vocabulary: frozenset[str]) -> None:
-        counts: dict[str, list[tuple[int, float]]] = defaultdict(list)
-        mean = sum(map(len, lines)) / len(lines) if lines else 0.0
+        self._lines = lines
+        self._mean = sum(map(len, lines)) / len(lines) if lines else 0.0
+        self._places: dict[str, list[int]] = defaultdict(list)
         for number, line in enumerate(lines):
-            known = vocabulary.intersection(line)
-            if not known:
-                continue
-            length = _K1 * (1 - _B + _B * len(line) / mean)
-            for term in known:
-                count = line.count(term)
-                counts[term].append((number, count * (_K1 + 1) / (count + length)))
-        self._postings: dict[str, list[tuple[int, float]]] = {}
-        for term, found in counts.items():
-            rarity = math.log(1 + (len(lines) - len(found) + 0.5) / (len(found) + 0.5))
-            self._postings[term] = [(number, rarity * weight) for number, weight in found]
+            for term in vocabulary.intersection(line):
+                self._places[term].append(number)
+        self._weighed: dict[str, list[tuple[int, float]]] = {}
 
     def best(self, question: Sequence[str], limit: int) -> list[int]:
         """The numbers of the lines that hold terms of the question, the best first, at most `limit`.
 
         Only the question's rarest terms are looked up: the others change little and take most of the time.
         """
-        found = sorted((self._postings[term] for term in question if term in self._postings), key=len)
+        places = self._places
+        found = sorted((term for term in question if term in places), key=lambda term: len(places[term]))
         scores: dict[int, float] = {}
-        for postings in found[:_RAREST_TERMS]:
-            for number, weight in postings:
+        for term in found[:_RAREST_TERMS]:
+            for number, weight in self._weights(term):
                 scores[number] = scores.get(number, 0.0) + weight
         # Of equal scores the line that comes first, whatever the order of the terms.
         return heapq.nlargest(limit, sorted(scores), key=scores.__getitem__)
+
+    def _weights(self, term: str) -> list[tuple[int, float]]:
+        """The lines that hold a term, each with what the term is worth there; most are never asked for."""
+        known = self._weighed.get(term)
+        if known is None:
+            places = self._places[term]
+            rarity = math.log(1 + (len(self._lines) - len(places) + 0.5) / (len(places) + 0.5))
+            known = self._weighed[term] = [(number, rarity * self._weight(term, number)) for number in places]
+        return known
+
+    def _weight(self, term: str, number: int) -> float:
+        line = self._lines[number]
+        count = line.count(term)
+        return count * (_K1 + 1) / (count + _K1 * (1 - _B + _B * len(line) / self._mean))

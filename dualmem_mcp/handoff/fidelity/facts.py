@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dualmem_mcp.handoff.fidelity.said import Passage, Speaker
@@ -102,15 +102,16 @@ class FactReader:
             words.update(_WORD.findall("\n".join(passage.text for passage in passages)))
         return words
 
-    def coverage(self, facts: Facts, text: str) -> float | None:
+    def coverage(self, facts: Facts, text: str, *, words: Iterable[str] | None = None) -> float | None:
         """The weight of the facts that stand in a text, as a share of the weight of all; None without facts.
 
-        A name counts as held wherever its word stands, with a capital or not.
+        A name counts as held wherever its word stands, with a capital or not. `words` are those of the text, case
+        folded, where they have been read already.
         """
         total = sum(facts.weights.values())
         if not total:
             return None
-        held = self.facts(text).union(_WORD.findall(text.casefold()))
+        held = self.facts(text).union(_WORD.findall(text.casefold()) if words is None else words)
         return sum(weight for fact, weight in facts.weights.items() if fact in held) / total
 
 

@@ -6,13 +6,15 @@ What each number says, and what it does not, is in docs/fidelity.md.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from statistics import fmean
 from typing import Any
 
+from dualmem_mcp.handoff.fidelity.bm25 import terms
 from dualmem_mcp.handoff.fidelity.chance import Seen
 from dualmem_mcp.handoff.fidelity.facts import FactReader
 from dualmem_mcp.handoff.fidelity.marked_lines import MarkedLine, TurnNames, marked_lines
-from dualmem_mcp.handoff.fidelity.pointers import questions, recall
+from dualmem_mcp.handoff.fidelity.pointers import Recall, questions, recall
 from dualmem_mcp.handoff.fidelity.probes import KINDS, Held, Probe, ask, is_held
 from dualmem_mcp.handoff.fidelity.said import Said
 from dualmem_mcp.model.conversation import Session
@@ -47,18 +49,23 @@ def measure_fidelity(session: Session, brief: str, *, device_brief: str) -> dict
     seen, size = Seen(said.turns), len(brief)
     at_random = [seen.draw(size, f"{seed}/{draw}") for draw in range(draws_of(size))]
 
-    def held(digest: Sequence[MarkedLine]) -> float | None:
-        return reader.coverage(facts, "\n".join(line.text for line in digest))
+    def judged(digest: Sequence[MarkedLine]) -> tuple[float | None, Recall | None]:
+        words = [terms(line.text) for line in digest]
+        text = "\n".join(line.text for line in digest)
+        # No fact is a single character, and what is no ASCII has other words than terms.
+        known = chain.from_iterable(words) if text.isascii() else None
+        return reader.coverage(facts, text, words=known), recall(asked, digest, said, words=words)
 
-    led = recall(asked, lines, said)
-    led_at_random = [one for digest in at_random if digest and (one := recall(asked, digest, said))]
+    held, led = judged(lines)
+    by_chance = [judged(digest) for digest in at_random if digest]
+    led_at_random = [one for _, one in by_chance if one]
     return {
         **_probed(probes, natural, on_device),
         "facts": {
             "known": len(facts.weights),
             **_against_chance(
-                held=held(lines),
-                random=_mean([held(digest) for digest in at_random if digest]),
+                held=held,
+                random=_mean([covered for covered, _ in by_chance]),
             ),
         },
         "pointers": {

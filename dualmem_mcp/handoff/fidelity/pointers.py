@@ -76,16 +76,25 @@ def _gathered(said: Iterable[tuple[str, int]]) -> list[tuple[tuple[str, ...], li
     return found
 
 
-def recall(asked: Sequence[Question], lines: Sequence[MarkedLine], said: Said) -> Recall | None:
+def recall(
+    asked: Sequence[Question],
+    lines: Sequence[MarkedLine],
+    said: Said,
+    *,
+    words: Sequence[Sequence[str]] | None = None,
+) -> Recall | None:
     """How many of the questions are led right by the five best lines; None without questions.
 
-    A line that names no turn leads nowhere, and is not looked at.
+    A line that names no turn leads nowhere, and is not looked at. `words` are the terms of each line, if they were
+    read before.
     """
     if not asked:
         return None
+    if words is None:
+        words = [terms(line.text) for line in lines]
     leading = [line for line in lines if line.turns]
     vocabulary = frozenset(term for question in asked for term in question.terms)
-    index = Bm25([terms(line.text) for line in leading], vocabulary)
+    index = Bm25([of_line for line, of_line in zip(lines, words, strict=True) if line.turns], vocabulary)
     part = near = 0
     for question in asked:
         reached = {turn for number in index.best(question.terms, BEST_LINES) for turn in leading[number].turns}
