@@ -54,6 +54,7 @@ Item = tuple[str, ...]
 
 _SAID = (NotFoundError, TamperedError, ConflictError, DiskFullError, StoreUnreachableError)
 """What a sync may say to the user."""
+_WHERE_SPACE_IS_NEEDED = {"file: made", "file: written", "file: synced", "database: before commit"}
 
 
 @dataclass
@@ -109,12 +110,8 @@ class Devices(RuleBasedStateMachine):
 
     def _open(self, name: str) -> None:
         device = Device(self.folder / name, Line(self.bucket), SteppingClock(self.true.time))
-        self._reopen(device)
-        self.devices.append(device)
-
-    def _reopen(self, device: Device) -> None:
         device.reopen()
-        device.catch_up = lambda device_id, **how: snapshots_of(device).catch_up(device_id, **how)
+        self.devices.append(device)
 
     def _device(self, number: int) -> Device:
         return self.devices[number % len(self.devices)]
@@ -171,6 +168,8 @@ class Devices(RuleBasedStateMachine):
     def record(self, number: int, name: str, text: str, status: str, delete: bool) -> None:
         device = self._device(number)
         records = RecordStore(device.database, device.clock, device.first_id)
+        if erased_of(device).is_erased(ConversationId("chat-1")):
+            return  # the application refuses it
         if delete:
             if records.delete("task", name):
                 self.known.deleted.add(("record", name))
@@ -269,7 +268,7 @@ class Devices(RuleBasedStateMachine):
         try:
             device.sync(probe=probe)
         except CrashError:
-            self._reopen(device)
+            device.reopen()
         except _SAID:
             pass  # said to the user; nothing may be lost by it
 
@@ -282,10 +281,10 @@ class Devices(RuleBasedStateMachine):
         def reached(name: str) -> None:
             nonlocal count
             count += 1
-            if count == at:
-                if full:
-                    raise DiskFullError(f"no space left ({errno.ENOSPC})")
+            if count == at and not full:
                 raise CrashError
+            if full and count >= at and name in _WHERE_SPACE_IS_NEEDED:
+                raise DiskFullError(f"no space left ({errno.ENOSPC})")
 
         with failpoints.watched(reached):
             self._sync(device)
@@ -300,7 +299,7 @@ class Devices(RuleBasedStateMachine):
         try:
             compact(device, grace_days=grace_days, force=force)
         except CrashError:
-            self._reopen(device)
+            device.reopen()
         except _SAID:
             pass
         line.faults.clear()
@@ -323,7 +322,7 @@ class Devices(RuleBasedStateMachine):
 
     @rule(number=DEVICES)
     def restart(self, number: int) -> None:
-        self._reopen(self._device(number))
+        self._device(number).reopen()
 
     @precondition(lambda self: len(self.devices) < MOST_DEVICES)
     @rule(number=DEVICES)
@@ -332,7 +331,7 @@ class Devices(RuleBasedStateMachine):
         device.database.close()
         name = f"copy-{self._fresh()}"
         shutil.copytree(device.home, self.folder / name)
-        self._reopen(device)
+        device.reopen()
         self._open(name)
 
     # What others do to the bucket
@@ -432,6 +431,8 @@ class Devices(RuleBasedStateMachine):
     def _compact(self) -> None:
         """As a long time would: who was not heard of for so long is not waited for."""
         self.wait(100 * 86400)
+        for device in self.devices:
+            erased_of(device).sweep()  # what came of session files since
         for _ in range(3):
             for device in self.devices:
                 compact(device, grace_days=0, force=True)
