@@ -122,7 +122,10 @@ class Subscriptions:
     def look_soon(self, *_: object) -> None:
         """Have a look for changes from elsewhere; from any thread, also when the loop has ended."""
         with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._news.set)
+            self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        self._news.set()
 
     async def watch(self) -> None:
         """Tell of changes from elsewhere, until cancelled."""

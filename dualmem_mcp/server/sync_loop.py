@@ -177,7 +177,7 @@ class SyncLoop:
         ages = self._last.ages()
         with self._lock:
             now = self._clock()
-            if ages.synced is None or ages.synced >= self._rhythm.interval_seconds:
+            if ages.synced is None or ages.synced >= self._rhythm.enough_seconds:
                 return False
             if step == "full" and (
                 ages.listed is None or self._rhythm.wants_listing(now, listed_at=now - ages.listed)

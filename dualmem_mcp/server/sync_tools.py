@@ -135,6 +135,7 @@ SYNC_TOOLS: tuple[Tool, ...] = (
         output(conversation_id=STRING, saved=OBJECT, op_count=INTEGER),
         _SYNCS,
         _save_progress,
+        "write",
     ),
     Tool(
         "list_conflicts",
@@ -146,6 +147,7 @@ SYNC_TOOLS: tuple[Tool, ...] = (
         output(conflicts=OBJECTS, count=INTEGER),
         READS,
         _list_conflicts,
+        "read",
     ),
     Tool(
         "resolve_conflict",
@@ -165,5 +167,6 @@ SYNC_TOOLS: tuple[Tool, ...] = (
         output(resolved=OBJECT, count=INTEGER),
         _DECIDES,
         _resolve_conflict,
+        "write",
     ),
 )

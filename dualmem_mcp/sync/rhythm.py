@@ -20,6 +20,9 @@ IDLE_FULL_SECONDS: Final = 6 * 3600.0
 START_SECONDS: Final = 1.0
 """The first sync waits so long: whoever started this has a call to make."""
 
+FRESH_SECONDS: Final = 1.0
+"""Whoever calls wants to see what others wrote: a call has the bucket asked, if it was last asked so long ago."""
+
 BUSY_SECONDS: Final = 1.0
 """When another process was syncing, what waits is looked at again after so long."""
 
@@ -39,7 +42,7 @@ class Rhythm:
     def __init__(self, timing: SyncTiming, *, now: float, chance: Callable[[], float]) -> None:
         self._timing = timing
         self._chance = chance
-        self._interval = timing.poll_seconds
+        self._interval = self._enough = timing.poll_seconds
         self._used_at = now
         self._polled_at = -math.inf
         self._listed_at = -math.inf
@@ -54,7 +57,9 @@ class Rhythm:
         self._used_at = now
         self._interval = self._timing.poll_seconds
         if not self._failures:  # a bucket that is away is not asked more often because somebody is here
-            self._poll_at = min(self._poll_at, max(now, self._polled_at + self._interval))
+            soon = max(now, self._polled_at + FRESH_SECONDS)
+            if soon < self._poll_at:
+                self._poll_at, self._enough = soon, FRESH_SECONDS
 
     def changed(self, now: float) -> None:
         """A change was made on purpose, and waits to be sent."""
@@ -97,7 +102,7 @@ class Rhythm:
             self._listed_at = max(self._listed_at, listed_at)
         idle = at - self._used_at > IN_USE_SECONDS
         self._interval = min(self._interval * 2, self._timing.idle_seconds) if idle else self._timing.poll_seconds
-        self._poll_at = at + self._interval
+        self._poll_at, self._enough = at + self._interval, self._interval
 
     def was_busy(self, now: float) -> None:
         """Another process was at it: what it found waits no longer, what was changed since may."""
@@ -114,9 +119,9 @@ class Rhythm:
         self._poll_at = now + longest * (1 + self._chance()) / 2
 
     @property
-    def interval_seconds(self) -> float:
-        """What lies between two looks at present."""
-        return self._interval
+    def enough_seconds(self) -> float:
+        """A look by another process that is younger makes the next one superfluous."""
+        return self._enough
 
     @property
     def is_failing(self) -> bool:

@@ -227,10 +227,15 @@ def test_of_several_processes_of_a_device_one_asks_the_bucket(desk: Driven) -> N
     assert desk.at(10.9) == []
     (probe,) = desk.at(11.0)
     assert probe["requests"]["list"] == 0
+    # A call wants to know what there is now.
+    desk.loop.used()
+    assert desk.at(11.9) == []
     third = desk.another()
+    desk.loop.used()
+    assert len(desk.at(12.0)) == 1
     desk.add("waits")
     desk.loop = third
-    (sent,) = desk.at(12.0)
+    (sent,) = desk.at(13.0)
     assert sent["pushed"]["ops"] == 1
 
 

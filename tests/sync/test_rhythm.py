@@ -41,10 +41,11 @@ def test_every_quarter_of_an_hour_in_use_it_lists_again() -> None:
     followed = rhythm()
     listings = []
     for now, step in run(followed, 3600.0):
-        followed.used(now)
         if step == "full":
             listings.append(now)
-    assert listings == [1.0, 901.0, 1801.0, 2701.0]
+        if now % 60 < 10:
+            followed.used(now)
+    assert [round(later - earlier, -1) for earlier, later in pairwise(listings)] == [900, 900, 900]
 
 
 def test_idle_it_slows_down_to_its_longest_interval_and_lists_four_times_a_day() -> None:
@@ -67,11 +68,14 @@ def test_a_call_after_a_quiet_hour_makes_it_look_at_once() -> None:
     assert [now for now, _ in run(followed, last + 85, start=last + 60)] == [last + 60, last + 70, last + 80]
 
 
-def test_a_call_right_after_a_look_waits_for_the_next() -> None:
+def test_a_call_looks_at_once_but_for_a_look_of_the_last_second() -> None:
     followed = rhythm()
     assert [now for now, _ in run(followed, 11.0)] == [1.0, 11.0]
-    followed.used(12.0)
-    assert followed.next_at() == 21.0
+    followed.used(11.2)
+    assert followed.next_at() == 12.0
+    assert [now for now, _ in run(followed, 14.0, start=11.2)] == [12.0]
+    followed.used(14.0)
+    assert followed.due(14.0) == "probe"
 
 
 def test_a_change_is_sent_half_a_second_after_the_last_one_or_with_the_third() -> None:
@@ -107,9 +111,9 @@ def test_a_sync_by_another_process_counts_from_when_it_was() -> None:
     assert followed.next_at() == 10.5
     assert followed.due(10.5) == "probe"
     followed.synced(10.5)
-    for now, step in run(followed, 795.0, start=10.5):
-        followed.used(now)
-        assert step == "probe"
+    assert {step for _, step in run(followed, 300.0, start=10.5)} == {"probe"}
+    followed.used(799.0)
+    assert followed.due(799.5) == "probe"
     assert followed.due(800.5) == "full"
 
 
