@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -49,5 +50,7 @@ class LastSync:
             return {}
 
     def _age(self, time: float | None) -> float | None:
-        age = None if time is None else self._clock.now().timestamp() - time
-        return None if age is None or age < 0 else age  # the clock was set back
+        if time is None:
+            return None
+        age = self._clock.now().timestamp() - time
+        return age if 0 <= age < math.inf else None  # the clock was set back, or that was no time
