@@ -46,6 +46,7 @@ from dualmem_mcp.stores.logical_state import logical_hash
 PASSPHRASE = "a passphrase of the benchmark"
 COMMAND = [sys.executable, "-m", "dualmem_mcp.cli"]
 SERVER = [sys.executable, "-m", "dualmem_mcp.server.serve"]
+SYLLABLES = [a + b + c for a in "bdfgklmnprst" for b in "aeiou" for c in "lnrs"]
 DAY = 86_400.0
 CALLS_EVERY = 60.0
 """Seconds between two tool calls of a device in use."""
@@ -245,11 +246,10 @@ def join(place: Path, arguments: argparse.Namespace) -> None:
     items = arguments.items
     with devices(place, ["desk"]) as (desk,):
         before = time.perf_counter()
+        chance = random.Random(1)
         for start in range(0, items // 2, 1000):
             names = range(start, min(start + 1000, items // 2))
-            desk.graph.create_entities(
-                [Entity(f"entity {n}", "thing", (f"the one thing about {n}",)) for n in names]
-            )
+            desk.graph.create_entities([Entity(f"entity {n}", "thing", (_sentence(chance),)) for n in names])
         made = time.perf_counter() - before
         before = time.perf_counter()
         desk.sync()
@@ -280,6 +280,11 @@ def join(place: Path, arguments: argparse.Namespace) -> None:
     with open_app(settings) as phone:
         same = hash_of(phone) == expected
     print(f"joining: {total:.1f} s in all, most memory {peak:.0f} MB, the same memory: {same}")
+
+
+def _sentence(chance: random.Random) -> str:
+    """Fifteen words of some thousands that there could be: text that does not shrink to nothing."""
+    return " ".join(chance.choice(SYLLABLES) + chance.choice(SYLLABLES) for _ in range(15))
 
 
 def _timed(command: Sequence[str], environment: dict[str, str]) -> tuple[float, float]:
