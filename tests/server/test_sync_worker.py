@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+import socket
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +100,30 @@ def test_a_bucket_that_is_away_costs_the_server_a_line_in_the_log(vault: Vault) 
     while names(phone) != ["offline", "online"]:
         phone.call("sync_memory")
     assert len(desk.stderr.splitlines()) == 1
+
+
+def test_a_bucket_that_never_answers_does_not_keep_the_server(vault: Vault, start_process: Any) -> None:
+    vault.configure("desk", **QUICK)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        mute.settimeout(30)
+        environment = {
+            **vault.environment("desk"),
+            "DUALMEM_BUCKET": "s3://some-bucket/prefix",
+            "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{mute.getsockname()[1]}",
+            "AWS_ACCESS_KEY_ID": "x",
+            "AWS_SECRET_ACCESS_KEY": "x",
+            "AWS_REGION": "us-east-1",
+        }
+        desk = start_process([sys.executable, "-m", "dualmem_mcp.server.serve"], environment)
+        desk.initialize()
+        desk.call("create_entities", {"entities": [entity("waits")]})
+        with mute.accept()[0]:  # a sync waits for its first answer, and will for half a minute
+            assert names(desk) == ["waits"]
+            began = time.monotonic()
+            assert desk.close_input() == 0
+            assert time.monotonic() - began < 20
+    assert "Traceback" not in desk.stderr
+    assert "Fatal" not in desk.stderr
 
 
 def test_a_device_without_a_vault_leaves_no_trace_of_sync(start_server: Any, tmp_path: Path) -> None:
