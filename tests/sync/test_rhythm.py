@@ -191,3 +191,42 @@ def test_a_listing_that_failed_is_tried_as_a_listing_again() -> None:
     steps = [step for _, step in run(followed, 20.0, works=False)]
     assert len(steps) > 2
     assert set(steps) == {"full"}
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["used", "changed", "found", "works", "fails", "busy"]), st.floats(0, 400)),
+        max_size=60,
+    ),
+    st.floats(0, 1, exclude_max=True),
+)
+def test_whatever_happens_it_is_never_still_for_long_and_never_without_a_pause(
+    events: list[tuple[str, float]], chance: float
+) -> None:
+    followed = rhythm(chance=chance)
+    now = 0.0
+    for event, later in events:
+        now += later
+        if event == "used":
+            followed.used(now)
+        elif event == "changed":
+            followed.changed(now)
+        elif event == "found":
+            followed.found_waiting(now)
+        else:
+            now = max(now, followed.next_at())
+            step = followed.due(now)
+            assert step is not None
+            followed.begin(step, now)
+            if step == "look":
+                assert followed.next_at() > now
+            elif event == "works":
+                followed.synced(now, listed_at=now if step == "full" else None)
+                assert followed.next_at() > now
+            elif event == "fails":
+                followed.failed(now)
+                assert followed.next_at() >= now + 1
+            else:
+                followed.was_busy(now)
+                assert followed.next_at() >= now + 1
+        assert followed.next_at() <= max(now, 0) + 300 + 1
