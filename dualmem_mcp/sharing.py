@@ -12,6 +12,7 @@ from dualmem_mcp.errors import ConflictError, DualmemError, StoreUnreachableErro
 from dualmem_mcp.handoff.channel import Channel
 from dualmem_mcp.handoff.package import mend_queued
 from dualmem_mcp.model.ids import ConversationId, DeviceId
+from dualmem_mcp.model.oplog import NO_HEAD
 from dualmem_mcp.ports import BlobCache, Clock, Conflict, ObjectStore, Progress, Version, no_progress
 from dualmem_mcp.stores.conflict_store import ConflictStore
 from dualmem_mcp.stores.data_home import DataHome
@@ -180,6 +181,39 @@ class Sharing:
     def waiting(self) -> int:
         """Changes and objects that wait on this device to be uploaded."""
         return self.log.waiting() + len(self._outbox.pending())
+
+    def devices(self) -> list[dict[str, Any]]:
+        """The vault's devices in the order they joined: device_id, name, joined_at, this_device, revoked, segments
+        (of its log that are here). Raises NotFoundError without a vault."""
+        heads, own = self.log.heads(), self.log.device_id()
+        return [
+            {
+                "device_id": entry.device_id,
+                "name": entry.name,
+                "joined_at": entry.joined_at.isoformat(),
+                "this_device": entry.device_id == own,
+                "revoked": entry.revoked_after is not None,
+                "segments": heads.get(entry.device_id, NO_HEAD).segment,
+            }
+            for entry in self._channel().vault.devices()
+        ]
+
+    def revoke(self, device: str, passphrase: str, show: Callable[[dict[str, Any]], None]) -> None:
+        """Put a device out of the vault: what it has written until now counts, and nothing later.
+
+        `show` is given vault_id, device_id, name and the new recovery_key. Syncs first, so that all of it is here.
+        Raises StoreUnreachableError if the bucket is away, and what `VaultAccess.revoke` raises.
+        """
+        self._channel()
+        synced = self.sync()
+        if synced["away"] or synced["busy"]:
+            raise StoreUnreachableError(
+                "this device could not sync first" + "".join(f": {warning}" for warning in synced["warnings"][:1]),
+                operation="revoke device",
+                subject=device,
+                hint="Run the command again; nothing was changed.",
+            )
+        self._access.revoke(device, passphrase, lambda one: self.log.heads().get(one, NO_HEAD), show)
 
     def list_conflicts(self, limit: int = 100) -> dict[str, Any]:
         """What devices changed without knowing of each other: `conflicts` [{conflict_id, kind, name, field, kept,

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import platform
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from dualmem_mcp.crypto.keys import DeviceKeys
 from dualmem_mcp.crypto.membership import create_vault, join_vault, open_vault
+from dualmem_mcp.crypto.roster import RosterEntry
 from dualmem_mcp.crypto.vault import Vault
-from dualmem_mcp.errors import DualmemError
+from dualmem_mcp.errors import DualmemError, NotFoundError, UsageError
 from dualmem_mcp.model.ids import DeviceId
+from dualmem_mcp.model.oplog import LogHead
 from dualmem_mcp.ports import BlobCache, Clock, ObjectStore
 from dualmem_mcp.settings import Settings, save_config
 from dualmem_mcp.stores.objects import open_object_store
 from dualmem_mcp.stores.probe import check_conditional_writes
+
+HeadOf = Callable[[DeviceId], LogHead]
+"""Where a device's log ends as it has been taken in here."""
 
 
 class VaultAccess:
@@ -92,6 +97,29 @@ class VaultAccess:
         vault, _ = self.opened()
         vault.renew_recovery_key(lambda key: show({"vault_id": vault.vault_id, "recovery_key": key}))
 
+    def revoke(self, device: str, passphrase: str, head_of: HeadOf, show: Callable[[dict[str, Any]], None]) -> None:
+        """Put a device, named by its name, its id or the beginning of one, out of the vault; `show` is given
+        vault_id, device_id, name and the new recovery_key.
+
+        Raises NotFoundError, UsageError for a name that several have, and what `Vault.revoke` raises.
+        """
+        vault, objects = self.opened()
+        vault.refresh(objects)
+        entry = _named_device(vault.devices(), device)
+        vault.revoke(
+            entry.device_id,
+            passphrase=passphrase,
+            head=head_of(entry.device_id),
+            show=lambda key: show(
+                {
+                    "vault_id": vault.vault_id,
+                    "device_id": entry.device_id,
+                    "name": entry.name,
+                    "recovery_key": key,
+                }
+            ),
+        )
+
     def opened(self) -> tuple[Vault, ObjectStore]:
         """The vault and its bucket. Raises NotFoundError if this device belongs to no vault."""
         with self._lock:
@@ -120,3 +148,26 @@ class VaultAccess:
         with self._lock:
             self._objects, self._vault = objects, vault
         save_config(self._settings.home, {"bucket": self._settings.bucket, "device_name": vault.device_name})
+
+
+def _named_device(entries: Sequence[RosterEntry], name: str) -> RosterEntry:
+    """The device of that name or id, or whose id begins so, revoked ones last."""
+    live = [entry for entry in entries if entry.revoked_after is None]
+    for among in (live, entries):
+        found = [entry for entry in among if name in (entry.name, entry.device_id)]
+        found = found or [entry for entry in among if len(name) >= 4 and entry.device_id.startswith(name)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise UsageError(
+                f"{len(found)} devices are called {name!r}",
+                operation="find device",
+                subject=name,
+                hint="Give the beginning of its id; `dualmem devices` lists them.",
+            )
+    raise NotFoundError(
+        f"there is no device {name!r} in this vault",
+        operation="find device",
+        subject=name,
+        hint="`dualmem devices` lists them.",
+    )

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dualmem_mcp.cli import (
     compaction_commands,
     conversation_commands,
+    device_commands,
     memory_commands,
     note_commands,
     offline_commands,
@@ -29,6 +30,7 @@ __all__ = [
     "cli",
     "compaction_commands",
     "conversation_commands",
+    "device_commands",
     "main",
     "memory_commands",
     "note_commands",

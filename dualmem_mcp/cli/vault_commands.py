@@ -46,7 +46,7 @@ def init(bucket: str | None, device_name: str, as_json: bool) -> None:
 def join(bucket: str, device_name: str, as_json: bool) -> None:
     """Make this device one of the vault's in BUCKET, by its passphrase or recovery key."""
     settings = settings_of_call(bucket)
-    secret = _known_secret(settings)
+    secret = known_secret(settings)
     with opened(bucket) as app:
         joined = app.join(secret, device_name=device_name)
     if as_json:
@@ -124,7 +124,7 @@ def _new_passphrase(settings: Settings) -> str:
     return passphrase
 
 
-def _known_secret(settings: Settings) -> str:
+def known_secret(settings: Settings) -> str:
     secret = settings.read_passphrase()
     if secret is None:
         if not sys.stdin.isatty():

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from dualmem_mcp.crypto.canonical import MAX_JSON_BYTES
 from dualmem_mcp.crypto.header import MAX_EPOCH, tampered
 from dualmem_mcp.crypto.kdf import KEY_BYTES
 from dualmem_mcp.crypto.key_objects import EpochKey, epoch_object_key, open_epoch_key, seal_epoch_key
+from dualmem_mcp.crypto.master_keys import MasterKeys
 from dualmem_mcp.errors import NotFoundError
 from dualmem_mcp.model.ids import DeviceId, VaultId
 from dualmem_mcp.ports import BlobCache, Clock, ObjectStore
@@ -28,22 +29,25 @@ _UPLOADED = "local/uploaded/"
 
 @dataclass(frozen=True, slots=True)
 class Epochs:
-    """The epoch keys of one vault; `wrapping_key` is the master key's, named by `key_id`."""
+    """The epoch keys of one vault; `masters` seal them."""
 
     vault_id: VaultId
     device_id: DeviceId
-    wrapping_key: bytes = field(repr=False)
-    key_id: str
+    masters: MasterKeys
     cache: BlobCache
     clock: Clock
     opened: dict[int, EpochKey] = field(default_factory=dict, repr=False)
 
     def current(self) -> int:
-        """The epoch of new writes; begun now, offline if need be, if there is none younger than 30 days."""
+        """The epoch of new writes; begun now, offline if need be, if there is none younger than 30 days under the
+        present master key: older ones may be known to a device that was revoked."""
         keys = (_OBJECT_KEY.fullmatch(key) for key in self.cache.keys(_PREFIX))
-        newest = max((int(match[1], 16) for match in keys if match), default=0)
-        if newest and self.clock.now() - self.key(newest, objects=None).created_at < EPOCH_LIFETIME:
-            return newest
+        epochs = [int(match[1], 16) for match in keys if match]
+        present = [epoch for epoch in epochs if self.is_present(epoch)]
+        if present and self.clock.now() - self.key(max(present), objects=None).created_at < EPOCH_LIFETIME:
+            return max(present)
+        # Not above what a revoked device may have put there to leave no numbers.
+        newest = max(present or epochs, default=0)
         # Two devices may begin an epoch at once, offline: the random half keeps their names apart.
         number = ((newest >> 32) + 1) << 32 | int.from_bytes(os.urandom(4))
         if number > MAX_EPOCH:
@@ -53,12 +57,19 @@ class Epochs:
             epoch,
             vault_id=self.vault_id,
             device_id=self.device_id,
-            key_id=self.key_id,
-            wrapping_key=self.wrapping_key,
+            key_id=self.masters.present_id,
+            wrapping_key=self.masters.wrapping_key,
         )
         self.cache.put(epoch_object_key(number), sealed)
-        self.opened[number] = epoch
+        self.opened[number] = replace(epoch, key_id=self.masters.present_id)
         return number
+
+    def is_present(self, epoch: int) -> bool:
+        """Whether this device has that epoch's key, sealed under the present master key."""
+        try:
+            return self.key(epoch, objects=None).key_id == self.masters.present_id
+        except NotFoundError:
+            return False
 
     def key(self, epoch: int, *, objects: ObjectStore | None) -> EpochKey:
         """The key of an epoch: from memory, the cache, or the bucket if one is given.
@@ -72,9 +83,7 @@ class Epochs:
         fetched = data is None
         if data is None:
             data = fetch_key(object_key, objects, missing="an epoch key is not in the vault")
-        opened = open_epoch_key(
-            data, epoch=epoch, vault_id=self.vault_id, key_id=self.key_id, wrapping_key=self.wrapping_key
-        )
+        opened = open_epoch_key(data, epoch=epoch, vault_id=self.vault_id, unwrap=self.masters.unwrap)
         if fetched:
             self.cache.put(object_key, data)
             mark_uploaded(self.cache, object_key)

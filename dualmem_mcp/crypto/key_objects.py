@@ -24,11 +24,13 @@ _SECTION = "key"
 
 @dataclass(frozen=True, slots=True)
 class EpochKey:
-    """A key that conversation keys are sealed under for 30 days of new writes."""
+    """A key that conversation keys are sealed under for 30 days of new writes; `key_id` names the master key's
+    wrapping key that it is itself sealed under."""
 
     epoch: int
     created_at: datetime
     key: bytes = field(repr=False)
+    key_id: str = ""
 
 
 def epoch_object_key(epoch: int) -> str:
@@ -71,19 +73,20 @@ def seal_epoch_key(
     )
 
 
-def open_epoch_key(data: bytes, *, epoch: int, vault_id: VaultId, key_id: str, wrapping_key: bytes) -> EpochKey:
-    """The epoch key of that number. Raises TamperedError, NewerFormatError if `key_id` is not what it names."""
+def open_epoch_key(data: bytes, *, epoch: int, vault_id: VaultId, unwrap: Callable[[Header], bytes]) -> EpochKey:
+    """The epoch key of that number. Raises TamperedError, and what `unwrap` raises for what it names."""
     key = epoch_object_key(epoch)
     reader = SealedReader.open(
         bytes_reader(data),
         place_of=lambda header: Place(vault_id, ObjectKind.EPOCH, key, header.device_id),
-        unwrap=known_key(key_id, wrapping_key),
+        unwrap=unwrap,
         subject=key,
     )
     fields = _content(reader)
     if fields.integer("epoch") != epoch:
         raise tampered("belongs in another place", key)
-    return EpochKey(epoch, fields.time("created_at"), fields.binary("key", length=KEY_BYTES))
+    key_bytes = fields.binary("key", length=KEY_BYTES)
+    return EpochKey(epoch, fields.time("created_at"), key_bytes, reader.header.key_id)
 
 
 def seal_conversation_key(

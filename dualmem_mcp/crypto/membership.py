@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+from dualmem_mcp.crypto.canonical import Fields
 from dualmem_mcp.crypto.kdf import KEY_BYTES, Kdf, KdfLimits, Pbkdf2
 from dualmem_mcp.crypto.key_objects import (
     device_object_key,
@@ -14,7 +15,7 @@ from dualmem_mcp.crypto.key_objects import (
 )
 from dualmem_mcp.crypto.keys import DeviceKeys
 from dualmem_mcp.crypto.recovery import format_recovery_key, is_recovery_key, new_recovery_key
-from dualmem_mcp.crypto.vault import Vault
+from dualmem_mcp.crypto.vault import NEXT_COPY, Vault
 from dualmem_mcp.crypto.vault_file import (
     VAULT_KEY,
     make_vault_file,
@@ -142,13 +143,15 @@ def open_vault(
 
     Raises NotFoundError if it joined none, LockedError if the keys are another device's, TamperedError.
     """
-    data, copy = cache.get(VAULT_KEY), cache.get(device_object_key(device_id))
+    data = cache.get(VAULT_KEY)
     if data is None:
         raise NotFoundError(
             "this device has no vault yet",
             operation="open vault",
             hint="Run `dualmem init` for a new vault, or `dualmem join BUCKET` for one that exists.",
         )
+    file = parse_vault_file(data)
+    copy = _copy_for(file.generation, cache, device_id)
     if copy is None:
         raise LockedError(
             "this data home holds no key to its vault",
@@ -156,7 +159,6 @@ def open_vault(
             subject=device_id,
             hint="Run `dualmem join` with the passphrase or the recovery key.",
         )
-    file = parse_vault_file(data)
     try:
         master_key = open_for_device(
             copy, vault_id=file.vault_id, generation=file.generation, device_id=device_id, keys=device_keys
@@ -178,6 +180,14 @@ def open_vault(
         objects=objects,
         clock=clock or SystemClock(),
     )
+
+
+def _copy_for(generation: int, cache: BlobCache, device_id: DeviceId) -> bytes | None:
+    """This device's copy of the master key; while another takes its place, the one of that generation."""
+    copy, following = cache.get(device_object_key(device_id)), cache.get(NEXT_COPY)
+    if following and Fields.parse(following, subject=NEXT_COPY).integer("generation") == generation:
+        return following
+    return copy
 
 
 def _joined_already(operation: str) -> ConflictError:

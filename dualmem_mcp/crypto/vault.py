@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from dualmem_mcp.crypto.epochs import Epochs, fetch_key, is_uploaded, mark_uploaded
 from dualmem_mcp.crypto.header import Header, ObjectKind, Place, newer, tampered
-from dualmem_mcp.crypto.kdf import KEY_BYTES, expand
+from dualmem_mcp.crypto.kdf import KEY_BYTES, Kdf, KdfLimits, Pbkdf2
 from dualmem_mcp.crypto.key_objects import (
     device_object_key,
     epoch_object_key,
@@ -23,8 +23,10 @@ from dualmem_mcp.crypto.key_objects import (
     seal_tombstone,
 )
 from dualmem_mcp.crypto.keys import ConversationKey, DeviceKeys
+from dualmem_mcp.crypto.master_keys import MasterKeys
 from dualmem_mcp.crypto.recovery import format_recovery_key, new_recovery_key
 from dualmem_mcp.crypto.roster import Roster, RosterEntry, roster_key
+from dualmem_mcp.crypto.succession import Member, Succession, take_newer_master_key
 from dualmem_mcp.crypto.vault_file import (
     VAULT_KEY,
     VaultFile,
@@ -36,11 +38,15 @@ from dualmem_mcp.crypto.vault_file import (
 )
 from dualmem_mcp.errors import ConflictError, NotFoundError, StoreUnreachableError, UsageError
 from dualmem_mcp.model.ids import ConversationId, DeviceId, VaultId, parse_conversation_id
+from dualmem_mcp.model.oplog import LogHead
 from dualmem_mcp.ports import BlobCache, Clock, ObjectStore
 
 __all__ = ["ConversationKey", "DeviceKeys", "Vault"]
 
 _KEY_ID = re.compile(r"[0-9a-f]{32}")
+
+NEXT_COPY = "local/next-copy"
+"""A copy of the master key that is being taken in the place of `keys/d/…`."""
 
 _REWRITES = 5
 """Times that vault.json is changed anew when another device was faster."""
@@ -71,13 +77,11 @@ class Vault:
         self._cache = cache
         self._objects = objects
         self._clock = clock
-        self._master_id = f"master.{file.generation}"
-        self._master_wrapping_key = expand(master_key, b"dualmem/1/master/wrap")
-        self._names_key = expand(master_key, b"dualmem/1/master/names")
-        self._master_key = master_key
+        self._masters = MasterKeys(file.vault_id, file.generation, master_key, self._fetch_old_master)
+        self._names_key = b""
         self._conversation_keys: dict[str, ConversationKey] = {}
-        self._roster = Roster(file.vault_id, self._master_wrapping_key, self._master_id, cache)
-        self._epochs = Epochs(file.vault_id, device_id, self._master_wrapping_key, self._master_id, cache, clock)
+        self._roster = Roster(file.vault_id, self._masters, cache)
+        self._epochs = Epochs(file.vault_id, device_id, self._masters, cache, clock)
 
     def __repr__(self) -> str:
         return f"Vault({self.vault_id!r}, device_id={self.device_id!r})"
@@ -88,8 +92,8 @@ class Vault:
         return next((device.name for device in self.devices() if device.device_id == self.device_id), "")
 
     def devices(self) -> list[RosterEntry]:
-        """The devices of the vault that this one knows of, in the order they joined."""
-        return list(self._roster.entries())
+        """The devices of the vault that this one knows of, in the order they joined, revoked ones included."""
+        return self._roster.entries()
 
     def object_name(self, domain: str, text: str) -> str:
         """32 hexadecimal digits that stand for a text in the bucket: a keyed hash, so that whoever does not
@@ -98,6 +102,8 @@ class Vault:
         Source: docs/format.md, "Objects in the bucket".
         """
         message = domain.encode("ascii") + b"\0" + text.encode("utf-8", "surrogatepass")
+        if not self._names_key:
+            self._names_key = self._masters.names_key
         return hmac.digest(self._names_key, message, "sha256")[:16].hex()
 
     def place(self, kind: ObjectKind, key: str, *, sequence: int = 0, previous_hash: bytes = bytes(32)) -> Place:
@@ -115,8 +121,8 @@ class Vault:
         Raises NotFoundError if it is not in the cache nor the bucket (its conversation was erased),
         TamperedError for one that this vault never names, and what the bucket raises.
         """
-        if header.key_id == self._master_id:
-            return self._master_wrapping_key
+        if header.key_id.startswith("master."):
+            return self._masters.unwrap(header)
         if header.key_id == "epoch":
             return self.epoch_key(header.key_epoch)
         if _KEY_ID.fullmatch(header.key_id):
@@ -220,7 +226,7 @@ class Vault:
         """The same vault for another device id, which has to be admitted before it counts."""
         return Vault(
             file=self._file,
-            master_key=self._master_key,
+            master_key=self._masters.present,
             device_id=device_id,
             device_keys=keys,
             cache=self._cache,
@@ -275,13 +281,76 @@ class Vault:
         data = read_vault_file(objects)
         # The cache before this object's own: another process of this device may have seen a newer one.
         known = self._cache.get(VAULT_KEY) or self._file.encode()
+        file, before = parse_vault_file(data), parse_vault_file(known)
+        if file.vault_id == before.vault_id and file.generation > self._file.generation:
+            self._keep_file(file, take_newer_master_key(self._member(objects), file))
+            known, before = data, file
         if data != known:
-            file = parse_vault_file(data)
-            check_successor(file, parse_vault_file(known), master_key=self._master_key, location=objects.location)
-            self._cache.put(VAULT_KEY, data)
-            self._file = file
+            check_successor(file, before, master_key=self._masters.present, location=objects.location)
+            self._keep_file(file)
         elif data != self._file.encode():
-            self._file = parse_vault_file(data)
+            self._file = file
+
+    def _keep_file(self, file: VaultFile, copy: bytes | None = None) -> None:
+        """Remember the file, and with it this device's copy of its master key where that is another one."""
+        if copy is not None:
+            # Until the last step both are there, and one of them fits the file, whenever a kill comes.
+            self._cache.put(NEXT_COPY, copy)
+        self._cache.put(VAULT_KEY, file.encode())
+        if copy is not None:
+            self._cache.put(device_object_key(self.device_id), copy)
+        self._file = file
+
+    def _fetch_old_master(self, object_key: str) -> bytes:
+        data = self._cache.get(object_key)
+        if data is None:
+            data = fetch_key(object_key, self._objects, missing="an older master key is not in the vault")
+            self._cache.put(object_key, data)
+        return data
+
+    def is_of_present_key(self, epoch: int) -> bool:
+        """Whether that epoch is sealed under the present master key: what is new is sealed under no other."""
+        return self._epochs.is_present(epoch)
+
+    def revoke(
+        self,
+        device_id: DeviceId,
+        *,
+        passphrase: str,
+        head: LogHead,
+        show: Callable[[str], None],
+        kdf: Kdf | None = None,
+        limits: KdfLimits | None = None,
+    ) -> None:
+        """Put a device out of the vault and go on under a new master key; `show` is given the new recovery key.
+
+        `head` is where the device's log ends for the others. A kill at any moment leaves a vault that opens; again,
+        it goes on where it stopped. Raises LockedError for a wrong passphrase, NotFoundError for a device that is
+        not in the vault, UsageError for this one, ConflictError, StoreUnreachableError.
+        """
+        objects = self._objects
+        if objects is None:
+            raise UsageError("there is no bucket to write to", operation="revoke device")
+        self.refresh(objects)
+        succession = Succession(self._member(objects), kdf or Pbkdf2(), limits or KdfLimits())
+        recovery_key = succession.run(self._file, device_id, passphrase, head, lambda: self.refresh(objects))
+        for key, data in self.pending_epoch():
+            objects.put(key, data)
+            self.mark_uploaded(key)
+        show(recovery_key)
+        succession.settled()
+
+    def _member(self, objects: ObjectStore) -> Member:
+        return Member(
+            vault_id=self.vault_id,
+            device_id=self.device_id,
+            device_keys=self.device_keys,
+            masters=self._masters,
+            roster=self._roster,
+            cache=self._cache,
+            objects=objects,
+            clock=self._clock,
+        )
 
     def renew_recovery_key(self, show: Callable[[str], None]) -> None:
         """A new recovery key for the vault, given to `show` as text once it opens the vault in the bucket.
@@ -292,10 +361,10 @@ class Vault:
         StoreUnreachableError; after `show` the hint says which keys open the vault.
         """
         key = new_recovery_key()
-        self._rewrite(lambda file: with_recovery_key(file, self._master_key, key))
+        self._rewrite(lambda file: with_recovery_key(file, self._masters.present, key))
         show(format_recovery_key(key))
         try:
-            self._rewrite(lambda file: without_older_recovery_keys(file, self._master_key, key))
+            self._rewrite(lambda file: without_older_recovery_keys(file, self._masters.present, key))
         except StoreUnreachableError as error:
             error.hint = (
                 "The new key opens the vault, and the older one still does: run `dualmem recovery-key new` again "
@@ -332,7 +401,7 @@ class Vault:
         Used by `create_vault` and `join_vault`; again after a crash it changes nothing that is there.
         """
         copy = seal_for_device(
-            self._master_key,
+            self._masters.present,
             vault_id=self.vault_id,
             generation=self._file.generation,
             device_id=self.device_id,

@@ -57,28 +57,31 @@ def make_vault_file(
     master_key: bytes, *, vault_id: VaultId, passphrase: str, recovery_key: bytes, kdf: Kdf, created_at: datetime
 ) -> VaultFile:
     """The first vault.json of a vault: generation 1, revision 1. Takes the KDF's time."""
-    salt = os.urandom(SALT_BYTES)
-    wraps = [
-        _wrap_json(
-            wrap_key(
-                master_key,
-                secret=kdf.derive(passphrase, salt),
-                context=_context("passphrase", vault_id, generation=1),
-            ),
-            kind="passphrase",
-            kdf={**kdf.to_json(), "salt": salt.hex()},
-        ),
-        _recovery_wrap(master_key, recovery_key, vault_id=vault_id, generation=1),
-    ]
     values: dict[str, Any] = {
         "format": 1,
         "vault_id": vault_id,
         "generation": 1,
         "revision": 1,
         "created_at": time_text(created_at),
-        "wraps": wraps,
+        "wraps": [
+            _passphrase_wrap(master_key, passphrase, kdf, vault_id=vault_id, generation=1),
+            _recovery_wrap(master_key, recovery_key, vault_id=vault_id, generation=1),
+        ],
     }
     return _sealed(values, master_key)
+
+
+def with_next_master_key(
+    file: VaultFile, master_key: bytes, *, passphrase: str, recovery_key: bytes, kdf: Kdf
+) -> VaultFile:
+    """The vault.json of the next generation, which none of the present one's wraps opens. Takes the KDF's time."""
+    generation, vault_id = file.generation + 1, file.vault_id
+    wraps = [
+        _passphrase_wrap(master_key, passphrase, kdf, vault_id=vault_id, generation=generation),
+        _recovery_wrap(master_key, recovery_key, vault_id=vault_id, generation=generation),
+    ]
+    revision = file.revision + 1
+    return _sealed({**file.values, "generation": generation, "revision": revision, "wraps": wraps}, master_key)
 
 
 def with_recovery_key(file: VaultFile, master_key: bytes, recovery_key: bytes) -> VaultFile:
@@ -170,8 +173,6 @@ def check_successor(file: VaultFile, known: VaultFile, *, master_key: bytes, loc
             subject=location,
             hint="Check DUALMEM_BUCKET; if it is the right one, vault.json was exchanged.",
         )
-    if file.generation > known.generation:
-        raise newer("is sealed under a newer master key", VAULT_KEY)
     file.check_mac(master_key)
     if (file.generation, file.revision) <= (known.generation, known.revision):
         raise TamperedError(
@@ -255,6 +256,18 @@ def _sealed(values: dict[str, Any], master_key: bytes) -> VaultFile:
     values["mac"] = _mac(values, master_key).hex()
     values["checksum"] = _checksum(values)
     return parse_vault_file(canonical_json(values))
+
+
+def _passphrase_wrap(
+    master_key: bytes, passphrase: str, kdf: Kdf, *, vault_id: VaultId, generation: int
+) -> dict[str, Any]:
+    salt = os.urandom(SALT_BYTES)
+    wrap = wrap_key(
+        master_key,
+        secret=kdf.derive(passphrase, salt),
+        context=_context("passphrase", vault_id, generation=generation),
+    )
+    return _wrap_json(wrap, kind="passphrase", kdf={**kdf.to_json(), "salt": salt.hex()})
 
 
 def _recovery_wrap(master_key: bytes, recovery_key: bytes, *, vault_id: VaultId, generation: int) -> dict[str, Any]:

@@ -138,7 +138,7 @@ def test_an_epoch_key_of_another_form_is_refused(bench, parts):
         key=epoch_object_key(epoch),
         key_id=b"master.1",
         key_epoch=epoch,
-        wrapping_key=vault._master_wrapping_key,
+        wrapping_key=vault._masters.wrapping_key,
         parts=parts,
         random=lambda length: bytes(range(length)),
     ).seal()

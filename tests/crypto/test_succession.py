@@ -1,0 +1,400 @@
+"""Revoking a device: who stays goes on under a key that it does not have, and nobody else can bring that about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from dualmem_mcp.crypto.key_objects import device_object_key, seal_for_device
+from dualmem_mcp.crypto.keys import load_device
+from dualmem_mcp.crypto.master_keys import commitment, open_old_master, seal_old_master
+from dualmem_mcp.crypto.membership import open_vault
+from dualmem_mcp.crypto.roster import Revocation, roster_key
+from dualmem_mcp.crypto.vault import Vault
+from dualmem_mcp.crypto.vault_file import VAULT_KEY, parse_vault_file, with_next_master_key
+from dualmem_mcp.errors import (
+    ConflictError,
+    DualmemError,
+    LockedError,
+    NotFoundError,
+    StoreUnreachableError,
+    TamperedError,
+    UsageError,
+)
+from dualmem_mcp.model.ids import ConversationId
+from dualmem_mcp.model.oplog import LogHead
+from tests.crypto.conftest import FAST_KDF, FAST_LIMITS, PASSPHRASE, Bench, MemoryBlobCache
+
+HEAD = LogHead(7, b"h" * 32, 90)
+CONVERSATION = ConversationId("0b5f0c66-7a3e-4f0e-9a53-2c1d5f1b7a10")
+
+
+@dataclass
+class Trio:
+    """Three devices of one vault, and what the desk was shown."""
+
+    bench: Bench
+    caches: dict[str, MemoryBlobCache]
+    vaults: dict[str, Vault]
+    shown: list[str] = field(default_factory=list)
+
+    def revoke(self, name: str = "phone", passphrase: str = PASSPHRASE, by: str = "desk") -> None:
+        self.vaults[by].revoke(
+            self.vaults[name].device_id,
+            passphrase=passphrase,
+            head=HEAD,
+            show=self.shown.append,
+            kdf=FAST_KDF,
+            limits=FAST_LIMITS,
+        )
+
+    def reopen(self, name: str) -> Vault:
+        cache = self.caches[name]
+        device_id, keys = load_device(cache)
+        self.vaults[name] = open_vault(
+            cache, device_id=device_id, device_keys=keys, objects=self.bench.objects, clock=self.bench.clock
+        )
+        return self.vaults[name]
+
+
+@pytest.fixture
+def trio(bench: Bench) -> Trio:
+    caches = {name: MemoryBlobCache() for name in ("desk", "laptop", "phone")}
+    vaults = {"desk": bench.create(caches["desk"])[0]}
+    vaults |= {name: bench.join(caches[name], name=name) for name in ("laptop", "phone")}
+    for vault in vaults.values():
+        vault.refresh()
+    return Trio(bench, caches, vaults)
+
+
+def test_who_stays_goes_on_under_a_new_master_key(trio: Trio) -> None:
+    desk, laptop = trio.vaults["desk"], trio.vaults["laptop"]
+    name = desk.object_name("conversation", "c")
+    old = desk._masters.present
+    trio.revoke()
+    laptop.refresh()
+    for vault in (desk, laptop, trio.reopen("desk"), trio.reopen("laptop")):
+        assert vault._masters.generation == 2
+        assert vault._masters.present == desk._masters.present != old
+        assert vault._masters.of(1) == old
+        assert [device.revoked_after for device in vault.devices()] == [None, None, 7]
+        assert vault.object_name("conversation", "c") == name
+    key, waiting = desk.create_conversation_key(CONVERSATION)
+    for object_key, data in waiting:
+        trio.bench.objects.put(object_key, data)
+    assert laptop.conversation_key(key.key_id).key == key.key
+    assert desk.is_of_present_key(key.epoch)
+
+
+def test_what_was_sealed_before_still_opens(trio: Trio) -> None:
+    desk, laptop = trio.vaults["desk"], trio.vaults["laptop"]
+    key, waiting = desk.create_conversation_key(CONVERSATION)
+    for object_key, data in waiting:
+        trio.bench.objects.put(object_key, data)
+    trio.revoke()
+    laptop.refresh()
+    assert trio.reopen("laptop").conversation_key(key.key_id).key == key.key
+    assert not laptop.is_of_present_key(key.epoch)
+    newcomer = trio.bench.join(name="new")
+    assert newcomer.conversation_key(key.key_id).key == key.key
+
+
+def test_the_revoked_device_is_told_and_reads_nothing_new(trio: Trio) -> None:
+    desk, phone = trio.vaults["desk"], trio.vaults["phone"]
+    trio.revoke()
+    with pytest.raises(LockedError, match="revoked by 'desk' on 2026-03-01"):
+        phone.refresh()
+    with pytest.raises(LockedError, match="revoked"):
+        phone.look(trio.bench.objects)
+    key, waiting = desk.create_conversation_key(CONVERSATION)
+    for object_key, data in waiting:
+        trio.bench.objects.put(object_key, data)
+    with pytest.raises(DualmemError):
+        phone.conversation_key(key.key_id)
+    # What it has it keeps.
+    assert trio.reopen("phone").devices()[0].name == "desk"
+
+
+def test_the_recovery_key_and_the_passphrase_open_the_new_generation(trio: Trio) -> None:
+    _, former = Bench(type(trio.bench.objects)(), trio.bench.clock).create()
+    trio.revoke()
+    assert trio.bench.join(name="new")._masters.generation == 2
+    assert trio.bench.join(name="newer", secret=trio.shown[0])._masters.generation == 2
+    with pytest.raises(LockedError):
+        trio.bench.join(name="other", secret=former)
+
+
+def test_a_newcomer_reads_the_roster_from_its_beginning(trio: Trio) -> None:
+    trio.revoke()
+    newcomer = trio.bench.join(name="new")
+    assert [device.name for device in newcomer.devices()] == ["desk", "laptop", "phone", "new"]
+    for name in ("desk", "laptop"):
+        trio.vaults[name].refresh()
+        assert [device.name for device in trio.vaults[name].devices()][-1] == "new"
+
+
+def test_several_generations_are_taken_one_by_one(trio: Trio) -> None:
+    trio.bench.join(name="tablet")
+    trio.vaults["desk"].refresh()
+    trio.revoke("phone")
+    tablet = next(one for one in trio.vaults["desk"].devices() if one.name == "tablet")
+    trio.vaults["desk"].revoke(
+        tablet.device_id, passphrase=PASSPHRASE, head=HEAD, show=trio.shown.append, kdf=FAST_KDF, limits=FAST_LIMITS
+    )
+    laptop = trio.vaults["laptop"]
+    laptop.refresh()
+    assert laptop._masters.generation == 3
+    assert trio.reopen("laptop")._masters.of(1) == trio.vaults["desk"]._masters.of(1)
+    assert trio.bench.join(name="new")._masters.generation == 3
+
+
+@pytest.mark.parametrize("effect", range(1, 8))
+def test_a_revocation_that_was_killed_goes_on(trio: Trio, effect: int) -> None:
+    """The bucket goes away before the n-th write, with and without a restart of the program."""
+    objects = trio.bench.objects
+    count = 0
+
+    def away(key: str) -> None:
+        nonlocal count
+        count += 1
+        if count == effect:
+            raise StoreUnreachableError("the bucket is away")
+
+    objects.before_put = away
+    try:
+        trio.revoke()
+    except StoreUnreachableError:
+        objects.before_put = None
+        desk = trio.reopen("desk")
+        desk.refresh()
+        trio.revoke()
+    objects.before_put = None
+    laptop = trio.vaults["laptop"]
+    laptop.refresh()
+    assert laptop._masters.generation == 2
+    assert laptop._masters.present == trio.vaults["desk"]._masters.present
+    assert [device.revoked_after for device in laptop.devices()] == [None, None, 7]
+    assert device_object_key(trio.vaults["phone"].device_id) not in objects.objects
+    assert trio.bench.join(name="new", secret=trio.shown[-1])._masters.generation == 2
+    with pytest.raises(LockedError, match="revoked"):
+        trio.vaults["phone"].refresh()
+
+
+def test_a_wrong_passphrase_changes_nothing(trio: Trio) -> None:
+    before = dict(trio.bench.objects.objects)
+    with pytest.raises(LockedError):
+        trio.revoke(passphrase="wrong horse")
+    assert trio.bench.objects.objects == before
+
+
+def test_a_device_is_revoked_once(trio: Trio) -> None:
+    trio.revoke()
+    before = dict(trio.bench.objects.objects)
+    with pytest.raises(UsageError, match="revoked already"):
+        trio.revoke()
+    assert trio.bench.objects.objects == before
+    assert trio.bench.join(name="new")._masters.generation == 2
+
+
+def test_an_entry_that_nobody_could_follow_is_not_written(trio: Trio) -> None:
+    trio.revoke()
+    desk, before = trio.vaults["desk"], dict(trio.bench.objects.objects)
+    revocation = Revocation(
+        device_id=trio.vaults["phone"].device_id,
+        by=desk.device_id,
+        at=trio.bench.clock.now(),
+        last_segment=0,
+        last_hash=bytes(32),
+        generation=3,
+        commitment=bytes(32),
+    )
+    with pytest.raises(TamperedError, match="not in the vault"):
+        desk._roster.revoke(trio.bench.objects, revocation=revocation, keys=desk.device_keys)
+    assert trio.bench.objects.objects == before
+
+
+def test_a_recovery_key_does_not_stand_for_the_passphrase(trio: Trio) -> None:
+    trio.revoke()
+    with pytest.raises(UsageError, match="recovery key"):
+        trio.revoke("laptop", passphrase=trio.shown[0])
+
+
+def test_a_device_that_is_not_there_or_this_one_cannot_be_revoked(trio: Trio) -> None:
+    desk = trio.vaults["desk"]
+    for device_id, error in (("0" * 32, NotFoundError), (desk.device_id, UsageError)):
+        with pytest.raises(error):
+            desk.revoke(
+                device_id,
+                passphrase=PASSPHRASE,
+                head=HEAD,
+                show=trio.shown.append,
+                kdf=FAST_KDF,
+                limits=FAST_LIMITS,
+            )
+    assert trio.shown == []
+
+
+def test_of_two_that_revoke_at_once_one_is_told(trio: Trio) -> None:
+    def other(key: str) -> None:
+        trio.bench.objects.before_put = None
+        trio.revoke("phone", by="laptop")
+
+    trio.bench.objects.before_put = other
+    with pytest.raises((ConflictError, TamperedError, LockedError)):
+        trio.revoke("phone", by="desk")
+    desk = trio.reopen("desk")
+    desk.refresh()
+    assert desk._masters.present == trio.vaults["laptop"]._masters.present
+
+
+def test_a_join_during_the_change_is_told_to_come_again(trio: Trio) -> None:
+    def join(key: str) -> None:
+        if key.startswith("keys/g/"):
+            trio.bench.objects.before_put = None
+            with pytest.raises(ConflictError, match="being changed"):
+                trio.bench.join(name="early")
+
+    trio.bench.objects.before_put = join
+    trio.revoke()
+    assert trio.bench.join(name="late").devices()[-1].name == "late"
+
+
+# What the revoked device, which knows the old master key, might try.
+
+
+def rogue_key(trio: Trio) -> None:
+    """Exchange vault.json for one under a master key of the revoked device's choice, wrapped to who stays."""
+    phone, objects = trio.vaults["phone"], trio.bench.objects
+    rogue = b"r" * 32
+    file = parse_vault_file(objects.objects[VAULT_KEY])
+    following = with_next_master_key(file, rogue, passphrase="mine", recovery_key=bytes(32), kdf=FAST_KDF)
+    objects.objects["keys/g/1"] = seal_old_master(
+        phone._masters.present, generation=1, vault_id=phone.vault_id, device_id=phone.device_id, newer_key=rogue
+    )
+    for entry in phone.devices():
+        objects.objects[device_object_key(entry.device_id)] = seal_for_device(
+            rogue, vault_id=phone.vault_id, generation=2, device_id=entry.device_id, public_key=entry.x25519
+        )
+    objects.objects[VAULT_KEY] = following.encode()
+
+
+def test_a_master_key_that_nobody_announced_is_refused(trio: Trio) -> None:
+    rogue_key(trio)
+    for name in ("desk", "laptop"):
+        with pytest.raises(TamperedError, match="no device of the vault announced"):
+            trio.vaults[name].refresh()
+        assert trio.reopen(name)._masters.generation == 1
+
+
+def test_a_revocation_that_was_signed_by_nobody_of_the_vault_is_refused(trio: Trio) -> None:
+    desk = trio.vaults["desk"]
+
+    phone = trio.vaults["phone"]
+    links = phone._roster._links()
+    members = {
+        "action": "revoke",
+        "device_id": trio.vaults["laptop"].device_id,
+        "last_segment": 0,
+        "last_hash": "00" * 32,
+        "generation": 2,
+        "commitment": commitment(b"r" * 32).hex(),
+        "by": desk.device_id,
+        "at": "2026-03-01T12:00:00Z",
+    }
+    key = roster_key(len(links) + 1)
+    trio.bench.objects.objects[key] = phone._roster._seal(
+        len(links) + 1, links[-1].object_hash, members, phone.device_keys
+    )
+    for name in ("desk", "laptop"):
+        with pytest.raises(TamperedError, match="not signed"):
+            trio.vaults[name].refresh()
+
+
+def test_after_its_revocation_a_device_cannot_add_to_the_roster(trio: Trio) -> None:
+    phone, objects = trio.vaults["phone"], trio.bench.objects
+    trio.revoke()
+    number = len(trio.vaults["desk"].devices()) + 2
+    links = trio.vaults["desk"]._roster._links()
+    entry = phone._roster._seal(
+        number,
+        links[-1].object_hash,
+        {
+            "action": "revoke",
+            "device_id": trio.vaults["laptop"].device_id,
+            "last_segment": 0,
+            "last_hash": "00" * 32,
+            "generation": 3,
+            "commitment": "00" * 32,
+            "by": phone.device_id,
+            "at": "2026-03-01T12:00:00Z",
+        },
+        phone.device_keys,
+    )
+    objects.objects[roster_key(number)] = entry
+    for name in ("desk", "laptop"):
+        with pytest.raises(TamperedError, match="not sealed under the master key of its place"):
+            trio.vaults[name].refresh()
+
+
+def test_an_old_vault_file_put_back_is_told(trio: Trio) -> None:
+    old = trio.bench.objects.objects[VAULT_KEY]
+    trio.revoke()
+    trio.vaults["laptop"].refresh()
+    trio.bench.objects.objects[VAULT_KEY] = old
+    for name in ("desk", "laptop"):
+        with pytest.raises(TamperedError):
+            trio.vaults[name].refresh()
+        with pytest.raises(TamperedError):
+            trio.reopen(name).refresh()
+
+
+def test_an_epoch_of_the_old_generation_is_not_written_under_any_more(trio: Trio) -> None:
+    desk, phone, objects = trio.vaults["desk"], trio.vaults["phone"], trio.bench.objects
+    trio.revoke()
+    # The revoked device begins an epoch with a number higher than all.
+    late = phone._epochs
+    phone._cache.blobs = {key: data for key, data in phone._cache.blobs.items() if not key.startswith("keys/0")}
+    late.opened.clear()
+    epoch = late.current()
+    objects.objects[f"keys/{epoch:016x}"] = phone._cache.blobs[f"keys/{epoch:016x}"]
+    desk.refresh()
+    assert desk.is_of_present_key(desk.current_epoch())
+
+
+def test_old_master_keys_belong_in_their_place(trio: Trio) -> None:
+    desk = trio.vaults["desk"]
+    old, new = b"o" * 32, b"n" * 32
+    sealed = seal_old_master(old, generation=1, vault_id=desk.vault_id, device_id=desk.device_id, newer_key=new)
+    assert open_old_master(sealed, generation=1, vault_id=desk.vault_id, newer_key=new) == old
+    for changes in ({"generation": 2}, {"newer_key": old}, {"vault_id": "1" * 32}):
+        given = {"generation": 1, "vault_id": desk.vault_id, "newer_key": new} | changes
+        with pytest.raises(TamperedError):
+            open_old_master(sealed, **given)  # type: ignore[arg-type]
+    for position in range(0, len(sealed), 61):
+        damaged = sealed[:position] + bytes([sealed[position] ^ 1]) + sealed[position + 1 :]
+        with pytest.raises(TamperedError):
+            open_old_master(damaged, generation=1, vault_id=desk.vault_id, newer_key=new)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"generation": 3}, {"last_segment": -1}, {"last_hash": "00"}, {"commitment": 1}, {"device_id": "0" * 32}],
+)
+def test_revocations_that_are_not_understood_are_not_passed_over(trio: Trio, change: dict[str, object]) -> None:
+    desk, objects = trio.vaults["desk"], trio.bench.objects
+    links = desk._roster._links()
+    members = {
+        "action": "revoke",
+        "device_id": trio.vaults["phone"].device_id,
+        "last_segment": 0,
+        "last_hash": "00" * 32,
+        "generation": 2,
+        "commitment": "00" * 32,
+        "by": desk.device_id,
+        "at": "2026-03-01T12:00:00Z",
+    } | change
+    sealed = desk._roster._seal(len(links) + 1, links[-1].object_hash, members, desk.device_keys)
+    objects.objects[roster_key(len(links) + 1)] = sealed
+    with pytest.raises(TamperedError):
+        trio.vaults["laptop"].refresh()
