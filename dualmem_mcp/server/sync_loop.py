@@ -28,6 +28,9 @@ Source: clients of the MCP SDK kill a server two seconds after they closed its i
 TURN_SECONDS: Final = 10.0
 """A sync by hand waits so long for one that another process, or this one, has begun."""
 
+_CHECKPOINT_LOOK_SECONDS: Final = 30.0
+"""Between two looks whether a checkpoint is due: one of the session file's age, and of what was kept last."""
+
 SyncReport = Callable[[Mapping[str, Any]], object]
 
 
@@ -71,6 +74,7 @@ class SyncLoop:
         self._news = threading.Event()
         self._last = LastSync(app.home.root, app.clock)
         self._told = ""
+        self._checkpoint_at = clock()
 
     def used(self) -> None:
         """Somebody called a tool: the device is in use."""
@@ -110,8 +114,22 @@ class SyncLoop:
                 self._rhythm.begin(step, now)
         if step is not None:
             self._do(step, for_changes=for_changes)
+        self._checkpoint()
         with self._lock:
             return max(0.0, self._rhythm.next_at() - self._clock())
+
+    def _checkpoint(self) -> None:
+        """Keep what the agents of the running session are at, where it is time to: with the bucket or without."""
+        now = self._clock()
+        if now < self._checkpoint_at:
+            return
+        self._checkpoint_at = now + _CHECKPOINT_LOOK_SECONDS
+        try:
+            self._app.save_checkpoint()
+        except DualmemError as error:
+            _log.info("no checkpoint: %s", error)
+        except Exception as error:  # noqa: BLE001 - syncing goes on; the next one may be better off
+            log_fault("checkpoint", error)
 
     def push_last(self) -> None:
         """Send what waits, unless the bucket is known to be away."""

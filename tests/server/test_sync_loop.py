@@ -313,3 +313,58 @@ def test_the_worker_ends_with_a_push_and_tells_of_syncs(open_device: Callable[..
     device.add("at the end")
     worker.stop()
     assert device.app.sync_waiting() == 0
+
+
+def _session(folder: Path, agents: int) -> Path:
+    """A session of Claude Code that launched so many agents."""
+    path = folder / "projects" / "-home-you-crane" / f"{SESSION}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines: list[dict[str, Any]] = []
+    parent = None
+    for number in range(agents):
+        content = [
+            {
+                "type": "tool_use",
+                "id": f"toolu_{number}",
+                "name": "Task",
+                "input": {"subagent_type": "Explore", "description": f"look {number}", "prompt": "Find the crane."},
+            }
+        ]
+        uuid = f"{number:08x}-0000-4000-8000-000000000000"
+        message = {"role": "assistant", "content": content, "model": "claude-test"}
+        line = {"type": "assistant", "uuid": uuid, "parentUuid": parent, "sessionId": SESSION, "message": message}
+        lines.append(
+            {**line, "timestamp": "2026-03-01T12:00:00.000Z", "isSidechain": False, "cwd": "/home/you/crane"}
+        )
+        parent = uuid
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+SESSION = "0b5f0c66-7a3e-4f0e-9a53-2c1d5f1b7a10"
+
+
+def test_agents_of_the_running_session_get_checkpoints_that_travel(
+    desk: Driven, open_device: Callable[..., Driven], tmp_path: Path
+) -> None:
+    laptop = open_device("laptop")
+    laptop.app.join(PASSPHRASE, device_name="laptop")
+    desk.app.settings = replace(desk.app.settings, claude_dir=tmp_path / "claude", claude_session_id=SESSION)
+    for agents, now in ((1, 40.0), (2, 140.0), (3, 440.0), (3, 840.0)):
+        path = _session(tmp_path / "claude", agents)
+        os.utime(path, times=(desk.app.clock.now().timestamp(),) * 2)
+        desk.at(now)
+    # None at 140 s, which is too early, and none at 840 s, when nothing had changed.
+    found = desk.app.list_checkpoints(SESSION)
+    assert [one["whole"] for one in found] == [True, False]
+    assert len(json.loads(desk.app.restore_checkpoint(SESSION))["agents"]) == 3
+    assert len(json.loads(desk.app.restore_checkpoint(SESSION, found[0]["checkpoint_id"]))["agents"]) == 1
+    desk.app.sync()
+    laptop.app.sync()
+    assert laptop.app.list_checkpoints(SESSION) == found
+    assert len(json.loads(laptop.app.restore_checkpoint(SESSION))["agents"]) == 3
+
+
+def test_without_a_session_there_is_no_checkpoint(desk: Driven) -> None:
+    desk.at(1000.0)
+    assert desk.app.records.find(types=["checkpoint"]) == []
