@@ -9,6 +9,7 @@ import tempfile
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 
@@ -35,11 +36,12 @@ from dualmem_mcp.stores.conversation_store import ConversationStore
 from dualmem_mcp.stores.logical_state import logical_hash, logical_view
 from dualmem_mcp.stores.record_store import RecordStore
 from dualmem_mcp.stores.source_progress import SourceProgress
+from dualmem_mcp.sync.compaction import Compaction
 from dualmem_mcp.sync.segments import open_segment, parse_segment_key
 from dualmem_mcp.sync.snapshot_format import open_part, part_key
 from tests.conftest import SteppingClock
 from tests.crypto.conftest import MemoryObjectStore
-from tests.sync.compacting import compact, erased_of, snapshots_of
+from tests.sync.compacting import erased_of
 from tests.sync.conftest import Device
 from tests.sync.faulty import FAULTS, CrashError, Fault, Line
 
@@ -100,7 +102,7 @@ class Devices(RuleBasedStateMachine):
         self.devices: list[Device] = []
         self.known = Known()
         self.count = 0
-        self.damaged: dict[str, bytes] = {}
+        self.damaged: dict[str, tuple[bytes, bytes]] = {}
         self.erased: set[str] = set()
         self.planted: set[tuple[str, bytes]] = set()
         self.stash: dict[str, bytes] | None = None
@@ -217,14 +219,18 @@ class Devices(RuleBasedStateMachine):
     def _turn(self, uuid: str, text: str) -> Turn:
         return Turn(uuid, None, "user", self.true.time, (Block("text", text),))
 
-    @rule(number=DEVICES, chat=CHATS, name=TEXTS, text=TEXTS)
-    def find(self, number: int, chat: str, name: str, text: str) -> None:
+    @rule(number=DEVICES, chat=CHATS, name=TEXTS, text=TEXTS, alone=st.booleans())
+    def find(self, number: int, chat: str, name: str, text: str, alone: bool) -> None:
+        """Something that all devices find under one name, or all that this one finds by itself."""
         device = self._device(number)
         log = SourceProgress(device.database, device.clock, device.home.name)
-        found = Finding("decision", f"{device.home.name}/{name}", f"{text} said in {chat}")
-        log.put_findings(chat, [found], replacing=device.home.name)
-        # Those that are not found any more are taken away.
-        self.known.deleted |= {one for one in self.known.added if one[:2] == ("finding", chat)}
+        source = device.home.name if alone else "all"
+        found = Finding("decision", f"{source}/{name}", f"{text} said in {chat}")
+        log.put_findings(chat, [found], replacing=device.home.name if alone else "")
+        if alone:  # those that are not found any more are taken away
+            self.known.deleted |= {
+                one for one in self.known.added if one[:2] == ("finding", chat) and source in one[2]
+            }
         self.known.added.add(("finding", chat, found.finding_id))
 
     @rule(number=DEVICES, chat=CHATS)
@@ -297,12 +303,18 @@ class Devices(RuleBasedStateMachine):
         line.faults = deque(faults)
         line.meanwhile = None
         try:
-            compact(device, grace_days=grace_days, force=force)
+            self._compact_one(device, grace_days, force=force)
         except CrashError:
             device.reopen()
         except _SAID:
             pass
         line.faults.clear()
+
+    def _compact_one(self, device: Device, grace_days: int, *, force: bool) -> None:
+        """As the application does it: not where the bucket was away."""
+        if not device.sync().away:
+            banned = erased_of(device).names()
+            Compaction(device.snapshots(), banned=banned, grace=timedelta(days=grace_days), force=force).run()
 
     @rule(number=DEVICES, chat=CHATS)
     def erase(self, number: int, chat: str) -> None:
@@ -343,26 +355,27 @@ class Devices(RuleBasedStateMachine):
             return
         key = segments[place % len(segments)]
         data = self.bucket.objects[key]
-        self.damaged.setdefault(key, data)
-        self.bucket.objects[key] = (
-            data[: at % len(data)]
-            if cut
-            else bytes([*data[: at % len(data)], 255 - data[at % len(data)]]) + data[at % len(data) + 1 :]
-        )
+        at = at % len(data) if data else 0
+        damaged = data[:at] if cut or not data else data[:at] + bytes([255 - data[at]]) + data[at + 1 :]
+        before, whole = self.damaged.get(key, (b"", b""))
+        self.damaged[key] = (damaged, whole if data == before else data)
+        self.bucket.objects[key] = damaged
 
     @rule()
     def repair(self) -> None:
         for objects in (self.bucket.objects, self.stash or {}):
-            objects.update({key: data for key, data in self.damaged.items() if key in objects})
+            for key, (damaged, whole) in self.damaged.items():
+                if objects.get(key) == damaged:  # else its device has written it again, or it was removed
+                    objects[key] = whole
         self.damaged.clear()
 
     @rule(place=st.integers(0, 50), number=DEVICES, foreign=st.booleans())
     def plant(self, place: int, number: int, foreign: bool) -> None:
         """A segment lies under the next number of a log that is not its own: an older one, or another vault's."""
         device_id = self._device(number).id
-        own = sorted(key for key in self.bucket.objects if key.startswith(f"log/{device_id}/"))
+        own = [int(key[-20:]) for key in self.bucket.objects if key.startswith(f"log/{device_id}/")]
         others = [key for key in self.bucket.objects if key.startswith("log/")]
-        key = f"log/{device_id}/{len(own) + 1:020d}"
+        key = f"log/{device_id}/{max(own, default=0) + 1:020d}"
         if key in self.bucket.objects or not others:
             return
         data = self.bucket.objects[others[place % len(others)]]
@@ -433,9 +446,10 @@ class Devices(RuleBasedStateMachine):
         self.wait(100 * 86400)
         for device in self.devices:
             erased_of(device).sweep()  # what came of session files since
-        for _ in range(3):
+        for _ in range(4):
             for device in self.devices:
-                compact(device, grace_days=0, force=True)
+                self._compact_one(device, 0, force=True)
+            self.wait(2 * 86400)  # parts that no snapshot names stay for a day
 
     def _look_for_erased(self) -> None:
         """Nothing that was said in an erased conversation is left in a memory, a queue or the bucket."""
@@ -487,7 +501,7 @@ def _opened(device: Device, bucket: MemoryObjectStore) -> Iterator[tuple[str, st
         parsed = parse_segment_key(key)
         if parsed is not None:
             yield key, str(open_segment(device.vault, key, keys[parsed[0]], data).ops)
-    latest = snapshots_of(device).latest()
+    latest = device.snapshots().latest()
     assert latest is not None
     for number in range(1, len(latest.manifest.parts) + 1):
         key = part_key(latest.manifest.snapshot_id, number)
