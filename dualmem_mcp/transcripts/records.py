@@ -179,7 +179,7 @@ def message_before(record: Record, beside: Mapping[str, Record]) -> str | None:
     """The uuid of the message that a record follows on, past those of `beside`; None for the first of a thread."""
     passed: set[str] = set()
     parent: str | None = record.uuid
-    while parent in beside and parent not in passed:
+    while parent is not None and parent in beside and parent not in passed:
         passed.add(parent)
         parent = beside[parent].parent_uuid or beside[parent].logical_parent_uuid
     return None if parent in passed else parent
