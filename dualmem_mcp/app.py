@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 from dualmem_mcp import __version__
 from dualmem_mcp.crypto.keys import derive_database_key, derive_index_key, load_device
 from dualmem_mcp.durable_files import file_lock
+from dualmem_mcp.crypto.roster import RosterEntry
 from dualmem_mcp.edge.client import EdgeProcess
 from dualmem_mcp.edge.interface import EdgeInterface
 from dualmem_mcp.edge.status import search_status
@@ -568,7 +569,7 @@ class App:
             "vault_id": vault.vault_id if vault else None,
             "device_id": self.device_id,
             "device_name": vault.device_name if vault else self.settings.device_name,
-            "devices": [one_line(device.name) for device in vault.devices()] if vault else [],
+            "devices": _live_names(vault.devices()) if vault else [],
             "device_key_in": self.key_kept_in,
             "entities": entities,
             "relations": relations,
@@ -577,6 +578,10 @@ class App:
             "memory_file": str(self.settings.memory_file) if self.settings.memory_file else None,
             **search_status(self.edge, lambda: self.local_edge),
         }
+
+
+def _live_names(devices: Sequence[RosterEntry]) -> list[str]:
+    return [one_line(one.name) for one in devices if one.revoked_after is None]
 
 
 def _checkpoint_fields(one: Checkpoint) -> dict[str, Any]:
