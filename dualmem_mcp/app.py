@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from dualmem_mcp import __version__
 from dualmem_mcp.crypto.keys import derive_database_key, derive_index_key, load_device
-from dualmem_mcp.durable_files import file_lock
 from dualmem_mcp.crypto.roster import RosterEntry
+from dualmem_mcp.durable_files import file_lock
 from dualmem_mcp.edge.client import EdgeProcess
 from dualmem_mcp.edge.interface import EdgeInterface
 from dualmem_mcp.edge.status import search_status
