@@ -54,7 +54,7 @@ def main() -> None:
         files = [path for path in _sessions(claude) if path.stat().st_size >= arguments.least_bytes]
         if not files:
             print("no session that is long enough: the sample")
-            files = [write_sample_session(place / "sample")]
+            files = [write_sample_session(place / "sample", cwd="/home/you/projects/tollgate")]
         segments([read_session(path) for path in files])
         print()
         handoffs(files, place)
@@ -72,7 +72,8 @@ def segments(sessions: Sequence[Session]) -> None:
         sizes, padded = [0, 0, 0], [0, 0, 0]
         for index, stream in enumerate(streams):
             others = [line for other, lines in enumerate(streams) if other != index for line in lines] or stream
-            trained = zstandard.train_dictionary(DICTIONARY_BYTES, others)
+            # At most half of the samples: the library refuses to train a larger one.
+            trained = zstandard.train_dictionary(min(DICTIONARY_BYTES, len(b"".join(others)) // 2), others)
             log = b""
             for start in range(0, len(stream), turns):
                 segment = b"".join(stream[start : start + turns])
