@@ -255,7 +255,7 @@ def join(place: Path, arguments: argparse.Namespace) -> None:
         desk.sync()
         pushed = time.perf_counter() - before
         before = time.perf_counter()
-        compacted = desk.compact(force=True)
+        compacted = desk.compact(force=True, grace_days=0)
         written = time.perf_counter() - before
         expected = hash_of(desk)
     size = sum(path.stat().st_size for path in (place / "bucket" / "snapshots").rglob("*") if path.is_file())
