@@ -6,8 +6,9 @@ import errno
 import json
 import shutil
 import tempfile
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cache
@@ -29,6 +30,7 @@ from dualmem_mcp.model.conversation import Block, Session, Turn
 from dualmem_mcp.model.graph import Entity, EntityObservations, Graph, Relation
 from dualmem_mcp.model.handoff import HandoffRecord
 from dualmem_mcp.model.ids import ConversationId, HandoffId
+from dualmem_mcp.model.oplog import NO_HEAD
 from dualmem_mcp.model.source import Finding
 from dualmem_mcp.stores.conflict_store import ConflictStore
 from dualmem_mcp.stores.connection import Connection
@@ -332,6 +334,24 @@ class Devices(RuleBasedStateMachine):
         if self.clock_in_bucket:
             self.bucket.clock = self.true.time
 
+    @rule(number=DEVICES, place=st.integers(0, 50))
+    def deliver_again(self, number: int, place: int) -> None:
+        """A segment of another device comes by another way than a sync, mostly once more."""
+        device = self._device(number)
+        segments = [key for key in self.bucket.objects if key.startswith("log/")]
+        if not segments or device.vault is None:
+            return
+        key = segments[place % len(segments)]
+        keys = {entry.device_id: entry.ed25519 for entry in device.vault.devices()}
+        parsed = parse_segment_key(key)
+        if parsed is None or parsed[0] not in keys:
+            return
+        with suppress(TamperedError, ConflictError, NotFoundError):
+            segment = open_segment(device.vault, key, keys[parsed[0]], self.bucket.objects[key])
+            if segment.before.segment < device.log.heads().get(parsed[0], NO_HEAD).segment:
+                applied = device.log.take_in(parsed[0], segment.ops, segment.head)
+                assert (applied.ops, applied.subjects, applied.conversations) == (0, frozenset(), frozenset())
+
     @rule(number=DEVICES)
     def restart(self, number: int) -> None:
         self._device(number).reopen()
@@ -340,6 +360,8 @@ class Devices(RuleBasedStateMachine):
     @rule(number=DEVICES)
     def clone(self, number: int) -> None:
         device = self._device(number)
+        if any(key.startswith(f"log/{device.id}/") for key in self.damaged):
+            return
         device.database.close()
         name = f"copy-{self._fresh()}"
         shutil.copytree(device.home, self.folder / name)
@@ -350,7 +372,10 @@ class Devices(RuleBasedStateMachine):
 
     @rule(place=st.integers(0, 50), at=st.integers(0, 5000), cut=st.booleans())
     def damage(self, place: int, at: int, cut: bool) -> None:
-        segments = [key for key in self.bucket.objects if key.startswith("log/")]
+        # Where two machines write one log, either may put its own segment over what nobody can read any more.
+        writers = Counter(device.id for device in self.devices)
+        logs = tuple(f"log/{device_id}/" for device_id, count in writers.items() if count == 1)
+        segments = [key for key in self.bucket.objects if key.startswith(logs)]
         if not segments:
             return
         key = segments[place % len(segments)]
