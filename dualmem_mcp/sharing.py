@@ -214,6 +214,22 @@ class Sharing:
                 hint="Run the command again; nothing was changed.",
             )
         self._access.revoke(device, passphrase, lambda one: self.log.heads().get(one, NO_HEAD), show)
+        self._replace_snapshot()
+
+    def _replace_snapshot(self) -> None:
+        """Put a new snapshot in the place of one that a revoked device made, from which nobody can start."""
+        channel = self._channel()
+        snapshots = self._snapshots(channel, channel.objects)
+        try:
+            latest = snapshots.latest(of_revoked=True)
+            revoked = {one.device_id for one in channel.vault.devices() if one.revoked_after is not None}
+            if latest is not None and latest.manifest.made_by in revoked:
+                snapshots.write(latest)
+        except DualmemError as error:
+            error.hint = (
+                f"The device was revoked. Run `dualmem compact` later, so that devices can join. {error.hint}"
+            )
+            raise
 
     def list_conflicts(self, limit: int = 100) -> dict[str, Any]:
         """What devices changed without knowing of each other: `conflicts` [{conflict_id, kind, name, field, kept,

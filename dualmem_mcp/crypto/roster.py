@@ -32,7 +32,8 @@ _SIGNED = b"dualmem/1/roster"
 class RosterEntry:
     """A device that joined: its id and name, its public keys (32 bytes each), and its place in the chain.
 
-    `revoked_after` is the last segment of its log that counts, None for a device that was not revoked.
+    `revoked_after` is the last segment of its log that counts, `revoked_hash` that segment's object hash; None and
+    empty for a device that was not revoked.
     """
 
     number: int
@@ -43,6 +44,7 @@ class RosterEntry:
     joined_at: datetime
     object_hash: bytes
     revoked_after: int | None = None
+    revoked_hash: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,8 +319,8 @@ def _bounded_list(objects: ObjectStore, start_after: str) -> Iterator[ObjectInfo
 def _devices(links: Sequence[_Link]) -> list[RosterEntry]:
     revocations = {one.device_id: one for one in _revocations(links)}
     return [
-        replace(link.content, revoked_after=revocations[link.content.device_id].last_segment)
-        if link.content.device_id in revocations
+        replace(link.content, revoked_after=revoked.last_segment, revoked_hash=revoked.last_hash)
+        if (revoked := revocations.get(link.content.device_id)) is not None
         else link.content
         for link in links
         if isinstance(link.content, RosterEntry)

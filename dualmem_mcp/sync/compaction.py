@@ -26,6 +26,7 @@ from dualmem_mcp.sync.snapshot_format import (
     MOST_MANIFEST_OBJECT_BYTES,
     PREFIX,
     Manifest,
+    RevokedMakerError,
     manifest_key,
     read_manifest,
     snapshot_of,
@@ -148,15 +149,20 @@ class Compaction:
 
     def _latest(self) -> Latest | None:
         try:
-            return self.snapshots.latest()
+            latest = self.snapshots.latest()
+        except RevokedMakerError as error:
+            self.warnings.append(f"{error.message}; a new snapshot takes its place")
+            # What it includes has to be here, unless the user says that it goes without.
+            latest = None if self.force else self.snapshots.latest(of_revoked=True)
         except TamperedError as error:
             if not self.force:
                 raise
             self.warnings.append(f"{error.message}; a new snapshot takes its place")
             return None
+        return latest
 
     def _is_due(self, segments: Sequence[_Segment], objects: Sequence[ObjectInfo], latest: Latest | None) -> bool:
-        if self.force:
+        if self.force or (latest is not None and self._is_of_revoked(latest.manifest)):
             return True
         vector = latest.manifest.vector if latest else {}
         new = [info for device, number, info in segments if number > vector.get(device, NO_HEAD).segment]
@@ -168,6 +174,11 @@ class Compaction:
         )
         enough = size >= ENOUGH_BYTES and size * ENOUGH_OF_SNAPSHOT >= snapshot_bytes
         return len(new) >= ENOUGH_SEGMENTS or enough
+
+    def _is_of_revoked(self, manifest: Manifest) -> bool:
+        """Whether devices that have not taken it in before refuse it: nobody can start from it."""
+        devices = self.snapshots.vault.devices()
+        return any(one.device_id == manifest.made_by and one.revoked_after is not None for one in devices)
 
     def _acknowledge(self, heads: Mapping[DeviceId, LogHead]) -> None:
         one = self.snapshots

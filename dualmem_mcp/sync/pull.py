@@ -96,6 +96,9 @@ class _Source:
         segment = open_segment(self.vault, key, self.entry.ed25519, data)
         if segment.before != head:
             raise tampered("does not follow on the segment before it", key)
+        last = self.entry.revoked_after
+        if segment.head.segment == last and segment.head.object_hash != self.entry.revoked_hash:
+            raise tampered("is not the last one that its device wrote before it was revoked", key)
         return segment
 
 

@@ -16,6 +16,7 @@ from dualmem_mcp.crypto.canonical import Fields, canonical_json, time_text
 from dualmem_mcp.crypto.envelope import Header, ObjectKind, Place, SealedReader, Section, bytes_reader, seal_object
 from dualmem_mcp.crypto.header import newer, tampered
 from dualmem_mcp.crypto.vault import Vault
+from dualmem_mcp.errors import TamperedError
 from dualmem_mcp.model.ids import DeviceId
 from dualmem_mcp.model.oplog import LogHead, Op
 from dualmem_mcp.sync.op_lines import MOST_LINE_BYTES, op_line, parse_op_line
@@ -37,6 +38,10 @@ _SIGNATURE_BYTES: Final = 64
 _DEVICE: Final = re.compile(r"[0-9a-f]{32}")
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
 _OBJECT: Final = re.compile(r"snapshots/([0-9a-f]{32})/(manifest|[0-9]{20})")
+
+
+class RevokedMakerError(TamperedError):
+    """The snapshot was made by a device that was revoked since, or says so: it counts no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +169,12 @@ def read_manifest(vault: Vault, snapshot_id: str, data: bytes, *, trusted: bool 
     if device is None:
         raise tampered("was made by a device that is not of this vault", key)
     if device.revoked_after is not None and not trusted:
-        raise tampered("was made by a device that was revoked", key)
+        raise RevokedMakerError(
+            "the newest snapshot was made by a device that was revoked",
+            operation="read snapshot",
+            subject=key,
+            hint="Run `dualmem compact` on a device that has the memory: it puts a new one in its place.",
+        )
     try:
         Ed25519PublicKey.from_public_bytes(device.ed25519).verify(signature, _signed(vault, content))
     except InvalidSignature:

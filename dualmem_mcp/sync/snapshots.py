@@ -29,6 +29,7 @@ from dualmem_mcp.sync.snapshot_format import (
     POINTER_KEY,
     Manifest,
     Pointer,
+    RevokedMakerError,
     manifest_key,
     open_manifest,
     open_part,
@@ -78,15 +79,18 @@ class Snapshots:
         """The bucket's time where it states one, else this machine's."""
         return self.objects.server_time() or self.clock.now()
 
-    def latest(self) -> Latest | None:
-        """The snapshot that counts now; None if there has never been one.
+    def latest(self, *, of_revoked: bool = False) -> Latest | None:
+        """The snapshot that counts now; None if there has never been one. With `of_revoked` also one of a device
+        that was revoked since: to be replaced, never to be taken in.
 
         Raises TamperedError if the pointer was set back or exchanged, or does not lead to a signed manifest.
         """
         # The tag first: if somebody replaces the pointer between the two, no write over the new one succeeds.
         tag = self._any_tag()
         pointer = self._pointer()
-        return Latest(pointer, self._manifest(pointer), tag) if pointer is not None else None
+        if pointer is None:
+            return None
+        return Latest(pointer, self._manifest(pointer, trusted=of_revoked), tag)
 
     def write(self, latest: Latest | None, *, replace: bool = False, progress: Progress = no_progress) -> Written:
         """A new snapshot of all that is sealed, in the place of `latest`, which is the newest; with `replace` where
@@ -135,7 +139,8 @@ class Snapshots:
         """Whether a snapshot includes all that is known here of that device's log and what of it has gone; takes it
         in first if it goes beyond what is here of any log. `into` is told what that changed.
 
-        Raises TamperedError if the snapshot does not hold, and then nothing of it counts.
+        One of a device that was revoked since is as none: the segments are still there, or are missing. Raises
+        TamperedError if the snapshot does not hold, and then nothing of it counts.
         """
         pointer = self._pointer()
         if pointer is None:
@@ -143,7 +148,10 @@ class Snapshots:
         heads = self.state.heads()
         covered = self._covered(pointer.snapshot_id)
         if covered is None:
-            manifest = self._manifest(pointer)
+            try:
+                manifest = self._manifest(pointer)
+            except RevokedMakerError:
+                return False
             covered = {device: head.segment for device, head in manifest.vector.items()}
             others = (device for device in covered if device != self.vault.device_id)
             if any(covered[device] > heads.get(device, NO_HEAD).segment for device in others):
@@ -163,7 +171,10 @@ class Snapshots:
         covered = self._covered(pointer.snapshot_id)
         if covered is not None:
             return covered.get(device_id, 0)
-        return self._manifest(pointer).vector.get(device_id, NO_HEAD).segment
+        try:
+            return self._manifest(pointer).vector.get(device_id, NO_HEAD).segment
+        except RevokedMakerError:
+            return 0
 
     def take_in(self, latest: Latest, *, progress: Progress = no_progress) -> Applied:
         """Merge the snapshot. All its parts are fetched and checked before the first op of it counts.
@@ -211,13 +222,13 @@ class Snapshots:
             while some := list(islice(ops, OPS_AT_ONCE)):
                 yield some
 
-    def _manifest(self, pointer: Pointer) -> Manifest:
+    def _manifest(self, pointer: Pointer, *, trusted: bool = False) -> Manifest:
         key = manifest_key(pointer.snapshot_id)
         try:
             data = self.objects.get(key, length=MOST_MANIFEST_OBJECT_BYTES + 1)
         except NotFoundError:
             raise _incomplete(key) from None
-        return open_manifest(self.vault, pointer, data, trusted=self.taken() == pointer.snapshot_id)
+        return open_manifest(self.vault, pointer, data, trusted=trusted or self.taken() == pointer.snapshot_id)
 
     def _pointer(self) -> Pointer | None:
         try:
@@ -248,7 +259,9 @@ class Snapshots:
                     "the newest snapshot includes changes that this device does not have",
                     operation="write snapshot",
                     subject=manifest.snapshot_id,
-                    hint="Run `dualmem sync`, then try again.",
+                    hint="Run `dualmem sync`, then try again."
+                    if revoked.get(manifest.made_by) is None
+                    else "Run `dualmem compact` on a device that has more, or with --force to go without them.",
                 )
 
     def _any_tag(self) -> str:

@@ -82,3 +82,20 @@ def test_devices_that_cannot_be_revoked_are_told(run: Run, tmp_path: Path) -> No
         assert (done.returncode, done.stdout) == (code, "")
         assert words in done.stderr
         assert "hint:" in done.stderr
+
+
+def test_a_snapshot_of_a_revoked_device_is_replaced(run: Run, tmp_path: Path) -> None:
+    bucket = str(tmp_path / "bucket")
+    assert run("desk", "init", "--device-name", "desk").returncode == 0
+    for name in ("phone", "laptop"):
+        assert run(name, "join", bucket, "--device-name", name).returncode == 0
+    assert run("phone", "note", "before").returncode == 0
+    assert run("phone", "compact", "--force").returncode == 0
+    assert run("desk", "revoke", "phone").returncode == 0
+    assert run("tablet", "join", bucket, "--device-name", "tablet").returncode == 0
+    for name in ("desk", "laptop", "tablet"):
+        synced = run(name, "sync")
+        assert (synced.returncode, synced.stderr) == (0, "")
+        assert "before" in run(name, "notes").stdout
+    listed = json.loads(run("desk", "compact", "--dry-run", "--json").stdout)
+    assert (listed["written"], listed["warnings"]) == (False, [])

@@ -15,6 +15,7 @@ from dualmem_mcp.crypto.membership import create_vault, join_vault, open_vault
 from dualmem_mcp.crypto.vault import Vault
 from dualmem_mcp.model.graph import Entity, EntityObservations
 from dualmem_mcp.model.ids import DeviceId
+from dualmem_mcp.model.oplog import NO_HEAD
 from dualmem_mcp.ports import ObjectStore
 from dualmem_mcp.stores.blob_cache import DatabaseBlobCache
 from dualmem_mcp.stores.database import Database
@@ -198,3 +199,16 @@ def folder_bench(tmp_path: Path) -> Iterator[Bench]:
     bench = Bench(tmp_path, open_object_store(str(tmp_path / "bucket"), create=True))
     yield bench
     bench.close()
+
+
+def revoke(device: Device, *, by: Device) -> None:
+    """Put a device out of the vault, as far as the other has read it."""
+    assert by.vault is not None
+    by.vault.revoke(
+        device.id,
+        passphrase=PASSPHRASE,
+        head=by.log.heads().get(device.id, NO_HEAD),
+        show=lambda key: None,
+        kdf=FAST_KDF,
+        limits=FAST_LIMITS,
+    )

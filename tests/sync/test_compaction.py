@@ -12,7 +12,7 @@ from dualmem_mcp.sync.acks import ack_key, is_due, read_ack, write_ack
 from dualmem_mcp.sync.compaction import Compaction
 from dualmem_mcp.sync.snapshot_format import POINTER_KEY
 from tests.sync.compacting import compact, hash_of, joined, snapshots_of, state_of
-from tests.sync.conftest import Bench, Device
+from tests.sync.conftest import Bench, Device, revoke
 
 DAY = 24 * 3600.0
 
@@ -336,3 +336,44 @@ def test_an_ack_is_due_after_a_day_or_many_segments(bench: Bench) -> None:
         phone.sync()
     desk.sync()
     assert is_due(desk.blobs, {phone.id: desk.log.heads()[phone.id]}, now + timedelta(minutes=1))
+
+
+def test_a_snapshot_of_a_revoked_device_stops_no_sync_and_is_replaced(bench: Bench) -> None:
+    desk, phone, laptop = joined(bench, "desk"), joined(bench, "phone"), joined(bench, "laptop")
+    phone.add("Ada")
+    bench.settle()
+    assert compact(phone, force=True).written
+    revoke(phone, by=desk)
+    tablet = joined(bench, "tablet")
+    for device in (desk, laptop, tablet):
+        device.add(device.home.name)
+        assert device.sync().warnings == []
+    for device in (desk, laptop, tablet):
+        assert device.sync().warnings == []
+        assert device.names() == {"Ada", "desk", "laptop", "tablet"}
+    planned = compact(tablet, dry_run=True)
+    assert (planned.written, planned.segments_deleted) == (True, 0)
+    done = compact(tablet)
+    assert done.written
+    [warning] = done.warnings
+    assert warning.startswith("the newest snapshot was made by a device that was revoked")
+    watch = joined(bench, "watch")
+    assert snapshots_of(watch).catch_up(desk.id)
+    assert hash_of(watch) == hash_of(desk)
+    assert compact(desk).warnings == ()
+
+
+def test_a_snapshot_of_a_revoked_device_that_says_more_is_replaced_by_force_alone(bench: Bench) -> None:
+    desk, phone = joined(bench, "desk"), joined(bench, "phone")
+    laptop = joined(bench, "laptop")
+    laptop.add("Ada")
+    laptop.sync()
+    phone.sync()
+    assert compact(phone, force=True).written
+    for key in segments(bench):
+        del bench.objects.objects[key]
+    revoke(phone, by=desk)
+    with pytest.raises(ConflictError, match="changes that this device does not have") as refused:
+        compact(desk)
+    assert "--force" in refused.value.hint
+    assert compact(desk, force=True).written

@@ -11,9 +11,10 @@ from dualmem_mcp.crypto.roster import RosterEntry
 from dualmem_mcp.errors import StoreUnreachableError
 from dualmem_mcp.ports import ObjectInfo
 from dualmem_mcp.sync.listing import list_logs
+from dualmem_mcp.sync.op_lines import op_line
 from dualmem_mcp.sync.pull import Pulled, pull
-from dualmem_mcp.sync.segments import open_segment, segment_key
-from tests.sync.conftest import Bench, Device
+from dualmem_mcp.sync.segments import Segment, open_segment, seal_segment, segment_key
+from tests.sync.conftest import Bench, Device, revoke
 
 
 @pytest.fixture
@@ -31,6 +32,11 @@ def trio(bench: Bench) -> tuple[Device, Device, Device]:
 
 def key_of(device: Device, number: int) -> str:
     return segment_key(device.id, number)
+
+
+def opened(by: Device, device: Device, number: int, data: bytes) -> Segment:
+    assert by.vault is not None
+    return open_segment(by.vault, key_of(device, number), device.keys.ed25519_public, data)
 
 
 def head_of(device: Device, of: Device) -> int:
@@ -224,9 +230,14 @@ def test_later_segments_of_a_revoked_device_count_for_nobody(
 ) -> None:
     reader, writer, _ = trio
     devices = reader.vault.devices()
+    data = bench.objects.objects.get(key_of(writer, revoked_after), b"")
+    last = opened(reader, writer, revoked_after, data).head.object_hash if data else bytes(32)
 
     def revoked() -> list[RosterEntry]:
-        return [replace(one, revoked_after=revoked_after) if one.device_id == writer.id else one for one in devices]
+        return [
+            replace(one, revoked_after=revoked_after, revoked_hash=last) if one.device_id == writer.id else one
+            for one in devices
+        ]
 
     monkeypatch.setattr(reader.vault, "devices", revoked)
     report = reader.sync()
@@ -236,6 +247,20 @@ def test_later_segments_of_a_revoked_device_count_for_nobody(
         for number in (1, 2, 3):
             bench.objects.objects.pop(key_of(writer, number))
         assert reader.sync().warnings == []
+
+
+def test_a_revoked_device_cannot_write_its_log_anew(bench: Bench, trio) -> None:
+    reader, writer, other = trio
+    other.sync()
+    revoke(writer, by=other)
+    # It has its keys still, and seals other changes under the numbers that count.
+    last = opened(other, writer, 3, bench.objects.objects[key_of(writer, 3)])
+    lines = [op_line(replace(op, payload=op.payload.replace("w3", "W3"))) for op in last.ops]
+    forged = seal_segment(writer.vault, lines, last_sequence=last.head.sequence, after=last.before)
+    bench.objects.objects[key_of(writer, 3)] = forged.data
+    assert "before it was revoked" in reader.sync().warnings[0]
+    assert "W3" not in reader.names()
+    assert head_of(reader, writer) == 2
 
 
 def test_a_segment_under_a_key_that_is_not_there_yet_waits(bench: Bench, trio) -> None:
