@@ -69,8 +69,10 @@ class Checkpoints:
             return None
         checkpoint_id = secrets.token_hex(16)
         base = own[-1] if own else None
-        before = self._state(base, own) if base else b""
-        fields = _fields(state, before, base.id if base else "", digest, self.clock.now())
+        before = self._state_or_none(base, conversation_id) if base else None
+        fields = _fields(
+            state, before or b"", base.id if base and before is not None else "", digest, self.clock.now()
+        )
         self.records.put(_TYPE, checkpoint_id, fields, conversation_id=conversation_id)
         self._keep_the_last(conversation_id)
         record = self.records.get(_TYPE, checkpoint_id)
@@ -105,6 +107,16 @@ class Checkpoints:
             (one for one in found if one.created.device_id == self.device_id), key=lambda one: one.created
         )
 
+    def _state_or_none(self, record: Record, conversation_id: ConversationId) -> bytes | None:
+        """The state of a record, None if it cannot be restored: then the next has to be whole.
+
+        After this data home took a new id its chain goes on from checkpoints of the former one.
+        """
+        try:
+            return self._state(record, self.records.find(conversation_id=conversation_id, types=[_TYPE]))
+        except TamperedError:
+            return None
+
     def _state(self, record: Record, known: Sequence[Record]) -> bytes:
         """The state of a record, made from the first whole one before it in its chain."""
         by_id = {one.id: one for one in known}
@@ -125,9 +137,9 @@ class Checkpoints:
         own = self._own(conversation_id)
         for number, oldest in enumerate(own[:-KEPT]):
             following = own[number + 1]
-            if _text(following, "base"):
+            state = self._state_or_none(following, conversation_id) if _text(following, "base") else None
+            if state is not None:
                 # Whole before what it is built upon goes.
-                state = self._state(following, own)
                 whole = _fields(state, b"", "", hashlib.sha256(state).hexdigest(), _made_at(following))
                 self.records.put(_TYPE, following.id, whole, conversation_id=conversation_id)
             self.records.delete(_TYPE, oldest.id)
@@ -156,9 +168,12 @@ def _checkpoint(record: Record) -> Checkpoint:
 
 def _made_at(record: Record) -> datetime:
     try:
-        return datetime.fromisoformat(_text(record, "at"))
+        at = datetime.fromisoformat(_text(record, "at"))
     except ValueError:
         raise _unfit(record) from None
+    if at.tzinfo is None:
+        raise _unfit(record)
+    return at
 
 
 def _size(record: Record) -> int:

@@ -6,7 +6,14 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from dualmem_mcp.crypto.key_objects import device_object_key, seal_for_device
+from dualmem_mcp.crypto.header import MAX_EPOCH
+from dualmem_mcp.crypto.key_objects import (
+    EpochKey,
+    device_object_key,
+    epoch_object_key,
+    seal_epoch_key,
+    seal_for_device,
+)
 from dualmem_mcp.crypto.keys import load_device
 from dualmem_mcp.crypto.master_keys import commitment, open_old_master, seal_old_master
 from dualmem_mcp.crypto.membership import open_vault
@@ -398,3 +405,23 @@ def test_revocations_that_are_not_understood_are_not_passed_over(trio: Trio, cha
     objects.objects[roster_key(len(links) + 1)] = sealed
     with pytest.raises(TamperedError):
         trio.vaults["laptop"].refresh()
+
+
+def test_a_device_that_used_up_the_numbers_of_epochs_can_be_revoked(trio: Trio) -> None:
+    phone = trio.vaults["phone"]
+    last = EpochKey(MAX_EPOCH, trio.bench.clock.now(), bytes(32))
+    sealed = seal_epoch_key(
+        last,
+        vault_id=phone.vault_id,
+        device_id=phone.device_id,
+        key_id=phone._masters.present_id,
+        wrapping_key=phone._masters.wrapping_key,
+    )
+    trio.bench.objects.put(epoch_object_key(MAX_EPOCH), sealed)
+    trio.revoke()
+    assert len(trio.shown) == 1
+    desk = trio.vaults["desk"]
+    assert desk.is_of_present_key(desk.current_epoch())
+    laptop = trio.vaults["laptop"]
+    laptop.refresh()
+    assert laptop.current_epoch() == desk.current_epoch()

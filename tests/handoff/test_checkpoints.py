@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import random
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from dualmem_mcp.errors import NotFoundError, TamperedError
 from dualmem_mcp.handoff.checkpoints import EVERY_SECONDS, KEPT, MAX_STATE_BYTES, Checkpoints
+from dualmem_mcp.handoff.patches import make_patch
 from dualmem_mcp.model.ids import ConversationId, DeviceId
 from dualmem_mcp.stores.database import Database
 from dualmem_mcp.stores.record_store import RecordStore
@@ -100,7 +102,15 @@ def test_one_that_there_is_not_is_told(checkpoints: Checkpoints) -> None:
 
 @pytest.mark.parametrize(
     "hostile",
-    [{"data": "%"}, {"data": 3}, {"size": 2**60}, {"sha256": "0" * 64}, {"base": "nope"}, {"at": "never"}],
+    [
+        {"data": "%"},
+        {"data": 3},
+        {"size": 2**60},
+        {"sha256": "0" * 64},
+        {"base": "nope"},
+        {"at": "never"},
+        {"at": "2026-03-01"},
+    ],
 )
 def test_one_that_was_changed_is_told(checkpoints: Checkpoints, hostile: dict[str, object]) -> None:
     made = checkpoints.save(CONVERSATION, b"state")
@@ -119,3 +129,37 @@ def test_a_chain_that_is_a_circle_is_told(checkpoints: Checkpoints, clock) -> No
     checkpoints.records.put("checkpoint", first.checkpoint_id, {"base": second.checkpoint_id})
     with pytest.raises(TamperedError):
         checkpoints.restore(CONVERSATION, second.checkpoint_id)
+
+
+def test_a_chain_that_another_device_began_is_gone_on_with(checkpoints: Checkpoints, clock) -> None:
+    """After a data home took a new id, what it had sent is another device's."""
+    before = Checkpoints(
+        RecordStore(checkpoints.records._database, clock, DeviceId("b" * 32)), DeviceId("b" * 32), clock
+    )
+    first = before.save(CONVERSATION, _state(0))
+    assert first is not None
+    clock.advance(300)
+    fields = {"base": first.checkpoint_id}
+    second = checkpoints.save(CONVERSATION, _state(1))
+    assert second is not None
+    patch = base64.b64encode(make_patch(_state(0), _state(1))).decode()
+    checkpoints.records.put("checkpoint", second.checkpoint_id, {**fields, "data": patch})
+    for step in range(2, KEPT + 3):
+        clock.advance(300)
+        assert checkpoints.save(CONVERSATION, _state(step)) is not None
+    own = [one for one in checkpoints.find(CONVERSATION) if one.device_id[0] == "a"]
+    assert [checkpoints.restore(CONVERSATION, one.checkpoint_id) for one in own] == [
+        _state(n) for n in range(3, KEPT + 3)
+    ]
+
+
+def test_after_one_that_cannot_be_restored_the_next_is_whole(checkpoints: Checkpoints, clock) -> None:
+    first = checkpoints.save(CONVERSATION, _state(0))
+    assert first is not None
+    checkpoints.records.put("checkpoint", first.checkpoint_id, {"base": "nope"})
+    for step in range(1, KEPT + 2):
+        clock.advance(300)
+        made = checkpoints.save(CONVERSATION, _state(step))
+        assert made is not None
+        assert checkpoints.restore(CONVERSATION, made.checkpoint_id) == _state(step)
+    assert len(checkpoints.find(CONVERSATION)) == KEPT
