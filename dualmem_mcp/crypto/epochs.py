@@ -46,8 +46,7 @@ class Epochs:
         present = [epoch for epoch in epochs if self.is_present(epoch)]
         if present and self.clock.now() - self.key(max(present), objects=None).created_at < EPOCH_LIFETIME:
             return max(present)
-        # Not above what a revoked device may have put there to leave no numbers. Where all are of such a time, it is
-        # of no account which is greater: nothing is written under them any more.
+        # Not above those under older master keys: a revoked device may have put one there that leaves no numbers.
         newest = max(present, default=0)
         # Two devices may begin an epoch at once, offline: the random half keeps their names apart.
         number = ((newest >> 32) + 1) << 32 | int.from_bytes(os.urandom(4))
