@@ -23,7 +23,7 @@ from dualmem_mcp.durable_files import file_lock
 from dualmem_mcp.edge.client import EdgeProcess
 from dualmem_mcp.edge.interface import EdgeInterface
 from dualmem_mcp.edge.status import search_status
-from dualmem_mcp.errors import DualmemError, NotFoundError
+from dualmem_mcp.errors import DualmemError, NotFoundError, StoreUnreachableError
 from dualmem_mcp.handoff.agent_states import agents_to_json
 from dualmem_mcp.handoff.channel import Channel
 from dualmem_mcp.handoff.checkpoints import Checkpoint, Checkpoints
@@ -320,7 +320,7 @@ class App:
         wanted = parse_conversation_id(conversation_id)
         try:
             package = self._newest_package(conversation_id)
-        except NotFoundError:
+        except (NotFoundError, StoreUnreachableError):
             known = None if self.catalogue.handoffs(wanted) else self.way_back.unpacked(wanted)
             if known is None:
                 raise

@@ -51,6 +51,7 @@ class WayBack:
 
     def save_progress(self, conversation_id: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
         """Add to a conversation; see `sync.progress.save_progress`. Raises UsageError, NotFoundError."""
+        parsed = parse_progress(**given, now=self.clock.now())
         if conversation_id is None or self.threads.conversation(parse_conversation_id(conversation_id)) is None:
             self._look_for(conversation_id)
         keeper = ProgressKeeper(
@@ -63,14 +64,15 @@ class WayBack:
             device_name=self.device_name(),
             exclusive=self.exclusive,
         )
-        return save_progress(keeper, conversation_id, parse_progress(**given, now=self.clock.now()))
+        return save_progress(keeper, conversation_id, parsed)
 
     def _look_for(self, conversation_id: str | None) -> None:
         """See whether the bucket has a handoff of the conversation, which then gives it its title and folder."""
-        channel = self.channel()
-        if channel is not None and (conversation_id is not None or self.catalogue.newest_handoff() is None):
-            # What keeps it from being seen is told by whatever needs it: here all can be saved without.
-            with contextlib.suppress(DualmemError):
+        if conversation_id is None and self.catalogue.newest_handoff() is not None:
+            return
+        # What keeps it from being seen is told by whatever needs it: here all can be saved without.
+        with contextlib.suppress(DualmemError):
+            if (channel := self.channel()) is not None:
                 refresh_catalogue(channel, ConversationId(conversation_id) if conversation_id else None)
 
     def shown(self, brief: Mapping[str, Any]) -> None:
@@ -97,7 +99,7 @@ class WayBack:
             count=sum(link.spoken for link in new),
             records=[one for one in known if is_new(one, record.created_at)],
             branches=tree.branches(),
-            last_turn=tree.newest(below=record.last_turn_uuid) or tree.newest() or record.last_turn_uuid,
+            last_turn=tree.newest(below=record.last_turn_uuid) or record.last_turn_uuid or tree.newest() or "",
             own_turns=sum(tree.links[turn.uuid].origin != PROGRESS for turn in own),
         )
 
@@ -142,10 +144,7 @@ class WayBack:
         )
         return {
             **_session_fields(restored.session),
-            "sessions": [
-                {**_session_fields(one), "devices": [one_line(device) for device in one.devices]}
-                for one in restored.sessions
-            ],
+            "sessions": [{**_session_fields(one), "devices": list(one.devices)} for one in restored.sessions],
             "warnings": list(restored.warnings),
         }
 
@@ -156,9 +155,9 @@ class WayBack:
         strands = []
         for way in tree.ways():
             start = max((place for place, uuid in enumerate(way) if uuid in handed_over), default=-1) + 1
-            links = [link for uuid in way[start:] if (link := tree.links.get(uuid)) is not None and link.spoken]
+            links = [link for uuid in way[start:] if (link := tree.links.get(uuid)) is not None and link.is_talk]
             texts = self.threads.texts(record.conversation_id, [link.uuid for link in links])
-            devices = dict.fromkeys(tree.links[uuid].device for uuid in way[start:] if uuid in tree.links)
+            devices = dict.fromkeys(one_line(tree.links[uuid].device) for uuid in way[start:] if uuid in tree.links)
             turns = tuple(_woven(link, texts.get(link.uuid, "")) for link in links)
             strands.append(Strand(way[:start], turns, tuple(devices)))
         return strands

@@ -331,3 +331,15 @@ def test_calls_at_once_make_one_chain(trip: Trip) -> None:
     links = trip.phone.threads.links(ConversationId(SESSION_ID))
     saved = [link for link in links if link.origin == PROGRESS]
     assert [link.parent_uuid for link in saved[1:]] == [link.uuid for link in saved[:-1]]
+
+
+def test_offline_a_conversation_of_the_road_is_resumed_too(trip: Trip, world: World) -> None:
+    trip.phone.save_progress("from-the-road", messages=[{"role": "user", "text": "what makes a crane stand?"}])
+    trip.phone.close()
+    world.bucket.rename(world.root / "away")
+    again = world.open("phone")
+    assert again.save_progress("from-the-road", decisions=["its weight"])["saved"]["decisions"] == 1
+    brief = again.resume_conversation("from-the-road")
+    assert "what makes a crane stand?" in brief["brief"]
+    assert any("cannot be reached" in warning for warning in brief["warnings"])
+    assert "crane" in again.load_context("from-the-road", "thread")["text"]

@@ -82,7 +82,7 @@ def resume(
         refreshed = refresh_catalogue(channel, conversation_id)
         try:
             record = find_handoff(channel, conversation_id, refreshed)
-        except NotFoundError:
+        except (NotFoundError, StoreUnreachableError):
             known = unpacked(conversation_id)
             if known is None:
                 raise

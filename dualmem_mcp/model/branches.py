@@ -33,7 +33,12 @@ class TurnLink:
     def goes_on(self) -> bool:
         """Whether somebody went on with the conversation by it: a request, or what `save_progress` brought. The
         rest of an answer, as it follows on a handoff made in its middle, does not."""
-        return self.origin == PROGRESS or (self.role == "user" and self.spoken and self.origin in _TYPED)
+        return self.origin == PROGRESS or (self.role == "user" and self.is_talk)
+
+    @property
+    def is_talk(self) -> bool:
+        """Whether the user or the model said it; the rest is what the client wrote."""
+        return self.spoken and (self.origin == PROGRESS or self.origin in _TYPED)
 
 
 @dataclass(frozen=True, slots=True)

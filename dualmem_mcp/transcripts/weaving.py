@@ -69,7 +69,9 @@ def restore_with(
         session = write_target(target)
         return Restored(session, (session,), session.warnings)
     was_here = home.is_here
-    sessions = [_weave(target, home, strand) for strand in strands or [Strand((), (), ())]]
+    sessions = [_weave(target, home, strand) for strand in strands]
+    if home.is_behind or (not home.is_here and all(one.session_id != home.session_id for one in sessions)):
+        sessions.append(_weave(target, home, Strand((), (), ())))
     woven = next((one for one in sessions if one.woven), sessions[0])
     warnings = _warnings(target, home, woven, sessions, was_here=was_here)
     return Restored(woven, tuple(sessions), tuple(warnings))
@@ -268,11 +270,11 @@ def _warnings(
     was_here: bool,
 ) -> Iterable[str]:
     yield from target.warnings(home.session_id)
-    apart = {one.session_id: one for one in sessions}
-    if len(apart) > 1 or home.session_id not in apart:
-        held = dict.fromkeys((home.session_id, *apart))
-        named = "; ".join(_named(session_id, apart.get(session_id)) for session_id in held)
-        yield f"the conversation went on in {len(held)} ways, each a session of its own: {named}"
+    devices = {home.session_id: "this device" if was_here else "the handoff"}
+    devices.update({one.session_id: ", ".join(one.devices) for one in sessions if one.devices})
+    if len(devices) > 1:
+        named = "; ".join(f"{who or 'another device'} in {session_id}" for session_id, who in devices.items())
+        yield f"the conversation went on in {len(devices)} ways, each a session of its own: {named}"
     elif woven.woven and was_here:
         yield (
             f"if session {woven.session_id} is open in Claude Code, leave it without another prompt and resume it: "
@@ -280,8 +282,3 @@ def _warnings(
         )
     if not any(one.written for one in sessions):
         yield "the session lies there already, with all turns of other devices; nothing was written"
-
-
-def _named(session_id: str, session: RestoredSession | None) -> str:
-    devices = ", ".join(session.devices) if session else "this device"
-    return f"{devices or 'this device'} in {session_id}"

@@ -188,10 +188,11 @@ def test_a_branch_of_an_older_handoff_leaves_out_what_came_later(desk) -> None:
     restored = put(desk, handed_over(desk), strand(*said("from before")))
     assert restored.session.session_id != ID
     assert texts(restored.session.path) == [*TALK, "from before"]
-    assert desk.path.exists() is False
-    both = put(desk, handed_over(desk), strand(*said("from before")), Strand(("u1",), (), ("desk",)))
     assert texts(desk.path)[-1] == "yes"
-    assert [one.written for one in both.sessions] == [False, True]
+    assert f"the handoff in {ID}; pocket in {restored.session.session_id}" in restored.warnings[-1]
+    both = put(desk, handed_over(desk), strand(*said("from before")), Strand(("u1",), (), ("desk",)))
+    assert [one.written for one in both.sessions] == [False, False]
+    assert f"desk in {ID}" in both.warnings[-2]
 
 
 def test_two_devices_that_parted_get_two_sessions(desk) -> None:
