@@ -144,7 +144,9 @@ def _remove(connection: Connection, conversation_id: str, name: str) -> None:
     connection.execute("INSERT OR IGNORE INTO erased_conversations VALUES (?)", (conversation_id,))
     _note_left_over(connection, conversation_id)
     connection.execute(
-        "DELETE FROM outbox WHERE key IN (SELECT package_key FROM handoffs WHERE conversation_id = ?)"
+        # A record may name anything as its package, a segment that waits too.
+        "DELETE FROM outbox WHERE (key GLOB 'packages/*'"
+        "  AND key IN (SELECT package_key FROM handoffs WHERE conversation_id = ?))"
         " OR substr(key, 1, 43) = ?",
         (conversation_id, f"manifests/{name}/"),
     )

@@ -97,7 +97,8 @@ class RecordWriter:
         self._ops = ops
 
     def put(self, record_type: str, record_id: str, fields: Mapping[str, Any], conversation_id: str) -> bool:
-        """Set those of the fields that differ; whether there were any. Nothing for a record that was deleted."""
+        """Set those of the fields that differ; whether there were any. Nothing for a record that was deleted, nor
+        for one of a conversation that was erased."""
         row = self._connection.execute(
             "SELECT fields, stamps, conversation_id FROM records WHERE type = ? AND id = ?",
             (record_type, record_id),
@@ -108,6 +109,8 @@ class RecordWriter:
             name: value for name, value in fields.items() if name not in old or not same_value(value, old[name])
         }
         if (row and not changed) or (row is None and self._was_deleted(record_type, record_id)):
+            return False
+        if row is None and self._is_erased(conversation_id):
             return False
         belongs_to = row[2] if row else conversation_id
         self._record(
@@ -121,6 +124,10 @@ class RecordWriter:
             },
         )
         return True
+
+    def _is_erased(self, conversation_id: str) -> bool:
+        found = self._connection.execute("SELECT 1 FROM erased_conversations WHERE id = ?", (conversation_id,))
+        return found.fetchone() is not None
 
     def delete(self, record_type: str, record_id: str) -> bool:
         """Delete the record; whether there was one."""

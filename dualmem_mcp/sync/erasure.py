@@ -6,6 +6,7 @@ Source: docs/format.md, "Erasure".
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -20,6 +21,7 @@ from dualmem_mcp.sync.compaction import WANTED
 
 _MOST_RECORD_BYTES: Final = 64 << 10
 _MOST_KEYS: Final = 100_000
+_PACKAGE: Final = re.compile(r"packages/[0-9a-f]{32}")
 _PLAN: Final = "local/erasing/"
 """Blobs that say what of the bucket an erasure that was begun here has still to remove; empty when it is done."""
 
@@ -144,7 +146,9 @@ def _plan(channel: Channel, conversation_id: ConversationId) -> list[str]:
 
 
 def _save_plan(channel: Channel, conversation_id: ConversationId, packages: set[str]) -> None:
-    channel.blobs.put(_PLAN + conversation_id, canonical_json({"packages": sorted(packages)}))
+    # A record may name anything as its package: what is no package is not removed.
+    named = sorted(filter(_PACKAGE.fullmatch, packages))
+    channel.blobs.put(_PLAN + conversation_id, canonical_json({"packages": named}))
 
 
 def _collect(channel: Channel, conversation_id: ConversationId) -> None:

@@ -62,8 +62,15 @@ class Notebook:
         record_id = uuid.uuid4().hex
         self.records.put(record_type, record_id, fields, conversation_id=conversation)
         record = self.records.get(record_type, record_id)
-        if record is None:  # deleted by another process since
-            raise _missing(record_id)
+        if record is None:
+            raise UsageError(
+                f"nothing is kept of conversation {conversation}: it was erased, which is for good"
+                if conversation
+                else f"the {record_type} was removed by another process",
+                operation=f"add {record_type}",
+                subject=conversation or record_id,
+                hint="Leave --conversation out, or name another; `dualmem conversations` lists them.",
+            )
         return _entry(record)
 
     def _named(self, entry_id: str, types: Sequence[RecordType]) -> Record:

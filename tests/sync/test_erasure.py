@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dualmem_mcp.app import App
-from dualmem_mcp.crypto.envelope import ObjectKind, SealedReader, bytes_reader
+from dualmem_mcp.crypto.envelope import ObjectKind, SealedReader, Section, bytes_reader
 from dualmem_mcp.crypto.header import Header, Place
 from dualmem_mcp.errors import DualmemError, NotFoundError, UsageError
+from dualmem_mcp.handoff.channel import manifest_key
+from dualmem_mcp.handoff.manifest import record_to_json
 from tests.conftest import SteppingClock
 from tests.handoff.conftest import SESSION_ID, World
 
@@ -208,3 +212,29 @@ def test_erasing_again_changes_nothing(world: World) -> None:
     again = desk.erase(SESSION_ID)
     assert (again["keys"], again["manifests"]) == (0, 0)
     assert rows(desk) == before
+
+
+@pytest.mark.parametrize("aim", ["vault.json", "roster/00000000000000000001", "packages/../vault.json"])
+def test_a_record_that_names_another_object_as_its_package_has_it_removed_by_nobody(world: World, aim: str) -> None:
+    desk, _ = handed_over(world)
+    channel = desk.channel()
+    [record] = channel.catalogue.handoffs(SESSION_ID)
+    statement = record_to_json(replace(record, package_key=aim))
+    key = manifest_key(channel.vault, SESSION_ID, hashlib.sha256(statement).hexdigest())
+    conversation_key, _ = channel.conversation_key(SESSION_ID)
+    channel.objects.put(
+        key, channel.seal(ObjectKind.MANIFEST, key, [Section("record", statement)], conversation_key)
+    )
+    desk.erase(SESSION_ID)
+    assert {"vault.json", "roster/00000000000000000001"} <= set(keys(desk, ""))
+    assert keys(desk, "manifests/") == [one.manifest_key for one in channel.catalogue.handoffs(OTHER_ID)]
+    assert desk.sync()["warnings"] == []
+
+
+def test_a_note_on_an_erased_conversation_is_refused_by_its_name(world: World) -> None:
+    desk, _ = handed_over(world)
+    desk.erase(SESSION_ID)
+    for add in (desk.notebook.add_note, desk.notebook.add_task):
+        with pytest.raises(UsageError, match="was erased, which is for good"):
+            add("zeppelin", conversation_id=SESSION_ID)
+    assert "zeppelin" not in rows(desk)
