@@ -144,7 +144,7 @@ class Sharing:
                 )
             if synced["away"]:
                 raise StoreUnreachableError(
-                    "the bucket cannot be reached",
+                    "this device could not sync first" + "".join(f": {one}" for one in synced["warnings"][:1]),
                     operation="compact",
                     hint="Try again later; nothing was changed.",
                 )
@@ -201,7 +201,8 @@ class Sharing:
     def revoke(self, device: str, passphrase: str, show: Callable[[dict[str, Any]], None]) -> None:
         """Put a device out of the vault: what it has written until now counts, and nothing later.
 
-        `show` is given vault_id, device_id, name and the new recovery_key. Syncs first, so that all of it is here.
+        `show` is given vault_id, device_id, name, the new recovery_key and warnings. Syncs first, so that all of it
+        is here; the warnings tell if it is not.
         Raises StoreUnreachableError if the bucket is away, and what `VaultAccess.revoke` raises.
         """
         self._channel()
@@ -213,7 +214,12 @@ class Sharing:
                 subject=device,
                 hint="Run the command again; nothing was changed.",
             )
-        self._access.revoke(device, passphrase, lambda one: self.log.heads().get(one, NO_HEAD), show)
+        self._access.revoke(
+            device,
+            passphrase,
+            lambda one: self.log.heads().get(one, NO_HEAD),
+            lambda made: show({**made, "warnings": synced["warnings"]}),
+        )
         self._replace_snapshot()
 
     def _replace_snapshot(self) -> None:

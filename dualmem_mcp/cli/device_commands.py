@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from dualmem_mcp.cli.frame import cli, json_option, opened, print_json, settings_of_call
+from dualmem_mcp.cli.frame import cli, json_option, opened, print_json, settings_of_call, warn
 from dualmem_mcp.cli.vault_commands import known_secret
 
 
@@ -42,6 +42,7 @@ def revoke(device: str, as_json: bool) -> None:
             click.echo("Write it down and keep it away from your devices: it is not shown again, and the old one")
             click.echo("opens the vault no more. What the device has read it keeps; withdraw its credentials for")
             click.echo("the bucket as well.")
+            warn(made["warnings"])
         sys.stdout.flush()
 
     passphrase = known_secret(settings_of_call())

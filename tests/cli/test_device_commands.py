@@ -99,3 +99,21 @@ def test_a_snapshot_of_a_revoked_device_is_replaced(run: Run, tmp_path: Path) ->
         assert "before" in run(name, "notes").stdout
     listed = json.loads(run("desk", "compact", "--dry-run", "--json").stdout)
     assert (listed["written"], listed["warnings"]) == (False, [])
+
+
+def test_what_of_a_revoked_device_is_not_here_is_told(run: Run, tmp_path: Path) -> None:
+    bucket = tmp_path / "bucket"
+    assert run("desk", "init", "--device-name", "desk").returncode == 0
+    assert run("phone", "join", str(bucket), "--device-name", "phone").returncode == 0
+    assert run("phone", "note", "before").returncode == 0
+    assert run("phone", "sync").returncode == 0
+    [segment] = [path for path in bucket.glob("log/*/*") if path.is_file()]
+    segment.write_bytes(segment.read_bytes()[:-1])
+    done = run("desk", "revoke", "phone")
+    assert done.returncode == 0
+    assert "the log of phone" in done.stderr
+    # A bucket that is away: why.
+    bucket.rename(tmp_path / "elsewhere")
+    away = run("desk", "compact")
+    assert away.returncode == 6
+    assert "is not there" in away.stderr
