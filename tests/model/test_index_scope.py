@@ -32,7 +32,7 @@ def test_what_a_pattern_covers(pattern: str, cwd: str, expected: bool) -> None:
 @pytest.mark.parametrize(
     ("pattern", "cwd", "expected"),
     [
-        ("/Users/Ada/Work", "/users/ada/work/engine", True),
+        ("/Users/Ada/Code", "/users/ada/code/engine", True),
         ("C:\\Code", "c:\\code\\x", True),
         ("*/Private", "/Users/ada/PRIVATE/diary", True),
         ("/Users/[A]da/*", "/users/ada/x", True),

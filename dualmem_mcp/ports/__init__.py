@@ -1,0 +1,48 @@
+"""What the workflows need of the outside world, as Protocols; `stores/` and `transcripts/` implement them."""
+
+from dualmem_mcp.ports.log import Applied, Conflict, Conflicts, OpLog, Record, Records, Version
+from dualmem_mcp.ports.run import Clock, Progress, SystemClock, no_progress
+from dualmem_mcp.ports.search import (
+    Access,
+    AccessLog,
+    CachedItem,
+    Embedder,
+    Features,
+    IndexCounts,
+    Scored,
+    SearchIndex,
+    SearchReader,
+    Unembedded,
+)
+from dualmem_mcp.ports.storage import BlobCache, Catalogue, ObjectInfo, ObjectStore, Outbox, PackageCache, Threads
+
+__all__ = [
+    "Access",
+    "AccessLog",
+    "Applied",
+    "BlobCache",
+    "CachedItem",
+    "Catalogue",
+    "Clock",
+    "Conflict",
+    "Conflicts",
+    "Embedder",
+    "Features",
+    "IndexCounts",
+    "ObjectInfo",
+    "ObjectStore",
+    "OpLog",
+    "Outbox",
+    "PackageCache",
+    "Progress",
+    "Record",
+    "Records",
+    "Scored",
+    "SearchIndex",
+    "SearchReader",
+    "SystemClock",
+    "Threads",
+    "Unembedded",
+    "Version",
+    "no_progress",
+]

@@ -1,0 +1,197 @@
+"""What search asks: the embedding model, the indexes, and which items were used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Protocol
+
+from dualmem_mcp.model.search import Collection, Filter, ItemKind, SearchItem
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class Embedder(Protocol):
+    """A model that turns texts into vectors."""
+
+    @property
+    def model_id(self) -> str:
+        """Names model, weights and whatever changes its vectors: those of different ids cannot be compared."""
+        ...
+
+    @property
+    def dimensions(self) -> int:
+        """Length of the vectors."""
+        ...
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """One vector a text, in order: float32 (n, dimensions), L2-normalised. What is too long is cut."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Items of an index with scores, the best first: int64 (n,) and float32 (n,)."""
+
+    ids: NDArray[np.int64]
+    scores: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What ranking has to know of items beside their scores, one entry for each id that was asked for and is there.
+
+    `ids` int64, ascending. `terms` counts the words that are no stop words, int32. `timestamps` are seconds since
+    1970, float64, nan for none. `conversations` are numbers of the index's own, int64, 0 for none; the turns of a
+    conversation have ids that follow each other, so that `id - 1` and `id + 1` of the same conversation are what
+    was said before and after. `traits` are the flags of `model.words.Trait`, uint8.
+    """
+
+    ids: NDArray[np.int64]
+    kinds: tuple[ItemKind, ...]
+    authors: tuple[str, ...]
+    conversations: NDArray[np.int64]
+    timestamps: NDArray[np.float64]
+    terms: NDArray[np.int32]
+    traits: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Unembedded:
+    """An item that has no vectors yet, with the one before it in its conversation, if there is one."""
+
+    id: int
+    item: SearchItem
+    previous: SearchItem | None
+
+
+@dataclass(frozen=True, slots=True)
+class IndexCounts:
+    """Items in an index, how many of them have their vectors, and its size on disk."""
+
+    items: int
+    embedded: int
+    size_bytes: int
+
+
+class SearchReader(Protocol):
+    """What a search asks of one collection's index. Ids are the index's own and hold until it is rebuilt."""
+
+    collection: Collection
+
+    def lexical(self, terms: Sequence[str], where: Filter, limit: int) -> Scored:
+        """The items that hold at least one of the words (or a word of the same stem), by BM25 over what the filter
+        lets pass; higher is better. Words are plain text: nothing in them is an operator."""
+        ...
+
+    def nearest(self, vector: NDArray[np.float32], where: Filter, limit: int) -> Scored:
+        """The items with a passage nearest to the vector, by cosine; found by their bits, scored exactly."""
+        ...
+
+    def cosines(self, vector: NDArray[np.float32], ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """For each id the cosine of its nearest passage, nan where there are no vectors: float32 (n,)."""
+        ...
+
+    def vectors(self, ids: Sequence[int]) -> Mapping[int, NDArray[np.float32]]:
+        """The vectors (k, dimensions) of those of the items that have some."""
+        ...
+
+    def features(self, ids: NDArray[np.int64], where: Filter) -> Features:
+        """Features of those of the items that the filter lets pass."""
+        ...
+
+    def items(self, ids: Sequence[int]) -> Sequence[SearchItem]:
+        """The items themselves, in the order of the ids; those that have gone are left out."""
+        ...
+
+    def authors(self, where: Filter) -> Sequence[str]:
+        """The different authors of what the filter lets pass, at most 200."""
+        ...
+
+
+class SearchIndex(SearchReader, Protocol):
+    """One collection's index: words and vectors. It holds nothing that cannot be made again.
+
+    `generation` changes when it is rebuilt. Safe from several threads and beside other processes. An index that is
+    damaged, of another key or deleted while in use is made anew, empty, and the call answered from that; its owner
+    fills it again.
+    """
+
+    @property
+    def generation(self) -> str:
+        """Random, a new one for each index that is begun empty: whoever fills it starts over when it changes."""
+        ...
+
+    def put(self, items: Sequence[SearchItem]) -> int:
+        """Add items in their order, in one small transaction; returns how many were new or changed.
+
+        An item that is there with the same text stays as it is; one whose text changed loses its vectors.
+        """
+        ...
+
+    def remove(self, keys: Sequence[str]) -> int:
+        """Forget items; returns how many were there."""
+        ...
+
+    def use_model(self, model_id: str, dimensions: int) -> None:
+        """Say whose vectors are wanted; those of another model are dropped."""
+        ...
+
+    def unembedded(self, limit: int) -> Sequence[Unembedded]:
+        """Items without vectors, the newest first."""
+        ...
+
+    def put_vectors(self, model_id: str, vectors: Sequence[tuple[int, NDArray[np.float32]]]) -> None:
+        """Store the vectors (k, dimensions) of each item, one for each of its passages; those of an item that has
+        gone, or of another model than the index uses now, are dropped."""
+        ...
+
+    def reading(self) -> AbstractContextManager[SearchReader]:
+        """Several questions to one state of the index, which takes less time than one by one; from one thread at a
+        time. If the index has to be made anew meanwhile, what follows is answered from that."""
+        ...
+
+    def counts(self) -> IndexCounts:
+        """How much there is."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How often an item was given as an answer, and when last."""
+
+    count: int
+    last_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class CachedItem:
+    """An item of the working set: with one vector, float32 (dimensions,), and the priority that it stays by."""
+
+    item: SearchItem
+    vector: NDArray[np.float32] | None
+    priority: float
+
+
+class AccessLog(Protocol):
+    """Which items were used, and the working set; both outlive the indexes."""
+
+    def add(self, keys: Sequence[str], at: datetime) -> None:
+        """Count one more access, at that time, for each of the items of these keys."""
+        ...
+
+    def accesses(self, keys: Sequence[str]) -> Mapping[str, Access]:
+        """Those of the items that were ever used."""
+        ...
+
+    def working_set(self, model_id: str) -> Sequence[CachedItem]:
+        """The working set last saved with vectors of that model; of another model's, the items without vectors."""
+        ...
+
+    def save_working_set(self, model_id: str, entries: Sequence[CachedItem]) -> None:
+        """Keep these entries in place of the earlier ones."""
+        ...
