@@ -40,6 +40,9 @@ KEY_BYTES: Final = 32
 # connections use.
 OLDEST_SQLITE: Final = (3, 51, 3)
 
+_EMPTYING_MS: Final = 500
+"""That emptying the write-ahead log waits for readers to end."""
+
 _SetUp = Callable[[Connection, Callable[[], AbstractContextManager[None]], str], None]
 
 
@@ -156,6 +159,18 @@ class Database:
                 self._writer = 0
             reach("database: before commit")
         reach("database: committed")
+
+    def empty_log(self) -> bool:
+        """Move what the write-ahead log holds into the file and empty it, so that no earlier pages stay in it;
+        whether it could be done at once: a reader may be in the way."""
+        with self._faults("empty write-ahead log"), self._borrowed() as connection:
+            # While it waits for readers, it keeps writers waiting.
+            connection.execute(f"PRAGMA busy_timeout = {_EMPTYING_MS}")
+            try:
+                (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            finally:
+                connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_SECONDS * 1000:.0f}")
+            return not busy
 
     def damaged_pages(self) -> list[str]:
         """What an authentication of every page finds wrong, one sentence each; empty if all is well."""

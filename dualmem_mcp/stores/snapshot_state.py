@@ -66,6 +66,8 @@ class SnapshotState:
             removed += done.removed
             shortened += done.shortened
             freed += done.bytes_freed
+        if removed or shortened:
+            self._database.empty_log()
         return Thinned(removed, shortened, freed)
 
     def _own(self, connection: Connection) -> DeviceId:

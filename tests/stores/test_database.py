@@ -399,3 +399,19 @@ def test_a_database_opened_twice_in_one_process_stays_locked_for_others(database
     Database.open(path, KEY).close()
     tried = subprocess.run([sys.executable, "-c", LOCK, str(path)], check=True, capture_output=True, text=True)
     assert tried.stdout == "in use\n"
+
+
+def test_the_write_ahead_log_is_emptied_where_nobody_reads(database: Database, path: Path) -> None:
+    log = path.with_name(path.name + "-wal")
+    with database.write() as connection:
+        connection.execute("INSERT INTO blobs VALUES ('a', zeroblob(100000))")
+    assert log.stat().st_size > 100_000
+    with database.read() as reader:
+        reader.execute("SELECT count(*) FROM blobs").fetchone()
+        with database.write() as connection:
+            connection.execute("DELETE FROM blobs")
+        assert not database.empty_log()
+    assert database.empty_log()
+    assert log.stat().st_size == 0
+    with database.write() as connection:
+        connection.execute("INSERT INTO blobs VALUES ('b', X'00')")
