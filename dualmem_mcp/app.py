@@ -11,43 +11,22 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
-from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from dualmem_mcp import __version__
+from dualmem_mcp.conversations import Conversations
 from dualmem_mcp.crypto.keys import derive_database_key, derive_index_key, load_device
 from dualmem_mcp.crypto.roster import RosterEntry
-from dualmem_mcp.durable_files import file_lock
 from dualmem_mcp.edge.client import EdgeProcess
 from dualmem_mcp.edge.interface import EdgeInterface
 from dualmem_mcp.edge.status import search_status
-from dualmem_mcp.errors import DualmemError, NotFoundError, StoreUnreachableError
-from dualmem_mcp.handoff.agent_states import agents_to_json
+from dualmem_mcp.errors import NotFoundError
 from dualmem_mcp.handoff.channel import Channel
-from dualmem_mcp.handoff.checkpoints import Checkpoint, Checkpoints
-from dualmem_mcp.handoff.context import load_section
-from dualmem_mcp.handoff.digest import build_digest
-from dualmem_mcp.handoff.eviction import make_room
-from dualmem_mcp.handoff.listing import list_conversations
-from dualmem_mcp.handoff.offline import offline_pack
-from dualmem_mcp.handoff.package import Content, hand_over
 from dualmem_mcp.handoff.quoting import one_line
-from dualmem_mcp.handoff.reconstruct import (
-    OpenedPackage,
-    Refresh,
-    find_handoff,
-    keep_package,
-    open_package,
-    refresh_catalogue,
-)
 from dualmem_mcp.handoff.redact import redact
-from dualmem_mcp.handoff.related import Related
-from dualmem_mcp.handoff.resume import resume
-from dualmem_mcp.handoff.steps import Steps
-from dualmem_mcp.model.digest import Digest
-from dualmem_mcp.model.ids import conversation_id_for, parse_conversation_id
+from dualmem_mcp.model.ids import parse_conversation_id
 from dualmem_mcp.model.source import ImportFormat
 from dualmem_mcp.ports import Clock, Progress, SystemClock, no_progress
 from dualmem_mcp.search.turns_file import is_turns_file
@@ -66,20 +45,12 @@ from dualmem_mcp.stores.record_store import RecordStore
 from dualmem_mcp.stores.thread_store import ThreadStore
 from dualmem_mcp.sync.engine import SyncReport
 from dualmem_mcp.sync.notebook import Notebook
-from dualmem_mcp.transcripts.carried import parse_session
-from dualmem_mcp.transcripts.claude_code import read_session
-from dualmem_mcp.transcripts.definitions import definition_changes
-from dualmem_mcp.transcripts.project_files import compare_protected
-from dualmem_mcp.transcripts.source import SessionSource
 from dualmem_mcp.vault_access import VaultAccess
-from dualmem_mcp.way_back import WayBack
 
 if TYPE_CHECKING:
     from dualmem_mcp.edge.edge import Edge
 
 _log = logging.getLogger(__name__)
-
-_PROGRESS_LOCK = ".progress.lock"
 
 
 def open_app(settings: Settings, *, clock: Clock | None = None, edge_process: bool = False) -> App:
@@ -93,7 +64,7 @@ def open_app(settings: Settings, *, clock: Clock | None = None, edge_process: bo
     return App(settings, clock or SystemClock(), edge_process=edge_process)
 
 
-class App:
+class App(Conversations):
     """One data home, open. Safe to call from several threads; `close` it, or use it as a context manager.
 
     `notices` are sentences for the user about what opening did (a file migrated, a mirror imported).
@@ -232,149 +203,6 @@ class App:
 
     # Conversations
 
-    def prepare_handoff(
-        self,
-        conversation_id: str | None = None,
-        *,
-        target_device: str | None = None,
-        summary: str = "",
-        decisions: Sequence[str] = (),
-        next_steps: Sequence[str] = (),
-        open_questions: Sequence[str] = (),
-        transcript: Path | None = None,
-        progress: Progress = no_progress,
-    ) -> dict[str, Any]:
-        """Hand a conversation over; the contract's *handoff* fields.
-
-        Default: the session that this server was started in, else the newest of its project, else the
-        newest. Raises NotFoundError, UsageError, MalformedError, and what sealing and queueing raise; a bucket
-        that cannot be reached is no error: the report says `queued`.
-        """
-        target = self.settings.profile_for(target_device)
-        channel = self.channel()
-        steps = Steps()
-        progress(0, 5, "reading the session")
-        with steps.step("read") as facts:
-            local = self._source().read(conversation_id, transcript=transcript)
-            self.sharing.refuse_erased(local.session.conversation_id)
-            facts["bytes"] = sum(len(data) for _, data in local.thread)
-        progress(1, 5, "writing the digest")
-        with steps.step("digest"):
-            digest = build_digest(
-                local.session,
-                summary=summary,
-                decisions=self.way_back.saved_decisions(local.session.conversation_id, decisions),
-                next_steps=next_steps,
-                open_questions=open_questions,
-            )
-        content = Content(
-            session=local.session,
-            digest=digest,
-            thread=local.thread,
-            project_files=local.snapshot.files,
-            state=self.settings.state,
-            changes_since=lambda before: [asdict(one) for one in definition_changes(before, local.snapshot.files)],
-            warnings=local.snapshot.warnings,
-        )
-        report = hand_over(content, channel=channel, target=target, steps=steps, progress=progress).report
-        return self._with_room_made(channel, report)
-
-    def _with_room_made(self, channel: Channel, report: dict[str, Any]) -> dict[str, Any]:
-        limit_bytes = self.settings.package_cache_mb << 20
-        report["warnings"] = [*report["warnings"], *make_room(channel, self.packages, limit_bytes=limit_bytes)]
-        return report
-
-    def resume_conversation(
-        self,
-        conversation_id: str | None = None,
-        *,
-        device: str | None = None,
-        token_budget: int | None = None,
-        progress: Progress = no_progress,
-    ) -> dict[str, Any]:
-        """Take a handed-over conversation up, the newest by default; the contract's *brief* fields.
-
-        Raises NotFoundError, StoreUnreachableError if it is not kept here and the bucket is away, TamperedError.
-        """
-        profile = self.settings.profile_for(device)
-        channel = self.channel()
-        brief = resume(
-            None if conversation_id is None else parse_conversation_id(conversation_id),
-            channel=channel,
-            profile=profile,
-            token_budget=token_budget,
-            newer=self.way_back.newer,
-            unpacked=self.way_back.unpacked,
-            protected_check=self._protected_differences,
-            find_related=self._related,
-            progress=progress,
-        )
-        self.way_back.shown(brief)
-        return self._with_room_made(channel, brief)
-
-    def load_context(self, conversation_id: str, section: str, cursor: str = "") -> dict[str, Any]:
-        """One page of a section of a handed-over conversation: section, text, next_cursor.
-
-        Raises NotFoundError, UsageError for a cursor that does not fit, StoreUnreachableError, TamperedError.
-        """
-        wanted = parse_conversation_id(conversation_id)
-        try:
-            package = self._newest_package(conversation_id)
-        except (NotFoundError, StoreUnreachableError):
-            known = None if self.catalogue.handoffs(wanted) else self.way_back.unpacked(wanted)
-            if known is None:
-                raise
-            text, next_cursor = known.section(section, cursor)
-        else:
-            text, next_cursor = load_section(package, section, cursor, parse=parse_session)
-        return {"section": section, "text": text, "next_cursor": next_cursor}
-
-    def restore(
-        self, conversation_id: str, *, claude_dir: Path | None = None, cwd: str | None = None
-    ) -> dict[str, Any]:
-        """Write a handed-over conversation, with what other devices added, as a native session: session_path,
-        session_id, records, sha256, woven_turns, sessions, warnings; see `WayBack.restore`.
-
-        Raises NotFoundError, TamperedError, StoreUnreachableError; nothing half-written stays."""
-        channel = self.channel()
-        wanted = parse_conversation_id(conversation_id)
-        refreshed = refresh_catalogue(channel, wanted)
-        record = find_handoff(channel, wanted, refreshed)
-        package = open_package(channel, record)
-        folder = claude_dir or self.settings.claude_dir
-        restored = self.way_back.restore(record, package, claude_dir=folder, cwd=cwd)
-        return {**restored, "warnings": [*refreshed.warnings, *restored["warnings"]]}
-
-    def make_offline(self, conversation_id: str, progress: Progress = no_progress) -> dict[str, Any]:
-        """Have on this device all that a handed-over conversation needs without a network: conversation_id,
-        handoff_id, title, messages, decisions, snippets, agents, package_bytes, search_ready, warnings.
-
-        `load_context` shows it as the section `offline`. Raises NotFoundError, TamperedError, StoreUnreachableError
-        if a part of it is not here and the bucket is away.
-        """
-        channel = self.channel()
-        wanted = parse_conversation_id(conversation_id)
-        progress(0, 3, "looking for handoffs")
-        refreshed = refresh_catalogue(channel, wanted)
-        record = find_handoff(channel, wanted, refreshed)
-        progress(1, 3, "fetching the package")
-        package = open_package(channel, record)
-        keep_package(channel, record, package, limit_bytes=None)
-        pack = offline_pack(package, parse_session(package.thread_files()))
-        progress(2, 3, "indexing")
-        self.local_edge.catch_up()
-        status = self.local_edge.status()
-        progress(3, 3, "done")
-        return {
-            "conversation_id": record.conversation_id,
-            "handoff_id": record.handoff_id,
-            "title": record.title,
-            **pack.counts(),
-            "package_bytes": record.package_bytes,
-            "search_ready": status["waiting"] == 0 and not status["model_missing"],
-            "warnings": list(refreshed.warnings),
-        }
-
     @property
     def notebook(self) -> Notebook:
         """Notes, tasks and bookmarks."""
@@ -428,111 +256,6 @@ class App:
 
     # Checkpoints
 
-    def save_checkpoint(self) -> dict[str, Any] | None:
-        """Keep what the agents of the running session are at, if the last checkpoint is old enough and something
-        changed since; the checkpoint as `list_checkpoints` shows it, else None. Raises what reading it raises."""
-        every = timedelta(seconds=self._checkpoints.every_seconds)
-        path = self._source().running(self.clock.now() - 2 * every)
-        if path is None or not self._checkpoints.is_due(conversation_id_for(path.stem)):
-            return None
-        session = read_session(path)
-        if not session.agents:
-            return None
-        made = self._checkpoints.save(session.conversation_id, agents_to_json(session, ()))
-        return _checkpoint_fields(made) if made else None
-
-    def list_checkpoints(self, conversation_id: str) -> list[dict[str, Any]]:
-        """Checkpoints of a conversation's agents, the oldest first: checkpoint_id, made_at, device_id, state_bytes,
-        stored_bytes, whole. Raises UsageError."""
-        return [_checkpoint_fields(one) for one in self._checkpoints.find(parse_conversation_id(conversation_id))]
-
-    def restore_checkpoint(self, conversation_id: str, checkpoint_id: str = "") -> str:
-        """The state that a checkpoint kept, by default the newest: JSON as in the section `agents` of a package.
-
-        Raises NotFoundError, TamperedError, UsageError.
-        """
-        state = self._checkpoints.restore(parse_conversation_id(conversation_id), checkpoint_id)
-        return state.decode("utf-8", "surrogatepass")
-
-    @property
-    def _checkpoints(self) -> Checkpoints:
-        return Checkpoints(self.records, self.device_id, self.clock, self.settings.profile.sync.checkpoint_seconds)
-
-    def list_conversations(self, query: str = "", limit: int = 20, cursor: str = "") -> dict[str, Any]:
-        """The conversations that were handed over, newest first: conversations, next_cursor, warnings.
-
-        Looks into the bucket first; without it, or without a vault, shows what is known here.
-        """
-        return list_conversations(
-            self.catalogue,
-            self.joined_channel(),
-            find_branches=self.way_back.branches,
-            query=query,
-            limit=limit,
-            cursor=cursor,
-        )
-
-    def save_progress(self, conversation_id: str | None = None, **given: Any) -> dict[str, Any]:
-        """Add to a conversation, by default the one handed over last, what was said and settled elsewhere:
-        conversation_id, title, saved, op_count, warnings; `sync.progress` has the whole.
-
-        Takes messages, summary, decisions, next_steps, notes, tasks, bookmarks. Raises UsageError for arguments
-        that do not fit, NotFoundError if there is no conversation to add to.
-        """
-        return self.way_back.save_progress(conversation_id, given)
-
-    @property
-    def way_back(self) -> WayBack:
-        """What other devices added to conversations."""
-        return WayBack(
-            catalogue=self.catalogue,
-            threads=self.threads,
-            records=self.records,
-            blobs=self.blobs,
-            clock=self.clock,
-            device_id=self.device_id,
-            device_name=self._device_name,
-            source=self._source,
-            channel=self.joined_channel,
-            exclusive=lambda: file_lock(self.home.root / _PROGRESS_LOCK),
-        )
-
-    def _device_name(self) -> str:
-        channel = self.joined_channel()
-        return channel.vault.device_name if channel else self.settings.device_name
-
-    def _source(self) -> SessionSource:
-        return SessionSource(
-            self.settings.claude_dir,
-            current_id=self.settings.claude_session_id,
-            project_dir=self.settings.claude_project_dir,
-            protected_globs=self.settings.protected_files,
-            protected_root=self.settings.protected_root,
-        )
-
-    def _newest_package(self, conversation_id: str, refreshed: Refresh | None = None) -> OpenedPackage:
-        channel = self.channel()
-        wanted = parse_conversation_id(conversation_id)
-        if refreshed is None and not self.catalogue.handoffs(wanted):
-            refreshed = refresh_catalogue(channel, wanted)
-        return open_package(channel, find_handoff(channel, wanted, refreshed))
-
-    def _protected_differences(self, package: OpenedPackage) -> list[str]:
-        carried = [file for file in package.manifest.files if file.kind == "protected"]
-        root = self._source().protected_root_for(str(package.manifest.facts.get("cwd", "")))
-        if not carried or root is None:
-            return []
-        differences = compare_protected(carried, root, globs=self.settings.protected_files)
-        return [difference.sentence for difference in differences]
-
-    def _related(self, query: str, digest: Digest) -> Sequence[Related]:
-        try:
-            found = self.edge.related(query, conversation_id=digest.conversation_id, cwd=digest.cwd)
-        except DualmemError as error:  # a brief is whole without it
-            _log.info("no related material: %s", error)
-            return ()
-        return [Related.from_result(result) for result in found]
-
     # This device
 
     def import_file(
@@ -582,7 +305,3 @@ class App:
 
 def _live_names(devices: Sequence[RosterEntry]) -> list[str]:
     return [one_line(one.name) for one in devices if one.revoked_after is None]
-
-
-def _checkpoint_fields(one: Checkpoint) -> dict[str, Any]:
-    return {**asdict(one), "made_at": one.made_at.isoformat()}

@@ -33,10 +33,11 @@ from dualmem_mcp.crypto.vault_file import (
     check_successor,
     parse_vault_file,
     read_vault_file,
+    rewrite_vault_file,
     with_recovery_key,
     without_older_recovery_keys,
 )
-from dualmem_mcp.errors import ConflictError, NotFoundError, StoreUnreachableError, UsageError
+from dualmem_mcp.errors import NotFoundError, StoreUnreachableError, UsageError
 from dualmem_mcp.model.ids import ConversationId, DeviceId, VaultId, parse_conversation_id
 from dualmem_mcp.model.oplog import LogHead
 from dualmem_mcp.ports import BlobCache, Clock, ObjectStore
@@ -47,9 +48,6 @@ _KEY_ID = re.compile(r"[0-9a-f]{32}")
 
 NEXT_COPY = "local/next-copy"
 """A copy of the master key that is being taken in the place of `keys/d/…`."""
-
-_REWRITES = 5
-"""Times that vault.json is changed anew when another device was faster."""
 
 
 class Vault:
@@ -341,16 +339,8 @@ class Vault:
         succession.settled()
 
     def _member(self, objects: ObjectStore) -> Member:
-        return Member(
-            vault_id=self.vault_id,
-            device_id=self.device_id,
-            device_keys=self.device_keys,
-            masters=self._masters,
-            roster=self._roster,
-            cache=self._cache,
-            objects=objects,
-            clock=self._clock,
-        )
+        own = (self.vault_id, self.device_id, self.device_keys)
+        return Member(*own, self._masters, self._roster, self._cache, objects, self._clock)
 
     def renew_recovery_key(self, show: Callable[[str], None]) -> None:
         """A new recovery key for the vault, given to `show` as text once it opens the vault in the bucket.
@@ -377,23 +367,12 @@ class Vault:
         objects = self._objects
         if objects is None:
             raise UsageError("there is no bucket to write to", operation="change vault")
-        for _ in range(_REWRITES):
-            etag = objects.stat(VAULT_KEY).etag
+
+        def refreshed() -> VaultFile:
             self._refresh_file(objects)
-            file = change(self._file)
-            try:
-                objects.put(VAULT_KEY, file.encode(), if_match=etag)
-            except ConflictError:
-                continue  # another device was faster: again, from what it wrote
-            self._cache.put(VAULT_KEY, file.encode())
-            self._file = file
-            return
-        raise ConflictError(
-            "other devices change vault.json at this moment",
-            operation="change vault",
-            subject=objects.location,
-            hint="Run the command again.",
-        )
+            return self._file
+
+        self._keep_file(rewrite_vault_file(objects, refreshed, change))
 
     def admit_device(self, objects: ObjectStore, *, name: str) -> None:
         """Put this device into the bucket: its copy of the master key, its roster entry, an epoch if there is none.

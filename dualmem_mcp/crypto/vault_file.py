@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import os
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -24,6 +25,9 @@ from dualmem_mcp.ports import ObjectStore
 
 VAULT_KEY = "vault.json"
 MAX_GENERATION = 1 << 20
+_REWRITES = 5
+"""Times that vault.json is changed anew when another device was faster."""
+
 _RECOVERY_KDF = "hkdf-sha256"
 
 
@@ -120,6 +124,29 @@ def read_vault_file(objects: ObjectStore) -> bytes:
             subject=objects.location,
             hint="Check DUALMEM_BUCKET, or make a vault with `dualmem init`.",
         ) from None
+
+
+def rewrite_vault_file(
+    objects: ObjectStore, refreshed: Callable[[], VaultFile], change: Callable[[VaultFile], VaultFile]
+) -> VaultFile:
+    """The changed file, written over the one that it was made from; `refreshed` gives the bucket's, checked.
+
+    Raises ConflictError if other devices go on changing it, and what `refreshed` and `change` raise.
+    """
+    for _ in range(_REWRITES):
+        etag = objects.stat(VAULT_KEY).etag
+        file = change(refreshed())
+        try:
+            objects.put(VAULT_KEY, file.encode(), if_match=etag)
+        except ConflictError:
+            continue  # another device was faster: again, from what it wrote
+        return file
+    raise ConflictError(
+        "other devices change vault.json at this moment",
+        operation="change vault",
+        subject=objects.location,
+        hint="Run the command again.",
+    )
 
 
 def parse_vault_file(data: bytes) -> VaultFile:

@@ -83,8 +83,8 @@ class OpLog(Protocol):
     def set_ahead(self, milliseconds: int) -> int:
         """Remember how far this machine's clock is ahead of the bucket's (negative: behind).
 
-        Ops that nobody has seen yet, from more than five minutes ahead of it, get stamps of the present; returns how
-        many.
+        Ops that nobody has seen yet, from more than five minutes ahead of it, get stamps of the present; returns
+        how many did.
         """
         ...
 

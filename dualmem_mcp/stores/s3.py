@@ -189,10 +189,8 @@ class S3ObjectStore:
             return  # AWS answers 204; some servers say what they did not find
 
     def server_time(self) -> datetime | None:
-        if self._server_time is None:
-            return None
-        stated, seen_at = self._server_time
-        return stated + timedelta(seconds=time.monotonic() - seen_at)
+        stated, seen_at = self._server_time or (None, 0.0)
+        return stated and stated + timedelta(seconds=time.monotonic() - seen_at)
 
     def _note_time(self, parsed: Mapping[str, Any], **_: object) -> None:
         """Keep the time that an answer of the server states. Source: RFC 9110, 6.6.1 "Date"."""
