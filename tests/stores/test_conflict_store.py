@@ -140,6 +140,23 @@ def test_what_was_added_to_an_entity_that_was_deleted(homes: list[Home], keep: b
         assert home.conflicts.count() == 0
 
 
+def test_bringing_back_what_two_had_changed_decides_between_them(tmp_path: Path, homes: list[Home]) -> None:
+    tablet = Home(tmp_path, 2)
+    tablet.take(homes[0].ops())
+    everyone = [*homes, tablet]
+    homes[1].set_fields(Entity("Ada", "mathematician"))
+    tablet.set_fields(Entity("Ada", "programmer"))
+    homes[0].graph.delete_entities(["Ada"])
+    exchange(everyone)
+    conflict = the_one(everyone)
+    assert len(conflict.lost) == 2
+    homes[0].conflicts.resolve(conflict.conflict_id, keep=False)
+    exchange(everyone)
+    assert types(everyone) == ["programmer"] * 3
+    assert [home.conflicts.count() for home in everyone] == [0, 0, 0]
+    tablet.database.close()
+
+
 def test_creating_the_entity_again_brings_back_what_was_hidden(homes: list[Home]) -> None:
     desk, phone = homes
     phone.graph.add_observations(additions("Ada", "wrote notes"))
@@ -168,6 +185,17 @@ def test_deleting_an_entity_that_has_a_conflict_ends_it(homes: list[Home]) -> No
     the_one(homes)
     phone.graph.delete_entities(["Ada"])
     assert phone.conflicts.count() == 0
+    exchange(homes)
+    assert [home.conflicts.count() for home in homes] == [0, 0]
+
+
+def test_deleting_a_record_that_has_a_conflict_ends_it(homes: list[Home]) -> None:
+    desk, phone = homes
+    desk.records.put("task", "1", {"status": "done"})
+    phone.records.put("task", "1", {"status": "dropped"})
+    exchange(homes)
+    the_one(homes)
+    phone.records.delete("task", "1")
     exchange(homes)
     assert [home.conflicts.count() for home in homes] == [0, 0]
 
