@@ -1,1 +1,1 @@
-"""Sync: this device and all others see the same memory, through nothing but the bucket. `docs/sync.md` has the whole."""
+"""Sync: this device and all others see the same memory, through the bucket alone. `docs/sync.md` has it all."""

@@ -58,6 +58,8 @@ class OwnLog:
 
         Raises TamperedError if neither queue nor bucket tell any more where the log was.
         """
+        if key not in self.outbox.pending():
+            return  # a handoff has uploaded it meanwhile
         waiting = self._waiting(key)
         try:
             found = self._found(key)
@@ -164,11 +166,11 @@ class OwnLog:
 
     def _replace(self, key: str) -> None:
         """Put the waiting segment over an object that nobody can open: a torn upload, or damage in the bucket."""
-        tag = self.objects.stat(key).etag
         try:
+            tag = self.objects.stat(key).etag
             self._found(key)
-        except NewerFormatError:
-            raise
+        except (NewerFormatError, NotFoundError):
+            return  # it has been changed or removed since, and is looked at again
         except TamperedError:
             try:
                 self.objects.put(key, self.outbox.read(key), if_match=tag)

@@ -10,6 +10,7 @@ from dualmem_mcp.errors import StoreUnreachableError, TamperedError
 from dualmem_mcp.handoff.delivery import deliver
 from dualmem_mcp.model.oplog import NO_HEAD
 from dualmem_mcp.stores.logical_state import logical_hash
+from dualmem_mcp.sync.own_log import OwnLog
 from dualmem_mcp.sync.segments import MOST_BYTES, MOST_OPS, segment_key
 from tests.sync.conftest import Bench, Device
 
@@ -399,6 +400,18 @@ def test_a_fork_that_a_crash_cut_short_is_finished(bench: Bench, after: str) -> 
     assert copy.id == copy.vault.device_id == device_id
     assert converge(bench) == {"Ada", "from the desk", "from the copy"}
     assert len(phone.vault.devices()) == 3
+
+
+def test_a_segment_that_a_handoff_uploaded_meanwhile_is_left_alone(bench: Bench) -> None:
+    desk = bench.device("desk")
+    desk.add("Ada")
+    desk.sync()
+    desk.add("Engine")
+    seal_only(desk, bench)
+    heads = desk.log.heads()
+    own = OwnLog(desk.vault, bench.objects, desk.outbox, desk.log, desk.exchange().identity)
+    own.settle(segment_key(desk.id, 1))
+    assert (desk.log.heads(), desk.outbox.pending()) == (heads, [segment_key(desk.id, 2)])
 
 
 def test_a_segment_of_a_newer_version_at_the_own_key(bench: Bench) -> None:
