@@ -262,8 +262,8 @@ CREATE INDEX turns_saved ON turns (conversation_id) WHERE origin = 'progress';
 """
 
 ERASED_CONVERSATIONS = """
--- ids, where this device knew them, of the conversations in `erased`: nothing brings rows of them back, neither an op
--- nor a session file that still lies here
+-- ids, where this device knew them, of the conversations in `erased`: nothing brings rows of them back, neither an
+-- op nor a session file that still lies here
 CREATE TABLE erased_conversations (
     id TEXT PRIMARY KEY
 ) STRICT, WITHOUT ROWID;
