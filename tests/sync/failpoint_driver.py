@@ -26,6 +26,8 @@ from dualmem_mcp.model.ids import ConversationId
 from dualmem_mcp.stores.conversation_store import ConversationStore
 from dualmem_mcp.stores.objects import open_object_store
 from dualmem_mcp.stores.record_store import RecordStore
+from dualmem_mcp.sync.own_log import OwnLog
+from dualmem_mcp.sync.push import seal_waiting
 from tests.conftest import SteppingClock
 from tests.sync.compacting import compact, erased_of, view_of
 from tests.sync.conftest import Device
@@ -121,6 +123,7 @@ def two_machines(place: Place) -> None:
     remember(place, desk, "Loom")
     remember(place, copy, "Card")
     talk(place, copy, "chat-2", 2)
+    seal_offline(copy)
     desk.sync()
     copy.sync()
 
@@ -174,6 +177,14 @@ def talk(place: Place, device: Device, chat: str, turns: int) -> None:
     )
     for number in range(turns):
         place.acknowledge("turns", chat, f"t{number}")
+
+
+def seal_offline(device: Device) -> None:
+    """What waits is sealed, and not sent."""
+    exchange = device.exchange()
+    own = OwnLog(exchange.vault, exchange.objects, exchange.outbox, exchange.log, exchange.identity)
+    own.finish_fork()
+    seal_waiting(own, {})
 
 
 def note(place: Place, device: Device, name: str) -> None:

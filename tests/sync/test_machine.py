@@ -45,6 +45,7 @@ from tests.conftest import SteppingClock
 from tests.crypto.conftest import MemoryObjectStore
 from tests.sync.compacting import erased_of
 from tests.sync.conftest import Device
+from tests.sync.failpoint_driver import seal_offline
 from tests.sync.faulty import FAULTS, CrashError, Fault, Line
 
 MOST_DEVICES = 5
@@ -333,6 +334,11 @@ class Devices(RuleBasedStateMachine):
             clock.advance(seconds)
         if self.clock_in_bucket:
             self.bucket.clock = self.true.time
+
+    @rule(number=DEVICES)
+    def seal(self, number: int) -> None:
+        """What a sync leaves that ends, or loses the bucket, between sealing and uploading."""
+        seal_offline(self._device(number))
 
     @rule(number=DEVICES, place=st.integers(0, 50))
     def deliver_again(self, number: int, place: int) -> None:
