@@ -55,12 +55,14 @@ CALLS_EVERY = 60.0
 def main() -> None:
     """Measure what was asked for and print it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", choices=[[], *PARTS], default=list(PARTS))
+    parser.add_argument("parts", nargs="*", metavar="part", help=", ".join(PARTS))
     parser.add_argument("--ops", type=int, default=10_000)
     parser.add_argument("--items", type=int, default=100_000)
     parser.add_argument("--changes", type=int, default=20)
     arguments = parser.parse_args()
-    for part in arguments.parts:
+    if unknown := set(arguments.parts) - set(PARTS):
+        parser.error(f"there is no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    for part in arguments.parts or PARTS:
         with tempfile.TemporaryDirectory(prefix="dualmem-benchmark-") as folder:
             PARTS[part](Path(folder), arguments)
 
