@@ -10,6 +10,7 @@ import anyio
 from anyio import from_thread, to_thread
 
 from dualmem_mcp.errors import DualmemError
+from dualmem_mcp.model.grant import Scope
 from dualmem_mcp.ports import Progress
 from dualmem_mcp.server.faults import error_text, fault_text, log_fault
 from dualmem_mcp.server.lazy_app import LazyApp
@@ -67,6 +68,11 @@ class Calls:
         except Exception as error:  # noqa: BLE001 - one failing call must not end the connection
             log_fault(f"tool {name}", error)
             return Answer(fault_text(error), is_error=True)
+
+    def scope(self, name: str) -> Scope:
+        """What a client must be allowed to do to call the tool; "read" for one that there is not."""
+        tool = self._tools.get(name)
+        return tool.scope if tool is not None else "read"
 
     def changes_something(self, name: str) -> bool:
         """Whether there is such a tool and it may change something."""

@@ -168,5 +168,6 @@ SYNC_TOOLS: tuple[Tool, ...] = (
         _DECIDES,
         _resolve_conflict,
         "write",
+        mends=True,
     ),
 )

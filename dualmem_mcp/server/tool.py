@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from dualmem_mcp.model.grant import Scope
 from dualmem_mcp.ports import Progress, no_progress
 
 if TYPE_CHECKING:
@@ -71,11 +72,20 @@ class Tool:
     handler: Handler
     order: Order = "free"
     meta: Mapping[str, Any] = field(default_factory=dict)
+    mends: bool = False
+    """It replaces something, but what it replaces is kept and can be had back."""
 
     @property
     def reads_only(self) -> bool:
         """Whether it changes nothing, as its annotations say."""
         return bool(self.annotations.get("readOnlyHint"))
+
+    @property
+    def scope(self) -> Scope:
+        """What a remote client needs to be allowed to call it, as its annotations say."""
+        if self.reads_only:
+            return "read"
+        return "erase" if self.annotations.get("destructiveHint") and not self.mends else "write"
 
     def entry(self) -> dict[str, Any]:
         """The tool's entry in `tools/list`."""
