@@ -197,7 +197,7 @@ def _p95(values: list[float]) -> float:
 def _print(rows: list[Measured], runs: int) -> None:
     print(f"\n{runs} runs; seconds as median / 95th percentile\n")
     print(
-        "session      bytes     package  again   tokens   digest  less    handoff      again        resume       "
+        "session      bytes     package  again    tokens   digest  less    handoff      again        resume       "
         "server handoff  server resume  peak MB  exact  plaintext"
     )
     for row in rows:
@@ -208,7 +208,7 @@ def _print(rows: list[Measured], runs: int) -> None:
 
         print(
             f"{row.name:<9}{row.session_bytes:>10,}{report['package_bytes']:>10,}{row.again['package_bytes']:>8,}"
-            f"{report['visible_tokens']:>9,}{report['digest_tokens']:>8,}{report['reduction']:>8.2%}  "
+            f"{report['visible_tokens']:>10,}{report['digest_tokens']:>8,}{report['reduction']:>8.2%}  "
             f"{pair(row.handoff_s)}  {pair(row.again_s)}  {pair(row.resume_s)}  "
             f"{pair(row.server_handoff_s):>14}  {pair(row.server_resume_s):>13}  {row.peak_mb:>7.0f}  "
             f"{'yes' if row.restored_exactly else 'NO':<5}  {row.plaintext_found}"

@@ -2,6 +2,7 @@
 
     python benchmarks/search.py                          5,000 and 50,000 turns
     python benchmarks/search.py --sizes 5000 500000      other sizes
+    python benchmarks/search.py --sizes 5000 500000 --keep D   keep the data homes in D; import none that is there
     python benchmarks/search.py --embed-all --json       every vector computed, which takes hours for 500,000 turns
 
 The turns are made up but look like talk (`synthetic_turns`). `dualmem import` imports and indexes them, the
@@ -51,6 +52,8 @@ INDEX_BYTES_A_TURN = 2_200.0
 SEARCH_MS = {5_000: ("p50_ms", 12.0), 50_000: ("p95_ms", 40.0), 500_000: ("p95_ms", 400.0)}
 WRITES = 100
 LENT_VECTORS = 2_000
+MADE = "made"
+"""Lies beside a data home that was filled to the end."""
 
 
 def main() -> int:
@@ -60,15 +63,17 @@ def main() -> int:
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--dialogues", type=Path, default=SHIPPED_DIALOGUES)
     parser.add_argument("--embed-all", action="store_true", help="compute the vectors of larger sizes, too")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep data homes; import none that is there")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     options = parser.parse_args()
     source = load_locomo(options.dialogues)
     results = []
     with tempfile.TemporaryDirectory(prefix="dualmem-benchmark-") as folder:
+        homes = options.keep or Path(folder)
         for number, size in enumerate(sorted(options.sizes)):
             dataset = synthetic_dataset(source, size)
             embed = number == 0 or options.embed_all
-            results.append(measure(dataset, Path(folder) / str(size), options.queries, embed=embed))
+            results.append(measure(dataset, homes / str(size), options.queries, embed=embed))
             print(f"measured {size:,} turns", file=sys.stderr)
         writes = measure_writes(synthetic_dataset(source, min(options.sizes)), Path(folder) / "writes")
     aims = [aim for result in results for aim in aims_of(result)] + write_aims(writes)
@@ -84,15 +89,12 @@ def main() -> int:
 def measure(dataset: Dataset, place: Path, queries: int, *, embed: bool) -> dict[str, Any]:
     """One size: import, indexing, search, memory, disk."""
     home = SearchHome(place)
-    began, took = time.perf_counter(), processor_seconds_of_commands()
-    if embed:
-        home.import_turns(dataset)
+    made = place / MADE
+    if made.exists():
+        import_s, import_processor_s, embed = 0.0, 0.0, False
     else:
-        home.without_model().import_turns(dataset)
-    import_s, import_processor_s = time.perf_counter() - began, processor_seconds_of_commands() - took
-    if not embed:
-        with closing(home.open_index()) as index:
-            lend_vectors(index, dataset)
+        import_s, import_processor_s = fill(home, dataset, embed=embed)
+        made.touch()
     questions = [question.text for question in dataset.questions]
     asked = [questions[number % len(questions)] for number in range(0, queries * 7, 7)]
     with running(SERVER, home.environment) as server:
@@ -126,6 +128,17 @@ def measure(dataset: Dataset, place: Path, queries: int, *, embed: bool) -> dict
         "index_mb": round(home.index_bytes() / 1e6, 1),
         "index_bytes_a_turn_above_text": round((home.index_bytes() - text_bytes) / dataset.turns),
     }
+
+
+def fill(home: SearchHome, dataset: Dataset, *, embed: bool) -> tuple[float, float]:
+    """Import the dataset; seconds, and seconds of processor time, that it took."""
+    began, took = time.perf_counter(), processor_seconds_of_commands()
+    (home if embed else home.without_model()).import_turns(dataset)
+    import_s, import_processor_s = time.perf_counter() - began, processor_seconds_of_commands() - took
+    if not embed:
+        with closing(home.open_index()) as index:
+            lend_vectors(index, dataset)
+    return import_s, import_processor_s
 
 
 def processor_seconds_of_commands() -> float:
