@@ -37,7 +37,7 @@ from dualmem_mcp.stores.conversation_store import ConversationStore
 from dualmem_mcp.stores.data_home import migrate_memory_json, open_data_home
 from dualmem_mcp.stores.database import Database
 from dualmem_mcp.stores.graph_store import GraphStore
-from dualmem_mcp.stores.keystore import open_device_secret
+from dualmem_mcp.stores.keystore import handed_in, open_device_secret
 from dualmem_mcp.stores.memory_file import MemoryFile, export_file, import_file
 from dualmem_mcp.stores.outbox import FileOutbox
 from dualmem_mcp.stores.package_cache import FilePackageCache
@@ -53,15 +53,18 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-def open_app(settings: Settings, *, clock: Clock | None = None, edge_process: bool = False) -> App:
+def open_app(
+    settings: Settings, *, clock: Clock | None = None, edge_process: bool = False, secret: bytes | None = None
+) -> App:
     """The application on the settings' data home, made if it is not there.
 
-    With `edge_process` search and indexing run in a process of their own, as a server wants it.
+    With `edge_process` search and indexing run in a process of their own, as a server wants it. `secret` (32 bytes)
+    opens a data home that keeps none itself.
 
     Raises LockedError if the database does not open with this device's key, StoreUnreachableError if the
     data home cannot be written, UsageError if a setting does not fit.
     """
-    return App(settings, clock or SystemClock(), edge_process=edge_process)
+    return App(settings, clock or SystemClock(), edge_process=edge_process, secret=secret)
 
 
 class App(Conversations):
@@ -70,20 +73,24 @@ class App(Conversations):
     `notices` are sentences for the user about what opening did (a file migrated, a mirror imported).
     """
 
-    def __init__(self, settings: Settings, clock: Clock, *, edge_process: bool = False) -> None:
+    def __init__(
+        self, settings: Settings, clock: Clock, *, edge_process: bool = False, secret: bytes | None = None
+    ) -> None:
         self.settings = settings
         self.clock = clock
+        # Before anything is made: who cannot open a data home changes nothing in it.
+        sealed = None if secret is None else handed_in(settings.home, secret)
         self.home = open_data_home(settings.home)
         with ExitStack() as opening:
             # Several sessions may start on a new data home at once: one makes key and device, the others use them.
             with self.home.setting_up() as notices:
                 self.notices = [*self.home.notices, *notices]
-                secret = open_device_secret(
+                device = sealed or open_device_secret(
                     settings.home, choice=settings.keystore, database=self.home.database_file
                 )
-                self.key_kept_in = secret.kept_in
-                self._index_key = derive_index_key(secret.secret)
-                self.database = Database.open(self.home.database_file, derive_database_key(secret.secret))
+                self.key_kept_in = device.kept_in
+                self._index_key = derive_index_key(device.secret)
+                self.database = Database.open(self.home.database_file, derive_database_key(device.secret))
                 opening.callback(self.database.close)
                 self.blobs = DatabaseBlobCache(self.database)
                 self.device_id, keys = load_device(self.blobs)
@@ -108,7 +115,7 @@ class App(Conversations):
             self.outbox.remove_abandoned()
             self.packages.remove_abandoned()
             self._open_memory_file(opening)
-            self._edge_process = EdgeProcess(settings.home) if edge_process else None
+            self._edge_process = EdgeProcess(settings.home, secret=secret or b"") if edge_process else None
             if self._edge_process is not None:
                 opening.callback(self._edge_process.close)
             self._closing = opening.pop_all()
@@ -180,6 +187,10 @@ class App(Conversations):
     def renew_recovery_key(self, show: Callable[[dict[str, Any]], None]) -> None:
         """A new recovery key for the vault; see `VaultAccess.renew_recovery_key`."""
         self._access.renew_recovery_key(show)
+
+    def check_passphrase(self, passphrase: str) -> None:
+        """Raises LockedError unless it is the vault's passphrase; see `VaultAccess.check_passphrase`."""
+        self._access.check_passphrase(passphrase)
 
     def joined_channel(self) -> Channel | None:
         """The open vault and its stores, or None if this device belongs to no vault."""

@@ -102,7 +102,8 @@ class _ConfigFile(BaseModel):
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Everything that can be set, resolved. `memory_file` is None when no plaintext mirror is kept;
-    `protected_root` None when protected files are those of each conversation's own folder."""
+    `protected_root` None when protected files are those of each conversation's own folder. `hosted` is a data home
+    whose user has no files on this machine."""
 
     home: Path
     bucket: str
@@ -123,6 +124,7 @@ class Settings:
     passphrase: SecretStr | None
     passphrase_file: Path | None
     index: IndexScope
+    hosted: bool = False
 
     @property
     def sync(self) -> SyncTiming:
@@ -158,10 +160,17 @@ def load_settings(home: Path | None = None, *, bucket: str | None = None, platfo
 
     Raises UsageError that names the field when the environment or `cloud_sync_config.json` does not fit.
     """
+    return _settings(_environment(), home, bucket, platform)
+
+
+def _environment() -> _Environment:
     try:
-        environment = _Environment()
+        return _Environment()
     except ValidationError as error:
         raise _unfit(error, "environment", "Correct or unset the variable.") from None
+
+
+def _settings(environment: _Environment, home: Path | None, bucket: str | None, platform: str) -> Settings:
     with _home_folder("the user's data folder"):
         resolved = _expanded(home or environment.home or platformdirs.user_data_path("dualmem")).absolute()
     config = _read_config(resolved / CONFIG_FILE)
@@ -194,6 +203,25 @@ def load_settings(home: Path | None = None, *, bucket: str | None = None, platfo
         passphrase=environment.passphrase,
         passphrase_file=environment.passphrase_file,
         index=_index_scope(config.index, platform),
+    )
+
+
+def load_hosted_settings(home: Path) -> Settings:
+    """The settings of the data home of a user of this host: what is in it, and of the environment only where models
+    lie. Nothing of theirs is written in clear, and no session or file of whoever runs the host is theirs.
+
+    Raises UsageError as `load_settings`.
+    """
+    environment = _environment()
+    models = {name: getattr(environment, name) for name in ("model", "model_dir")}
+    settings = _settings(_Environment.model_construct(**models), home, None, sys.platform)
+    return replace(
+        settings,
+        memory_file=None,
+        protected_files=(),
+        protected_root=None,
+        claude_dir=settings.home / "claude",
+        hosted=True,
     )
 
 

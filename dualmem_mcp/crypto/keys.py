@@ -28,6 +28,11 @@ def derive_index_key(device_secret: bytes) -> bytes:
     return extract_and_expand(device_secret, salt=None, info=b"dualmem/1/device/index")
 
 
+def secret_check(device_secret: bytes) -> bytes:
+    """32 bytes by which another secret is told from this one; being of 256 random bits, it is not found by them."""
+    return extract_and_expand(device_secret, salt=None, info=b"dualmem/1/device/check")
+
+
 @dataclass(frozen=True, slots=True)
 class DeviceKeys:
     """A device's private keys: X25519, to which the master key is wrapped, and Ed25519, which signs."""

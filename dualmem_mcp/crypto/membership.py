@@ -18,6 +18,7 @@ from dualmem_mcp.crypto.recovery import format_recovery_key, is_recovery_key, ne
 from dualmem_mcp.crypto.vault import NEXT_COPY, Vault
 from dualmem_mcp.crypto.vault_file import (
     VAULT_KEY,
+    VaultFile,
     make_vault_file,
     parse_vault_file,
     read_vault_file,
@@ -27,7 +28,7 @@ from dualmem_mcp.errors import ConflictError, DualmemError, LockedError, NotFoun
 from dualmem_mcp.model.ids import DeviceId, VaultId
 from dualmem_mcp.ports import BlobCache, Clock, ObjectStore, SystemClock
 
-__all__ = ["create_vault", "join_vault", "open_vault"]
+__all__ = ["check_passphrase", "create_vault", "join_vault", "open_vault"]
 
 _MAX_NAME_LENGTH = 64
 
@@ -116,17 +117,26 @@ def join_vault(
     kept = cache.get(VAULT_KEY)
     if kept is not None and parse_vault_file(kept).vault_id != file.vault_id:
         raise _joined_already("join vault")
-    vault = Vault(
-        file=file,
-        master_key=unlock(file, secret, limits=limits or KdfLimits()),
-        device_id=device_id,
-        device_keys=device_keys,
-        cache=cache,
-        objects=objects,
-        clock=clock,
-    )
+
+    def unlocked(file: VaultFile) -> bytes:
+        return unlock(file, secret, limits=limits or KdfLimits())
+
+    def opened(file: VaultFile) -> Vault:
+        return Vault(
+            file=file,
+            master_key=unlocked(file),
+            device_id=device_id,
+            device_keys=device_keys,
+            cache=cache,
+            objects=objects,
+            clock=clock,
+        )
+
+    vault = opened(file)
     if kept is not None:
         vault.refresh(objects)
+    if vault.finish_revocation(objects, unlocked):
+        vault = opened(parse_vault_file(read_vault_file(objects)))
     vault.admit_device(objects, name=_fit_name(device_name))
     return vault
 
@@ -145,11 +155,7 @@ def open_vault(
     """
     data = cache.get(VAULT_KEY)
     if data is None:
-        raise NotFoundError(
-            "this device has no vault yet",
-            operation="open vault",
-            hint="Run `dualmem init` for a new vault, or `dualmem join BUCKET` for one that exists.",
-        )
+        raise _no_vault()
     file = parse_vault_file(data)
     copy = _copy_for(file.generation, cache, device_id)
     if copy is None:
@@ -179,6 +185,30 @@ def open_vault(
         cache=cache,
         objects=objects,
         clock=clock or SystemClock(),
+    )
+
+
+def check_passphrase(cache: BlobCache, passphrase: str, *, limits: KdfLimits | None = None) -> None:
+    """Raises LockedError unless the passphrase opens the vault, as this device knows it. Takes the KDF's time.
+
+    By the copy of vault.json that this device has checked and kept, never by the bucket's: whoever can write there
+    could put a vault of their own in its place. A recovery key is no passphrase.
+
+    Raises NotFoundError if this device belongs to no vault.
+    """
+    data = cache.get(VAULT_KEY)
+    if data is None:
+        raise _no_vault()
+    if is_recovery_key(passphrase):
+        raise LockedError("a recovery key is no passphrase", operation="check passphrase")
+    unlock(parse_vault_file(data), passphrase, limits=limits or KdfLimits())
+
+
+def _no_vault() -> NotFoundError:
+    return NotFoundError(
+        "this device has no vault yet",
+        operation="open vault",
+        hint="Run `dualmem init` for a new vault, or `dualmem join BUCKET` for one that exists.",
     )
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any, Final, Unpack
 
 from dualmem_mcp.edge.interface import SearchOptions
-from dualmem_mcp.edge.messages import error_of, parse_message, write_message
+from dualmem_mcp.edge.messages import SEALED, error_of, parse_message, write_message, write_secret
 from dualmem_mcp.edge.watchdog import Watchdog
 from dualmem_mcp.errors import DualmemError, StoreUnreachableError
 
@@ -71,11 +71,20 @@ class _Worker:
 class EdgeProcess:
     """An EdgeInterface for a data home whose work is done by a child process, run by `module`.
 
-    The process opens the data home by itself, as any other process does, keys included: none passes the pipes.
+    The process opens the data home by itself, as any other process does, keys included. Only the secret of a data
+    home that keeps none is handed on, as the first line of the pipe: never as an argument, nor in the environment.
     """
 
-    def __init__(self, home: Path, *, module: str = WORKER_MODULE, wake_seconds: float = WAKE_SECONDS) -> None:
+    def __init__(
+        self,
+        home: Path,
+        *,
+        secret: bytes = b"",
+        module: str = WORKER_MODULE,
+        wake_seconds: float = WAKE_SECONDS,
+    ) -> None:
         self._home = home
+        self._secret = secret
         self._module = module
         self._wake_seconds = wake_seconds
         self._numbers = itertools.count(1)
@@ -137,6 +146,7 @@ class EdgeProcess:
         with self._starting:
             self._closed = True
             worker, self._worker = self._worker, None
+            self._secret = b""
             if self._alarm is not None:
                 self._alarm.cancel()
         if worker is None:
@@ -192,7 +202,7 @@ class EdgeProcess:
 
     def _start(self) -> _Worker:
         # -P: the server is started in the user's folders, whose json.py or numpy.py are none of the process's.
-        command = [sys.executable, "-P", "-m", self._module, str(self._home)]
+        command = [sys.executable, "-P", "-m", self._module, str(self._home), *([SEALED] if self._secret else [])]
         try:
             process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603
         except OSError as error:
@@ -200,6 +210,9 @@ class EdgeProcess:
         if process.stdin is None or process.stdout is None:
             raise AssertionError("pipes were asked for")
         worker = _Worker(process, process.stdin, process.stdout)
+        if self._secret:
+            with suppress(OSError):  # a process that has ended already is noticed by whoever asks it
+                write_secret(worker.requests, self._secret)
         threading.Thread(target=self._listen, args=(worker,), name="edge answers", daemon=True).start()
         return worker
 

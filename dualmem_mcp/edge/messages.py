@@ -1,12 +1,14 @@
 """What the server and its edge process say to each other: one JSON object a line, over the process's own pipes.
 
 The server writes `{"id", "method", "params"}`, the edge process answers `{"id", "result"}` or `{"id", "error"}`.
+Ahead of them goes the secret of a data home that keeps none, as a line of hexadecimal digits, if the edge process
+was started with the argument `SEALED`.
 """
 
 from __future__ import annotations
 
 import json
-from typing import IO, Any
+from typing import IO, Any, Final
 
 from dualmem_mcp import errors
 from dualmem_mcp.errors import DualmemError
@@ -16,6 +18,23 @@ _KINDS = {
     for kind in vars(errors).values()
     if isinstance(kind, type) and issubclass(kind, DualmemError)
 }
+
+
+SEALED: Final = "sealed"
+
+
+def write_secret(stream: IO[bytes], secret: bytes) -> None:
+    """Hand on the secret of a data home. Raises OSError if the other side has gone."""
+    stream.write(secret.hex().encode("ascii") + b"\n")
+    stream.flush()
+
+
+def read_secret(stream: IO[bytes]) -> bytes:
+    """The secret that was handed on; empty if none came."""
+    try:
+        return bytes.fromhex(stream.readline(256).decode("ascii", "replace"))
+    except ValueError:
+        return b""
 
 
 def write_message(stream: IO[bytes], message: dict[str, Any]) -> None:

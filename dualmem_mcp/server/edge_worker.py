@@ -1,7 +1,8 @@
 """The edge process: answers searches, indexes what is new, and ends when there is nothing more to do.
 
 Started by the MCP server as `python -m dualmem_mcp.server.edge_worker DATA_HOME`, with pipes on standard input and
-output; it ends when the server does.
+output; it ends when the server does. With a second argument, `sealed`, the first line of its input is the secret of
+the data home.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from dualmem_mcp.app import App, open_app
-from dualmem_mcp.edge.messages import error_fields, read_message, write_message
+from dualmem_mcp.edge.messages import SEALED, error_fields, read_message, read_secret, write_message
 from dualmem_mcp.errors import DualmemError, UsageError
 from dualmem_mcp.server.faults import log_fault, log_to_stderr
-from dualmem_mcp.settings import load_settings
+from dualmem_mcp.settings import load_hosted_settings, load_settings
 
 _log = logging.getLogger(__name__)
 
@@ -59,8 +60,7 @@ def main() -> None:
     # A Ctrl-C in a terminal reaches every process there: the server ends by it, and by that closes the pipe.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        # The mirror of memory.json is the server's own to keep.
-        app = open_app(replace(load_settings(Path(sys.argv[1])), memory_file=None))
+        app = _open(Path(sys.argv[1]), requests, sealed=sys.argv[2:] == [SEALED])
     except DualmemError as error:
         _refuse(requests, answers, error)
     else:
@@ -70,6 +70,13 @@ def main() -> None:
         gc.freeze()
         gc.set_threshold(*_GARBAGE_THRESHOLDS)
         worker.serve(requests)
+
+
+def _open(home: Path, requests: IO[bytes], *, sealed: bool) -> App:
+    if sealed:
+        return open_app(load_hosted_settings(home), secret=read_secret(requests))
+    # The mirror of memory.json is the server's own to keep.
+    return open_app(replace(load_settings(home), memory_file=None))
 
 
 def _refuse(requests: IO[bytes], answers: IO[bytes], error: DualmemError) -> None:

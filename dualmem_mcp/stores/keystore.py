@@ -2,13 +2,16 @@
 
 `device.key` in the data home holds the secret itself, or says which entry of the keyring does. It is made
 once, by whichever process is first. From the secret comes the key of memory.db, which holds everything else.
-Source of the file's layout: docs/format.md, "On the device".
+The data home of a user of a host is *sealed*: its secret is kept nowhere, and handed in for whoever has shown the
+passphrase or a token.
+Source of the file's layout: docs/format.md, "On the device" and "Users of a host".
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import hmac
 import os
 import re
 import secrets
@@ -20,8 +23,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
+from dualmem_mcp.crypto.keys import secret_check
 from dualmem_mcp.durable_files import file_faults, sync_folder
-from dualmem_mcp.errors import DualmemError, LockedError, StoreUnreachableError
+from dualmem_mcp.errors import ConflictError, DualmemError, LockedError, StoreUnreachableError
 
 SERVICE = "dualmem"
 KEY_FILE = "device.key"
@@ -38,6 +42,7 @@ READ_TIMEOUT_SECONDS = 120.0
 _MAX_FILE_BYTES = 4096
 _IN_FILE = re.compile(r"dualmem device key 1\n([0-9a-f]{64}) ([0-9a-f]{8})\n")
 _IN_KEYRING = re.compile(r"dualmem device key 1 in keyring\n([0-9a-f]{32})\n")
+_SEALED = re.compile(r"dualmem device key 1 sealed\n([0-9a-f]{64})\n")
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.EACCES})
 
 T = TypeVar("T")
@@ -53,10 +58,11 @@ class Keyring(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DeviceSecret:
-    """The device's 32 secret bytes, and where they are kept: the keyring, or the file beside the database."""
+    """The device's 32 secret bytes, and where they are kept: the keyring, the file beside the database, or with
+    whoever handed them in."""
 
     secret: bytes = field(repr=False)
-    kept_in: Literal["keyring", "file"]
+    kept_in: Literal["keyring", "file", "login"]
 
 
 def open_device_secret(
@@ -93,6 +99,38 @@ def open_device_secret(
     raise StoreUnreachableError(
         "the key of this data home cannot be made", operation="make device key", subject=str(home)
     )
+
+
+def make_sealed(home: Path) -> bytes:
+    """A new secret (32 bytes) for a new data home, kept nowhere: from now on it opens with that secret alone.
+
+    Raises ConflictError if the data home has a key already, DiskFullError, StoreUnreachableError.
+    """
+    with file_faults("make", home):
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    secret = secrets.token_bytes(SECRET_BYTES)
+    text = f"dualmem device key 1 sealed\n{secret_check(secret).hex()}\n"
+    if (home / "memory.db").exists() or not _write_once(home / KEY_FILE, text):
+        raise ConflictError(
+            "this data home has a key already",
+            operation="make device key",
+            subject=str(home),
+            hint="Choose another.",
+        )
+    return secret
+
+
+def handed_in(home: Path, secret: bytes) -> DeviceSecret:
+    """The secret of a sealed data home. Raises LockedError if it is another's, or the data home is not sealed."""
+    match = _SEALED.fullmatch(_read_private(home / KEY_FILE))
+    if match is None or not hmac.compare_digest(bytes.fromhex(match[1]), secret_check(secret)):
+        raise LockedError(
+            "this login does not open the data home",
+            operation="open data home",
+            subject=str(home),
+            hint="Log in again.",
+        )
+    return DeviceSecret(secret, "login")
 
 
 def usable_keyring() -> Keyring | None:
@@ -151,6 +189,13 @@ def _read(path: Path, find: Callable[[], Keyring | None]) -> DeviceSecret:
     text = _read_private(path)
     if match := _IN_KEYRING.fullmatch(text):
         return DeviceSecret(_read_keyring(path, match[1], find), "keyring")
+    if _SEALED.fullmatch(text):
+        raise LockedError(
+            "this data home opens by its user's login alone",
+            operation="open data home",
+            subject=str(path.parent),
+            hint="It belongs to a user of `dualmem serve --users`; nothing else can open it.",
+        )
     match = _IN_FILE.fullmatch(text)
     if match is None or _check(secret := bytes.fromhex(match[1])) != match[2]:
         raise LockedError(
