@@ -1,7 +1,8 @@
-"""Checkpoints of what a conversation's agents are at: one whole, then only what changed, any of them restorable.
+"""Checkpoints of what a conversation's agents are at: one in five whole, the others only what changed.
 
-A checkpoint is a record like a note, so that it travels as ops do. Its state is bytes, by convention JSON; the
-first of a device's chain carries it whole, each further one a patch against the one before (`handoff/patches.py`).
+A checkpoint is a record like a note, so that it travels as ops do. Its state is bytes, by convention JSON. The
+first of a chain carries it whole, each further one a patch against the one before (`handoff/patches.py`). None is
+written a second time: a chain goes as a whole once there are enough after it, so each checkpoint travels once.
 Source of the fields: docs/sync.md, "Agent checkpoints".
 """
 
@@ -25,7 +26,10 @@ EVERY_SECONDS: Final = 300
 """Between two checkpoints of one conversation, at least. Source: the product's requirements."""
 
 KEPT: Final = 5
-"""Checkpoints of one conversation and device that are kept. Source: the product's requirements."""
+"""Checkpoints of one conversation and device that are kept at least. Source: the product's requirements."""
+
+CHAIN: Final = 5
+"""Checkpoints of a chain at most, so that KEPT + CHAIN - 1 are kept at most."""
 
 MAX_STATE_BYTES: Final = 8 << 20
 _TYPE: Final = "checkpoint"
@@ -58,8 +62,8 @@ class Checkpoints:
         return not own or self.clock.now() - _made_at(own[-1]) >= timedelta(seconds=self.every_seconds)
 
     def save(self, conversation_id: ConversationId, state: bytes) -> Checkpoint | None:
-        """Keep the state, as what changed since the last checkpoint made here; None if nothing did, or if it is
-        longer than 8 MiB. Of more than five the oldest goes.
+        """Keep the state, four times in five as what changed since the last checkpoint made here; None if nothing
+        did, or if it is longer than 8 MiB. Chains before the last five checkpoints go.
 
         A kill at any moment leaves each of those that are there restorable.
         """
@@ -68,13 +72,16 @@ class Checkpoints:
         if len(state) > MAX_STATE_BYTES or (own and own[-1].fields.get("sha256") == digest):
             return None
         checkpoint_id = secrets.token_hex(16)
-        base = own[-1] if own else None
-        before = self._state_or_none(base, conversation_id) if base else None
-        fields = _fields(
-            state, before or b"", base.id if base and before is not None else "", digest, self.clock.now()
-        )
+        before = self._state_to_build_on(own, conversation_id)
+        fields = {
+            "at": self.clock.now().isoformat(),
+            "base": "" if before is None else own[-1].id,
+            "size": len(state),
+            "sha256": digest,
+            "data": base64.b64encode(make_patch(before or b"", state)).decode("ascii"),
+        }
         self.records.put(_TYPE, checkpoint_id, fields, conversation_id=conversation_id)
-        self._keep_the_last(conversation_id)
+        self._let_chains_go(conversation_id)
         record = self.records.get(_TYPE, checkpoint_id)
         return _checkpoint(record) if record else None
 
@@ -98,7 +105,7 @@ class Checkpoints:
                 subject=conversation_id,
                 hint=f"`dualmem checkpoints {conversation_id}` lists those there are.",
             )
-        return self._state(record, known)
+        return _state(_chain(record, known))
 
     def _own(self, conversation_id: ConversationId) -> list[Record]:
         """Those made here, in the order of their chain."""
@@ -107,52 +114,50 @@ class Checkpoints:
             (one for one in found if one.created.device_id == self.device_id), key=lambda one: one.created
         )
 
-    def _state_or_none(self, record: Record, conversation_id: ConversationId) -> bytes | None:
-        """The state of a record, None if it cannot be restored: then the next has to be whole.
+    def _state_to_build_on(self, own: Sequence[Record], conversation_id: ConversationId) -> bytes | None:
+        """The state of the last checkpoint made here, or None, and then the next has to be whole.
 
-        After this data home took a new id its chain goes on from checkpoints of the former one.
+        That is so if the chain is full, cannot be restored, or is partly another device's, which may let its part
+        go at any moment: after this data home took a new id, its last chain begins with those of the former one.
         """
+        if not own:
+            return None
         try:
-            return self._state(record, self.records.find(conversation_id=conversation_id, types=[_TYPE]))
+            chain = _chain(own[-1], self.records.find(conversation_id=conversation_id, types=[_TYPE]))
+            if len(chain) >= CHAIN or any(link.created.device_id != self.device_id for link in chain):
+                return None
+            return _state(chain)
         except TamperedError:
             return None
 
-    def _state(self, record: Record, known: Sequence[Record]) -> bytes:
-        """The state of a record, made from the first whole one before it in its chain."""
-        by_id = {one.id: one for one in known}
-        chain = [record]
-        while base := _text(chain[-1], "base"):
-            # A chain has as many links as there are records at most; more is a circle.
-            if base not in by_id or len(chain) > len(by_id):
-                raise _unfit(record)
-            chain.append(by_id[base])
-        state = b""
-        for link in reversed(chain):
-            state = apply_patch(state, _data(link), size=_size(link), subject=link.id)
-            if hashlib.sha256(state).hexdigest() != link.fields.get("sha256"):
-                raise _unfit(link)
-        return state
-
-    def _keep_the_last(self, conversation_id: ConversationId) -> None:
+    def _let_chains_go(self, conversation_id: ConversationId) -> None:
         own = self._own(conversation_id)
-        for number, oldest in enumerate(own[:-KEPT]):
-            following = own[number + 1]
-            state = self._state_or_none(following, conversation_id) if _text(following, "base") else None
-            if state is not None:
-                # Whole before what it is built upon goes.
-                whole = _fields(state, b"", "", hashlib.sha256(state).hexdigest(), _made_at(following))
-                self.records.put(_TYPE, following.id, whole, conversation_id=conversation_id)
-            self.records.delete(_TYPE, oldest.id)
+        begins = [number for number in range(len(own) - KEPT + 1) if not own[number].fields.get("base")]
+        # The newest first: a checkpoint is there no longer than those that it is made from.
+        for gone in reversed(own[: max(begins, default=0)]):
+            self.records.delete(_TYPE, gone.id)
 
 
-def _fields(state: bytes, before: bytes, base: str, digest: str, at: datetime) -> dict[str, str | int]:
-    return {
-        "at": at.isoformat(),
-        "base": base,
-        "size": len(state),
-        "sha256": digest,
-        "data": base64.b64encode(make_patch(before, state)).decode("ascii"),
-    }
+def _chain(record: Record, known: Sequence[Record]) -> list[Record]:
+    """The checkpoints that a state is made from: the whole one first, the record last."""
+    by_id = {one.id: one for one in known}
+    chain = [record]
+    while base := _text(chain[-1], "base"):
+        # A chain has as many links as there are records at most; more is a circle.
+        if base not in by_id or len(chain) > len(by_id):
+            raise _unfit(record)
+        chain.append(by_id[base])
+    return chain[::-1]
+
+
+def _state(chain: Sequence[Record]) -> bytes:
+    """The state of the last checkpoint of a chain."""
+    state = b""
+    for link in chain:
+        state = apply_patch(state, _data(link), size=_size(link), subject=link.id)
+        if hashlib.sha256(state).hexdigest() != link.fields.get("sha256"):
+            raise _unfit(link)
+    return state
 
 
 def _checkpoint(record: Record) -> Checkpoint:
