@@ -6,7 +6,7 @@ Source: docs/format.md, "Devices".
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -18,56 +18,27 @@ from dualmem_mcp.crypto.envelope import ObjectKind, Place, SealedReader, Section
 from dualmem_mcp.crypto.header import Header, newer, tampered
 from dualmem_mcp.crypto.keys import DeviceKeys
 from dualmem_mcp.crypto.master_keys import MasterKeys, master_id
-from dualmem_mcp.errors import ConflictError, LockedError, NotFoundError, TamperedError
+from dualmem_mcp.crypto.roster_entries import (
+    Link,
+    Revocation,
+    RosterEntry,
+    devices_of,
+    generation_after,
+    read_addition,
+    read_revocation,
+    revocations_of,
+    revoked_error,
+)
+from dualmem_mcp.errors import ConflictError, NotFoundError, TamperedError
 from dualmem_mcp.model.ids import DeviceId, VaultId
 from dualmem_mcp.ports import BlobCache, ObjectInfo, ObjectStore
+
+__all__ = ["Revocation", "Roster", "RosterEntry", "revoked_error", "roster_key"]
 
 MAX_ENTRIES = 4096
 MAX_ATTEMPTS = 64
 _PREFIX = "roster/"
 _SIGNED = b"dualmem/1/roster"
-
-
-@dataclass(frozen=True, slots=True)
-class RosterEntry:
-    """A device that joined: its id and name, its public keys (32 bytes each), and its place in the chain.
-
-    `revoked_after` is the last segment of its log that counts, `revoked_hash` that segment's object hash; None and
-    empty for a device that was not revoked.
-    """
-
-    number: int
-    device_id: DeviceId
-    name: str
-    x25519: bytes
-    ed25519: bytes
-    joined_at: datetime
-    object_hash: bytes
-    revoked_after: int | None = None
-    revoked_hash: bytes = b""
-
-
-@dataclass(frozen=True, slots=True)
-class Revocation:
-    """A device that a remaining one put out of the vault: the last segment of its log that counts, with its object
-    hash, and the commitment to the master key of the generation that begins with it."""
-
-    device_id: DeviceId
-    by: DeviceId
-    at: datetime
-    last_segment: int
-    last_hash: bytes
-    generation: int
-    commitment: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class _Link:
-    """A link of the chain: what it says, its number, its object hash."""
-
-    number: int
-    object_hash: bytes
-    content: RosterEntry | Revocation
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +58,19 @@ class Roster:
 
         Raises TamperedError if the chain is broken.
         """
-        return _devices(self._links())
+        return devices_of(self._links())
 
     def revocations(self) -> list[Revocation]:
         """The revocations that this device has seen, in order. Raises TamperedError if the chain is broken."""
-        return [link.content for link in self._links() if isinstance(link.content, Revocation)]
+        return revocations_of(self._links())
 
-    def _links(self) -> list[_Link]:
-        links: list[_Link] = []
+    def unfinished(self) -> Revocation | None:
+        """The revocation, if there is one, whose master key is not the vault's yet as far as this device knows."""
+        found = self.revocations()
+        return found[-1] if found and found[-1].generation > self.masters.generation else None
+
+    def _links(self) -> list[Link]:
+        links: list[Link] = []
         for number, key in enumerate(self.cache.keys(_PREFIX), start=1):
             if key != roster_key(number):
                 raise tampered("is missing from the roster", roster_key(number))
@@ -108,9 +84,9 @@ class Roster:
         Raises TamperedError if the bucket lacks an entry that this device has seen, holds another in its
         place, or a new one is not signed or not chained.
         """
-        return _devices(self._refreshed(objects))
+        return devices_of(self._refreshed(objects))
 
-    def _refreshed(self, objects: ObjectStore) -> list[_Link]:
+    def _refreshed(self, objects: ObjectStore) -> list[Link]:
         links = self._links()
         last = links[-1] if links else None
         start_after = roster_key(last.number - 1) if last else ""
@@ -125,7 +101,7 @@ class Roster:
             number = len(links) + 1
             if key != roster_key(number):
                 raise tampered("is missing from the roster", roster_key(number))
-            if _generation(links) > self.masters.generation:
+            if generation_after(links) > self.masters.generation:
                 break
             data = self._fetch(objects, number)
             links.append(self._open(data, links))
@@ -139,12 +115,12 @@ class Roster:
         device was revoked.
         """
 
-        def statement(links: Sequence[_Link]) -> dict[str, Any] | None:
-            for entry in _devices(links):
+        def statement(links: Sequence[Link]) -> dict[str, Any] | None:
+            for entry in devices_of(links):
                 if entry.device_id == device_id:
                     if entry.revoked_after is not None:
-                        found = next(one for one in _revocations(links) if one.device_id == device_id)
-                        raise revoked_error(_devices(links), found)
+                        found = next(one for one in revocations_of(links) if one.device_id == device_id)
+                        raise revoked_error(devices_of(links), found)
                     if (entry.x25519, entry.ed25519) == (keys.x25519_public, keys.ed25519_public):
                         return None
                     raise ConflictError(
@@ -163,14 +139,22 @@ class Roster:
 
         self._append(objects, statement, by=device_id, keys=keys, at=at)
 
-    def revoke(self, objects: ObjectStore, *, revocation: Revocation, keys: DeviceKeys) -> None:
+    def revoke(
+        self,
+        objects: ObjectStore,
+        *,
+        revocation: Revocation,
+        keys: DeviceKeys,
+        before: Callable[[Sequence[RosterEntry]], object],
+    ) -> None:
         """Put a device out; nothing is added if that very revocation is there.
 
+        `before` is given the devices of the vault each time before the entry is tried: what must be there first.
         Raises ConflictError if another device has begun a new generation meanwhile.
         """
 
-        def statement(links: Sequence[_Link]) -> dict[str, Any] | None:
-            for known in _revocations(links):
+        def statement(links: Sequence[Link]) -> dict[str, Any] | None:
+            for known in revocations_of(links):
                 if known.generation == revocation.generation:
                     if known.commitment == revocation.commitment:
                         return None
@@ -180,11 +164,13 @@ class Roster:
                         subject=revocation.device_id,
                         hint="Run `dualmem sync`, then look at `dualmem devices`.",
                     )
+            before(devices_of(links))
             return {
                 "action": "revoke",
                 "device_id": revocation.device_id,
                 "last_segment": revocation.last_segment,
                 "last_hash": revocation.last_hash.hex(),
+                **({} if revocation.last_sequence is None else {"last_sequence": revocation.last_sequence}),
                 "generation": revocation.generation,
                 "commitment": revocation.commitment.hex(),
             }
@@ -194,7 +180,7 @@ class Roster:
     def _append(
         self,
         objects: ObjectStore,
-        statement: Callable[[Sequence[_Link]], dict[str, Any] | None],
+        statement: Callable[[Sequence[Link]], dict[str, Any] | None],
         *,
         by: DeviceId,
         keys: DeviceKeys,
@@ -210,13 +196,8 @@ class Roster:
             members = statement(links)
             if members is None:
                 return
-            if _generation(links) != self.masters.generation:
-                raise ConflictError(
-                    "the keys of the vault are being changed by another device",
-                    operation="change roster",
-                    subject=objects.location,
-                    hint="Run the command again in a moment.",
-                )
+            if generation_after(links) != self.masters.generation:
+                raise _being_changed(links)
             number = len(links) + 1
             previous = links[-1].object_hash if links else bytes(32)
             data = self._seal(number, previous, {**members, "by": by, "at": time_text(at)}, keys)
@@ -254,7 +235,7 @@ class Roster:
             wrapping_key=self.masters.wrapping_key,
         )
 
-    def _open(self, data: bytes, before: Sequence[_Link]) -> _Link:
+    def _open(self, data: bytes, before: Sequence[Link]) -> Link:
         """The link that follows on those before it, checked."""
         number, key = len(before) + 1, roster_key(len(before) + 1)
         previous = before[-1].object_hash if before else bytes(32)
@@ -264,7 +245,7 @@ class Roster:
             place_of=lambda header: Place(
                 self.vault_id, ObjectKind.ROSTER, key, header.device_id, number, previous
             ),
-            unwrap=lambda header: self._unwrap(header, _generation(before), key),
+            unwrap=lambda header: self._unwrap(header, generation_after(before), key),
             subject=key,
         )
         raw = _required(reader, "entry")
@@ -279,15 +260,15 @@ class Roster:
             raise tampered("belongs in another place", key)
         content: RosterEntry | Revocation
         if action == "add":
-            content = _read_addition(fields, by, number=number, object_hash=reader.object_hash)
+            content = read_addition(fields, by, number=number, object_hash=reader.object_hash)
             signed_with = content.ed25519
         else:
-            content, signed_with = _read_revocation(fields, by, before)
+            content, signed_with = read_revocation(fields, by, before)
         try:
             Ed25519PublicKey.from_public_bytes(signed_with).verify(_required(reader, "signature"), _SIGNED + raw)
         except InvalidSignature:
             raise tampered("is not signed by its device", key) from None
-        return _Link(number, reader.object_hash, content)
+        return Link(number, reader.object_hash, content)
 
     def _unwrap(self, header: Header, generation: int, key: str) -> bytes:
         if header.key_id != master_id(generation):
@@ -316,71 +297,15 @@ def _bounded_list(objects: ObjectStore, start_after: str) -> Iterator[ObjectInfo
         yield info
 
 
-def _devices(links: Sequence[_Link]) -> list[RosterEntry]:
-    revocations = {one.device_id: one for one in _revocations(links)}
-    return [
-        replace(link.content, revoked_after=revoked.last_segment, revoked_hash=revoked.last_hash)
-        if (revoked := revocations.get(link.content.device_id)) is not None
-        else link.content
-        for link in links
-        if isinstance(link.content, RosterEntry)
-    ]
-
-
-def _revocations(links: Sequence[_Link]) -> list[Revocation]:
-    return [link.content for link in links if isinstance(link.content, Revocation)]
-
-
-def _generation(links: Sequence[_Link]) -> int:
-    """The generation of the master key under which what follows on these links is sealed."""
-    return 1 + len(_revocations(links))
-
-
-def _read_addition(fields: Fields, by: DeviceId, *, number: int, object_hash: bytes) -> RosterEntry:
-    device_id = DeviceId(fields.binary("device_id", length=16).hex())
-    if by != device_id:
-        raise fields.unfit("is not signed by the device that it adds")
-    return RosterEntry(
-        number=number,
-        device_id=device_id,
-        name=fields.text("name"),
-        x25519=fields.binary("x25519", length=32),
-        ed25519=fields.binary("ed25519", length=32),
-        joined_at=fields.time("at"),
-        object_hash=object_hash,
-    )
-
-
-def _read_revocation(fields: Fields, by: DeviceId, before: Sequence[_Link]) -> tuple[Revocation, bytes]:
-    """The revocation, and the public key that it has to be signed with."""
-    live = {entry.device_id: entry for entry in _devices(before) if entry.revoked_after is None}
-    device_id = DeviceId(fields.binary("device_id", length=16).hex())
-    if by not in live or device_id not in live or by == device_id:
-        raise fields.unfit("is a revocation by or of a device that is not in the vault")
-    generation = fields.integer("generation")
-    if generation != _generation(before) + 1:
-        raise fields.unfit("is a revocation of another generation")
-    revocation = Revocation(
-        device_id=device_id,
-        by=by,
-        at=fields.time("at"),
-        last_segment=fields.integer("last_segment"),
-        last_hash=fields.binary("last_hash", length=32),
-        generation=generation,
-        commitment=fields.binary("commitment", length=32),
-    )
-    return revocation, live[by].ed25519
-
-
-def revoked_error(entries: Sequence[RosterEntry], revocation: Revocation) -> LockedError:
-    """The error for a device that was put out of the vault."""
-    by = next((entry.name for entry in entries if entry.device_id == revocation.by), revocation.by)
-    return LockedError(
-        f"this device was revoked by {by!r} on {revocation.at:%Y-%m-%d}: it belongs to the vault no more",
-        operation="open vault",
+def _being_changed(links: Sequence[Link]) -> ConflictError:
+    revocation = revocations_of(links)[-1]
+    names = {entry.device_id: entry.name for entry in devices_of(links)}
+    revoked, by = (names.get(one, one) for one in (revocation.device_id, revocation.by))
+    return ConflictError(
+        f"the keys of the vault are being changed: {by!r} has not finished revoking {revoked!r}",
+        operation="change roster",
         subject=revocation.device_id,
-        hint="What is kept on this device stays here. To belong to the vault again, start with an empty data home "
-        "(DUALMEM_HOME) and `dualmem join`.",
+        hint=f"Run the command again in a moment, with the passphrase; or `dualmem revoke {revoked}` on {by!r}.",
     )
 
 

@@ -7,26 +7,25 @@ from __future__ import annotations
 
 import hmac
 import os
-import re
 from collections.abc import Callable
 
+from dualmem_mcp.crypto.conversation_keys import ConversationKeys, is_key_id
 from dualmem_mcp.crypto.epochs import Epochs, fetch_key, is_uploaded, mark_uploaded
-from dualmem_mcp.crypto.header import Header, ObjectKind, Place, newer, tampered
+from dualmem_mcp.crypto.header import Header, ObjectKind, Place, newer
 from dualmem_mcp.crypto.kdf import KEY_BYTES, Kdf, KdfLimits, Pbkdf2
 from dualmem_mcp.crypto.key_objects import (
     device_object_key,
     epoch_object_key,
-    known_key,
-    open_conversation_key,
     seal_conversation_key,
     seal_for_device,
     seal_tombstone,
 )
 from dualmem_mcp.crypto.keys import ConversationKey, DeviceKeys
 from dualmem_mcp.crypto.master_keys import MasterKeys
+from dualmem_mcp.crypto.next_keys import KeyOf, Member, finish_revocation, take_newer_master_key
 from dualmem_mcp.crypto.recovery import format_recovery_key, new_recovery_key
 from dualmem_mcp.crypto.roster import Roster, RosterEntry, roster_key
-from dualmem_mcp.crypto.succession import Member, Succession, take_newer_master_key
+from dualmem_mcp.crypto.succession import Succession
 from dualmem_mcp.crypto.vault_file import (
     VAULT_KEY,
     VaultFile,
@@ -43,8 +42,6 @@ from dualmem_mcp.model.oplog import LogHead
 from dualmem_mcp.ports import BlobCache, Clock, ObjectStore
 
 __all__ = ["ConversationKey", "DeviceKeys", "Vault"]
-
-_KEY_ID = re.compile(r"[0-9a-f]{32}")
 
 NEXT_COPY = "local/next-copy"
 """A copy of the master key that is being taken in the place of `keys/d/…`."""
@@ -77,9 +74,9 @@ class Vault:
         self._clock = clock
         self._masters = MasterKeys(file.vault_id, file.generation, master_key, self._fetch_old_master)
         self._names_key = b""
-        self._conversation_keys: dict[str, ConversationKey] = {}
         self._roster = Roster(file.vault_id, self._masters, cache)
         self._epochs = Epochs(file.vault_id, device_id, self._masters, cache, clock)
+        self._conversation_keys = ConversationKeys(file.vault_id, self._epochs, cache)
 
     def __repr__(self) -> str:
         return f"Vault({self.vault_id!r}, device_id={self.device_id!r})"
@@ -123,7 +120,7 @@ class Vault:
             return self._masters.unwrap(header)
         if header.key_id == "epoch":
             return self.epoch_key(header.key_epoch)
-        if _KEY_ID.fullmatch(header.key_id):
+        if is_key_id(header.key_id):
             return self.conversation_key(header.key_id).key
         raise newer("names a key of a kind unknown here", header.object_id.hex())
 
@@ -154,8 +151,7 @@ class Vault:
             device_id=self.device_id,
             epoch_key=self.epoch_key(epoch),
         )
-        self._cache.put(key.object_key, sealed)
-        self._conversation_keys[key.key_id] = key
+        self._conversation_keys.keep(key, sealed)
         return key, self.pending_objects(key)
 
     def pending_objects(self, key: ConversationKey) -> list[tuple[str, bytes]]:
@@ -179,28 +175,7 @@ class Vault:
         Raises NotFoundError if it is nowhere or the conversation was erased, TamperedError, and what the
         bucket raises.
         """
-        if key_id in self._conversation_keys:
-            return self._conversation_keys[key_id]
-        object_key, objects = f"keys/c/{key_id}", objects or self._objects
-        if not _KEY_ID.fullmatch(key_id):
-            raise tampered("names an impossible key", object_key[:60])
-        data = self._cache.get(object_key)
-        fetched = data is None
-        if data is None:
-            data = fetch_key(object_key, objects, missing="the key of this conversation is not in the vault")
-        key = open_conversation_key(
-            data,
-            key_id=key_id,
-            vault_id=self.vault_id,
-            unwrap=lambda header: known_key("epoch", self._epochs.key(header.key_epoch, objects=objects).key)(
-                header
-            ),
-        )
-        if fetched:
-            self._cache.put(object_key, data)
-            self.mark_uploaded(object_key)
-        self._conversation_keys[key_id] = key
-        return key
+        return self._conversation_keys.find(key_id, objects or self._objects)
 
     def pending_epoch(self) -> list[tuple[str, bytes]]:
         """The object of the current epoch's key, unless it is known to be in the bucket: queue it before what is
@@ -234,15 +209,7 @@ class Vault:
 
     def cached_conversation_keys(self, conversation_id: ConversationId) -> list[ConversationKey]:
         """The keys of a conversation that this device has copies of."""
-        found = []
-        for object_key in self._cache.keys("keys/c/"):
-            try:
-                key = self.conversation_key(object_key.rpartition("/")[2])
-            except NotFoundError:
-                continue  # erased
-            if key.conversation_id == conversation_id:
-                found.append(key)
-        return found
+        return self._conversation_keys.cached(conversation_id, self._objects)
 
     def seal_tombstone(self, key: ConversationKey) -> bytes:
         """What has to be written over the key's object in the bucket when its conversation is erased."""
@@ -259,8 +226,7 @@ class Vault:
 
     def forget_conversation_key(self, key: ConversationKey, tombstone: bytes) -> None:
         """Overwrite this device's copy of the key."""
-        self._cache.put(key.object_key, tombstone)
-        self._conversation_keys.pop(key.key_id, None)
+        self._conversation_keys.forget(key, tombstone)
 
     def refresh(self, objects: ObjectStore | None = None) -> None:
         """Bring roster and epoch keys up to date with the bucket, and check that it is this vault's still.
@@ -273,7 +239,15 @@ class Vault:
             raise UsageError("there is no bucket to refresh from", operation="refresh vault")
         self._refresh_file(objects)
         self._roster.refresh(objects)
+        if self.finish_revocation(objects):
+            self._refresh_file(objects)
+            self._roster.refresh(objects)
         self._epochs.refresh(objects)
+
+    def finish_revocation(self, objects: ObjectStore, key_of: KeyOf | None = None) -> bool:
+        """Finish a revocation that the revoking device has not, as far as the roster is known here; whether it
+        did. `key_of` gives the next master key where this device has no copy of it."""
+        return finish_revocation(self._member(objects), key_of)
 
     def _refresh_file(self, objects: ObjectStore) -> None:
         data = read_vault_file(objects)

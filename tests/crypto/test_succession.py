@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -31,7 +33,8 @@ from dualmem_mcp.errors import (
 )
 from dualmem_mcp.model.ids import ConversationId
 from dualmem_mcp.model.oplog import LogHead
-from tests.crypto.conftest import FAST_KDF, FAST_LIMITS, PASSPHRASE, Bench, MemoryBlobCache
+from tests.conftest import SteppingClock
+from tests.crypto.conftest import FAST_KDF, FAST_LIMITS, PASSPHRASE, Bench, MemoryBlobCache, MemoryObjectStore
 
 HEAD = LogHead(7, b"h" * 32, 90)
 CONVERSATION = ConversationId("0b5f0c66-7a3e-4f0e-9a53-2c1d5f1b7a10")
@@ -67,6 +70,10 @@ class Trio:
 
 @pytest.fixture
 def trio(bench: Bench) -> Trio:
+    return three(bench)
+
+
+def three(bench: Bench) -> Trio:
     caches = {name: MemoryBlobCache() for name in ("desk", "laptop", "phone")}
     vaults = {"desk": bench.create(caches["desk"])[0]}
     vaults |= {name: bench.join(caches[name], name=name) for name in ("laptop", "phone")}
@@ -156,9 +163,192 @@ def test_several_generations_are_taken_one_by_one(trio: Trio) -> None:
     assert trio.bench.join(name="new")._masters.generation == 3
 
 
+class KilledError(BaseException):
+    """The end of the process: nothing catches it."""
+
+
+def killed(trio: Trio, step: int) -> bool:
+    """Revoke the phone on the desk, which ends before its n-th write to the bucket or to its own disk; whether it
+    got so far."""
+    objects, cache = trio.bench.objects, trio.caches["desk"]
+    left = step
+
+    def counted(work: Callable[..., Any]) -> Callable[..., Any]:
+        def step_of(*given: Any, **how: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise KilledError
+            return work(*given, **how)
+
+        return step_of
+
+    with pytest.MonkeyPatch.context() as patch:
+        for where, name in ((objects, "put"), (objects, "delete"), (cache, "put")):
+            patch.setattr(where, name, counted(getattr(where, name)))
+        try:
+            trio.revoke()
+        except KilledError:
+            return True
+    return False
+
+
+def steps_of_a_revocation() -> int:
+    """How many writes it takes, to the bucket and to the disk."""
+    objects, clock = MemoryObjectStore(), SteppingClock()
+    step = 1
+    while killed(three(Bench(objects, clock)), step):
+        objects.objects.clear()
+        step += 1
+    return step - 1
+
+
+STEPS = range(1, 1 + steps_of_a_revocation())
+
+
+def is_announced(trio: Trio) -> bool:
+    """Whether the revocation stands in the roster."""
+    laptop = trio.reopen("laptop")
+    laptop._roster.refresh(trio.bench.objects)
+    return any(device.revoked_after is not None for device in laptop.devices())
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_killed_anywhere_the_revoking_device_finishes_it(trio: Trio, step: int) -> None:
+    assert killed(trio, step)
+    trio.reopen("desk").refresh()
+    trio.revoke()
+    trio.vaults["laptop"].refresh()
+    desk, laptop = trio.reopen("desk"), trio.reopen("laptop")
+    assert desk._masters.present == laptop._masters.present
+    assert (desk._masters.generation, laptop._masters.generation) == (2, 2)
+    objects = trio.bench.objects.objects
+    assert not [key for key in objects if key.startswith("keys/n/")]
+    assert device_object_key(trio.vaults["phone"].device_id) not in objects
+    assert trio.bench.join(name="new", secret=trio.shown[-1])._masters.generation == 2
+    with pytest.raises(LockedError, match="revoked"):
+        trio.vaults["phone"].refresh()
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_killed_anywhere_the_others_go_on(trio: Trio, step: int) -> None:
+    """And finish it, if it counts, since nobody knows whether the revoking device comes back."""
+    assert killed(trio, step)
+    announced = is_announced(trio)
+    laptop = trio.vaults["laptop"]
+    laptop.refresh()
+    assert laptop._masters.generation == trio.reopen("laptop")._masters.generation == 1 + announced
+    key, waiting = laptop.create_conversation_key(CONVERSATION)
+    for object_key, data in waiting:
+        trio.bench.objects.put(object_key, data)
+    desk = trio.reopen("desk")
+    desk.refresh()
+    assert desk.conversation_key(key.key_id).key == key.key
+    phone = trio.vaults["phone"]
+    if announced:
+        with pytest.raises(LockedError, match="revoked by 'desk'"):
+            phone.refresh()
+        with pytest.raises(DualmemError):
+            phone.conversation_key(key.key_id)
+    else:
+        phone.refresh()
+    trio.revoke()  # what was begun is done, and its recovery key shown
+    assert trio.bench.join(name="new", secret=trio.shown[-1])._masters.generation == 2
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_killed_anywhere_a_new_device_joins_with_the_passphrase(trio: Trio, step: int) -> None:
+    assert killed(trio, step)
+    announced = is_announced(trio)
+    newcomer = trio.bench.join(name="new")
+    assert newcomer._masters.generation == 1 + announced
+    for name in ("desk", "laptop"):
+        vault = trio.reopen(name)
+        vault.refresh()
+        assert vault._masters.present == newcomer._masters.present
+        assert [device.name for device in vault.devices()] == ["desk", "laptop", "phone", "new"]
+    trio.revoke()
+    newcomer.refresh()
+    assert newcomer._masters.generation == 2
+    assert newcomer._masters.present == trio.vaults["desk"]._masters.present
+
+
+def revoked_and_killed(trio: Trio) -> str:
+    """A revocation that stands in the roster, and nothing after it; the folder of what lies ready."""
+    assert any(killed(trio, step) and is_announced(trio) for step in STEPS)
+    [prefix] = {key[: key.rindex("/") + 1] for key in trio.bench.objects.objects if key.startswith("keys/n/")}
+    return prefix
+
+
+@pytest.mark.parametrize("change", ["gone", "garbage", "another's", "of another key"])
+def test_what_lies_ready_counts_only_with_the_announced_key(trio: Trio, change: str) -> None:
+    """The revoked device can write there, too."""
+    prefix = revoked_and_killed(trio)
+    objects = trio.bench.objects.objects
+    phone, rogue = trio.vaults["phone"], b"r" * 32
+    file = parse_vault_file(objects[VAULT_KEY])
+    for entry in phone.devices():
+        copy = seal_for_device(
+            rogue, vault_id=phone.vault_id, generation=2, device_id=entry.device_id, public_key=entry.x25519
+        )
+        key = prefix + entry.device_id
+        objects[key] = {"gone": b"", "garbage": b"{", "another's": objects[VAULT_KEY]}.get(change, copy)
+    following = with_next_master_key(file, rogue, passphrase=PASSPHRASE, recovery_key=bytes(32), kdf=FAST_KDF)
+    ready = {"gone": b"", "garbage": b"\0" * 99, "another's": objects[VAULT_KEY]}.get(change, following.encode())
+    objects[prefix + VAULT_KEY] = ready
+    if change == "gone":
+        for key in [key for key in objects if key.startswith(prefix)]:
+            del objects[key]
+    laptop = trio.vaults["laptop"]
+    laptop.refresh()
+    laptop.refresh()
+    assert laptop._masters.generation == 1
+    with pytest.raises(ConflictError, match="'desk' has not finished revoking 'phone'"):
+        trio.bench.join(name="new")
+    assert objects[VAULT_KEY] == file.encode()
+    trio.reopen("desk")
+    trio.revoke()
+    laptop.refresh()
+    assert laptop._masters.generation == trio.bench.join(name="newer")._masters.generation == 2
+
+
+def test_a_recovery_key_made_meanwhile_stops_no_revocation(trio: Trio) -> None:
+    revoked_and_killed(trio)
+    objects = trio.bench.objects
+    ready = {key: objects.objects.pop(key) for key in list(objects.objects) if key.startswith("keys/n/")}
+    made: list[str] = []
+    trio.vaults["laptop"].renew_recovery_key(made.append)
+    objects.objects |= ready
+    trio.vaults["laptop"].refresh()
+    assert trio.vaults["laptop"]._masters.generation == 2
+    desk = trio.reopen("desk")
+    desk.refresh()
+    assert desk._masters.generation == 2
+    with pytest.raises(LockedError):
+        trio.bench.join(name="new", secret=made[0])
+
+
+def test_what_another_device_revoked_first_is_not_taken_for_ones_own(trio: Trio) -> None:
+    assert killed(trio, 2)  # the next keys are kept on the desk, and nothing is in the bucket
+    assert not is_announced(trio)
+    trio.revoke("phone", by="laptop")
+    shown = len(trio.shown)
+    with pytest.raises(UsageError, match="revoked already"):
+        trio.revoke()
+    assert len(trio.shown) == shown
+    trio.bench.join(name="tablet")
+    desk = trio.vaults["desk"]
+    desk.refresh()
+    tablet = next(one for one in desk.devices() if one.name == "tablet")
+    desk.revoke(
+        tablet.device_id, passphrase=PASSPHRASE, head=HEAD, show=trio.shown.append, kdf=FAST_KDF, limits=FAST_LIMITS
+    )
+    assert trio.bench.join(name="new", secret=trio.shown[-1])._masters.generation == 3
+
+
 @pytest.mark.parametrize("effect", range(1, 8))
-def test_a_revocation_that_was_killed_goes_on(trio: Trio, effect: int) -> None:
-    """The bucket goes away before the n-th write, with and without a restart of the program."""
+def test_a_revocation_goes_on_after_the_bucket_was_away(trio: Trio, effect: int) -> None:
+    """Away before the n-th write, with and without a restart of the program."""
     objects = trio.bench.objects
     count = 0
 
@@ -217,7 +407,9 @@ def test_an_entry_that_nobody_could_follow_is_not_written(trio: Trio) -> None:
         commitment=bytes(32),
     )
     with pytest.raises(TamperedError, match="not in the vault"):
-        desk._roster.revoke(trio.bench.objects, revocation=revocation, keys=desk.device_keys)
+        desk._roster.revoke(
+            trio.bench.objects, revocation=revocation, keys=desk.device_keys, before=lambda entries: None
+        )
     assert trio.bench.objects.objects == before
 
 
@@ -255,16 +447,21 @@ def test_of_two_that_revoke_at_once_one_is_told(trio: Trio) -> None:
     assert desk._masters.present == trio.vaults["laptop"]._masters.present
 
 
-def test_a_join_during_the_change_is_told_to_come_again(trio: Trio) -> None:
+@pytest.mark.parametrize("at", ["keys/n/", "roster/", "keys/g/", "keys/d/", VAULT_KEY])
+def test_a_device_joins_while_the_key_is_changed(trio: Trio, at: str) -> None:
+    joined = []
+
     def join(key: str) -> None:
-        if key.startswith("keys/g/"):
+        if key.startswith(at):
             trio.bench.objects.before_put = None
-            with pytest.raises(ConflictError, match="being changed"):
-                trio.bench.join(name="early")
+            joined.append(trio.bench.join(name="early"))
 
     trio.bench.objects.before_put = join
     trio.revoke()
-    assert trio.bench.join(name="late").devices()[-1].name == "late"
+    joined[0].refresh()
+    assert joined[0]._masters.generation == 2
+    assert joined[0]._masters.present == trio.vaults["desk"]._masters.present
+    assert [device.name for device in trio.bench.join(name="late").devices()][-2:] == ["early", "late"]
 
 
 # What the revoked device, which knows the old master key, might try.
