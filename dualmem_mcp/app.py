@@ -43,7 +43,8 @@ from dualmem_mcp.stores.outbox import FileOutbox
 from dualmem_mcp.stores.package_cache import FilePackageCache
 from dualmem_mcp.stores.record_store import RecordStore
 from dualmem_mcp.stores.thread_store import ThreadStore
-from dualmem_mcp.sync.engine import SyncReport
+from dualmem_mcp.sync.engine import Merged
+from dualmem_mcp.sync.last_sync import LastSync
 from dualmem_mcp.sync.notebook import Notebook
 from dualmem_mcp.vault_access import VaultAccess
 
@@ -260,8 +261,8 @@ class App(Conversations):
         """Decide a conflict; see `Sharing.resolve_conflict`."""
         return self.sharing.resolve_conflict(conflict_id, keep=keep, stamp=stamp)
 
-    def _took_in(self, report: SyncReport) -> None:
-        if report.subjects:
+    def _took_in(self, merged: Merged) -> None:
+        if merged.subjects:
             self.graph.tell_changed()
         self.wake_edge()
 
@@ -296,6 +297,8 @@ class App(Conversations):
         channel = self.joined_channel()
         vault = channel.vault if channel else None
         newest = self.catalogue.newest_handoff()
+        synced = LastSync(self.settings.home, self.clock).outcome()
+        since = f"{synced.problem_at.isoformat(timespec='seconds')}: " if synced.problem_at else ""
         return {
             "version": __version__,
             "home": str(self.settings.home),
@@ -309,6 +312,8 @@ class App(Conversations):
             "relations": relations,
             "newest_handoff": newest.created_at.isoformat() if newest else None,
             "waiting_uploads": len(self.outbox.pending()),
+            "last_sync": synced.synced_at.isoformat(timespec="seconds") if synced.synced_at else None,
+            "sync_problem": f"{since}{synced.problem}" if synced.problem else None,
             "memory_file": str(self.settings.memory_file) if self.settings.memory_file else None,
             **search_status(self.edge, lambda: self.local_edge),
         }

@@ -33,7 +33,7 @@ from dualmem_mcp.handoff.related import Related
 from dualmem_mcp.handoff.resume import resume
 from dualmem_mcp.handoff.steps import Steps
 from dualmem_mcp.model.digest import Digest
-from dualmem_mcp.model.ids import DeviceId, conversation_id_for, parse_conversation_id
+from dualmem_mcp.model.ids import ConversationId, DeviceId, conversation_id_for, parse_conversation_id
 from dualmem_mcp.ports import Clock, Progress, no_progress
 from dualmem_mcp.settings import Settings
 from dualmem_mcp.sharing import Sharing
@@ -114,7 +114,7 @@ class Conversations:
         progress(0, 5, "reading the session")
         with steps.step("read") as facts:
             local = self._source().read(conversation_id, transcript=transcript)
-            self.sharing.refuse_erased(local.session.conversation_id)
+            self.sharing.refuse_erased(local.session.conversation_id, "hand over")
             facts["bytes"] = sum(len(data) for _, data in local.thread)
         progress(1, 5, "writing the digest")
         with steps.step("digest"):
@@ -152,7 +152,7 @@ class Conversations:
         profile = self.settings.profile_for(device)
         channel = self.channel()
         brief = resume(
-            None if conversation_id is None else parse_conversation_id(conversation_id),
+            None if conversation_id is None else self._not_erased(conversation_id, "resume"),
             channel=channel,
             profile=profile,
             token_budget=token_budget,
@@ -170,7 +170,7 @@ class Conversations:
 
         Raises NotFoundError, UsageError for a cursor that does not fit, StoreUnreachableError, TamperedError.
         """
-        wanted = parse_conversation_id(conversation_id)
+        wanted = self._not_erased(conversation_id, "load context")
         try:
             package = self._newest_package(conversation_id)
         except (NotFoundError, StoreUnreachableError):
@@ -186,11 +186,11 @@ class Conversations:
         self, conversation_id: str, *, claude_dir: Path | None = None, cwd: str | None = None
     ) -> dict[str, Any]:
         """Write a handed-over conversation, with what other devices added, as a native session: session_path,
-        session_id, records, sha256, woven_turns, sessions, warnings; see `WayBack.restore`.
+        session_id, records, sha256, written, woven_turns, sessions, warnings; see `WayBack.restore`.
 
         Raises NotFoundError, TamperedError, StoreUnreachableError; nothing half-written stays."""
         channel = self.channel()
-        wanted = parse_conversation_id(conversation_id)
+        wanted = self._not_erased(conversation_id, "restore")
         refreshed = refresh_catalogue(channel, wanted)
         record = find_handoff(channel, wanted, refreshed)
         package = open_package(channel, record)
@@ -219,6 +219,8 @@ class Conversations:
         Takes messages, summary, decisions, next_steps, notes, tasks, bookmarks. Raises UsageError for arguments
         that do not fit, NotFoundError if there is no conversation to add to.
         """
+        if conversation_id is not None:
+            self._not_erased(conversation_id, "save progress")
         return self.way_back.save_progress(conversation_id, given)
 
     def make_offline(self, conversation_id: str, progress: Progress = no_progress) -> dict[str, Any]:
@@ -229,7 +231,7 @@ class Conversations:
         if a part of it is not here and the bucket is away.
         """
         channel = self.channel()
-        wanted = parse_conversation_id(conversation_id)
+        wanted = self._not_erased(conversation_id, "make ready for offline")
         progress(0, 3, "looking for handoffs")
         refreshed = refresh_catalogue(channel, wanted)
         record = find_handoff(channel, wanted, refreshed)
@@ -266,16 +268,24 @@ class Conversations:
 
     def list_checkpoints(self, conversation_id: str) -> list[dict[str, Any]]:
         """Checkpoints of a conversation's agents, the oldest first: checkpoint_id, made_at, device_id, state_bytes,
-        stored_bytes, whole. Raises UsageError."""
-        return [_checkpoint_fields(one) for one in self._checkpoints.find(parse_conversation_id(conversation_id))]
+        stored_bytes, whole. Raises UsageError, NotFoundError for one that was erased."""
+        wanted = self._not_erased(conversation_id, "list checkpoints")
+        return [_checkpoint_fields(one) for one in self._checkpoints.find(wanted)]
 
     def restore_checkpoint(self, conversation_id: str, checkpoint_id: str = "") -> str:
         """The state that a checkpoint kept, by default the newest: JSON as in the section `agents` of a package.
 
         Raises NotFoundError, TamperedError, UsageError.
         """
-        state = self._checkpoints.restore(parse_conversation_id(conversation_id), checkpoint_id)
+        wanted = self._not_erased(conversation_id, "restore checkpoint")
+        state = self._checkpoints.restore(wanted, checkpoint_id)
         return state.decode("utf-8", "surrogatepass")
+
+    def _not_erased(self, conversation_id: str, operation: str) -> ConversationId:
+        """The id, if the conversation was not erased. Raises UsageError, NotFoundError."""
+        wanted = parse_conversation_id(conversation_id)
+        self.sharing.refuse_erased(wanted, operation)
+        return wanted
 
     @property
     def way_back(self) -> WayBack:

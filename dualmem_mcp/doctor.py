@@ -10,7 +10,10 @@ from dualmem_mcp.app import App
 from dualmem_mcp.embedding.minilm import NAME as DEFAULT_MODEL
 from dualmem_mcp.embedding.model_files import check_present
 from dualmem_mcp.errors import DualmemError, NotFoundError
+from dualmem_mcp.sync.last_sync import LastSync
 from dualmem_mcp.transcripts.claude_code import ClaudeCode
+
+_MINUTE = "%Y-%m-%d %H:%M UTC"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,17 @@ def _outbox(app: App) -> _Finding:
     return _Finding("nothing waits to be uploaded")
 
 
+def _last_sync(app: App) -> _Finding:
+    if app.joined_channel() is None:
+        return _Finding("none: this device belongs to no vault")
+    last = LastSync(app.settings.home, app.clock).outcome()
+    well = f"the last ended well at {last.synced_at:{_MINUTE}}" if last.synced_at else "none ended well yet"
+    if last.problem:
+        when = f", at {last.problem_at:{_MINUTE}}" if last.problem_at else ""
+        return _Finding(f"the last one{when}, met a problem ({well})", last.problem, ok=last.away)
+    return _Finding(well, "" if last.synced_at else "`dualmem sync` syncs now; a running server does so by itself.")
+
+
 def _model(app: App) -> _Finding:
     model = app.local_edge.model
     if model.missing:
@@ -132,6 +146,7 @@ _CHECKS: dict[str, Callable[[App], _Finding]] = {
     "vault": _vault,
     "bucket": _bucket,
     "outbox": _outbox,
+    "sync": _last_sync,
     "search model": _model,
     "search index": _search_index,
 }

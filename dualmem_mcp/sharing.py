@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from dualmem_mcp.errors import ConflictError, DualmemError, StoreUnreachableError, UsageError
+from dualmem_mcp.errors import ConflictError, DualmemError, StoreRefusedError, StoreUnreachableError
 from dualmem_mcp.handoff.channel import Channel
 from dualmem_mcp.handoff.package import mend_queued
 from dualmem_mcp.model.ids import ConversationId, DeviceId
@@ -24,9 +25,11 @@ from dualmem_mcp.stores.sync_log import SyncLog
 from dualmem_mcp.sync.acks import is_due, write_ack
 from dualmem_mcp.sync.compaction import GRACE, Compaction
 from dualmem_mcp.sync.deadline import DeadlineObjectStore
-from dualmem_mcp.sync.engine import Exchange, SyncReport, sync
-from dualmem_mcp.sync.erasure import carry_out, erase
+from dualmem_mcp.sync.engine import Exchange, Merged, SyncReport, sync
+from dualmem_mcp.sync.erasure import carry_out, erase, was_erased
 from dualmem_mcp.sync.identity import KeptIdentity
+from dualmem_mcp.sync.last_sync import LastSync, problem_text
+from dualmem_mcp.sync.requests import CountingObjectStore
 from dualmem_mcp.sync.snapshots import Snapshots
 from dualmem_mcp.vault_access import VaultAccess
 
@@ -58,10 +61,11 @@ class Sharing:
         self.erased = ErasedConversations(database, clock, device_id, name_of=self._name_of)
         self._state = SnapshotState(database, clock, device_id, name_of=self._name_of)
         self._outbox = outbox
-        self._listeners: list[Callable[[SyncReport], None]] = []
+        self._listeners: list[Callable[[Merged], object]] = []
 
-    def on_synced(self, listener: Callable[[SyncReport], None]) -> None:
-        """Call the listener, in the thread of the sync, after each one that brought something in."""
+    def on_synced(self, listener: Callable[[Merged], object]) -> None:
+        """Call the listener, in the thread of the sync, after each one that brought something in, also if it ended
+        with an error then."""
         self._listeners.append(listener)
 
     def sync(
@@ -70,13 +74,27 @@ class Sharing:
         """Bring this device and the bucket together: the contract's *sync* fields, with warnings and requests.
 
         With `probe` nothing is listed, which is cheaper; after `max_seconds` no request is begun any more, and what
-        was not reached waits; without `large_objects` packages wait. A bucket that is away is no error. Raises
-        NotFoundError if this device belongs to no vault, and what `sync.engine.sync` raises.
+        was not reached waits; without `large_objects` packages wait. A bucket that is away or refuses is no error.
+        How it went is noted in the data home. Raises NotFoundError if this device belongs to no vault, and what
+        `sync.engine.sync` raises.
         """
         channel = self._channel()
-        objects = channel.objects
-        if max_seconds is not None:
-            objects = DeadlineObjectStore(objects, time.monotonic() + max_seconds)
+        ends_at = math.inf if max_seconds is None else time.monotonic() + max_seconds
+        last = LastSync(self._home.root, self._clock)
+        try:
+            report = self._sync(channel, ends_at, probe=probe, large_objects=large_objects)
+        except Exception as error:
+            last.note_problem(problem_text(error), away=type(error) is StoreUnreachableError)
+            raise
+        if report.went_through:
+            last.note(listed=not probe)
+        elif report.refused or (report.away and time.monotonic() < ends_at):
+            last.note_problem("; ".join(report.warnings), away=report.away)
+        return report.to_json()
+
+    def _sync(self, channel: Channel, ends_at: float, *, probe: bool, large_objects: bool) -> SyncReport:
+        # All that is asked of the bucket on the way counts.
+        objects = CountingObjectStore(DeadlineObjectStore(channel.objects, ends_at))
         snapshots = self._snapshots(channel, objects)
         exchange = Exchange(
             vault=channel.vault,
@@ -85,19 +103,21 @@ class Sharing:
             log=self.log,
             clock=self._clock,
             lock_file=self._home.root / LOCK_FILE,
-            identity=KeptIdentity(self._blobs, objects, self._clock, self._access.adopt),
+            identity=KeptIdentity(self._blobs, channel.objects, self._clock, self._access.adopt),
             mend=lambda key, warnings: mend_queued(channel, key, warnings),
             catch_up=snapshots.catch_up,
             reach=snapshots.reach,
             count_conflicts=self.conflicts.count,
+            on_merged=self._tell_merged,
         )
         report = sync(exchange, probe=probe, large_objects=large_objects)
-        if not report.busy and not report.away:
+        if report.went_through:
             self._after_sync(replace(channel, objects=objects))
-        if report.subjects or report.conversations:
-            for listener in self._listeners:
-                listener(report)
-        return report.to_json()
+        return replace(report, cost_usd=objects.cost_usd)
+
+    def _tell_merged(self, merged: Merged) -> None:
+        for listener in self._listeners:
+            listener(merged)
 
     def _after_sync(self, channel: Channel) -> None:
         """Carry out erasures, and say how far this device has read where it is time to."""
@@ -142,12 +162,7 @@ class Sharing:
                     operation="compact",
                     hint="Try again when it is done; nothing was changed.",
                 )
-            if synced["away"]:
-                raise StoreUnreachableError(
-                    "this device could not sync first" + "".join(f": {one}" for one in synced["warnings"][:1]),
-                    operation="compact",
-                    hint="Try again later; nothing was changed.",
-                )
+            _check_went_through(synced, "compact", "Try again later; nothing was changed.")
             warnings = synced["warnings"]
         channel = self._channel()
         compaction = Compaction(
@@ -165,18 +180,13 @@ class Sharing:
         """Erase a conversation for good, and tell the other devices so; see `sync.erasure.erase`."""
         done = erase(self._channel(), self.erased, conversation_id)
         synced = self.sync()
-        queued = done["queued"] or synced["away"] or synced["busy"]
+        queued = done["queued"] or synced["away"] or synced["refused"] or synced["busy"]
         return {**done, "queued": queued, "warnings": [*done["warnings"], *synced["warnings"]]}
 
-    def refuse_erased(self, conversation_id: ConversationId) -> None:
-        """Raises UsageError for a conversation that was erased: nothing of it is ever kept again."""
+    def refuse_erased(self, conversation_id: ConversationId, operation: str) -> None:
+        """Raises NotFoundError for a conversation that was erased: nothing of it is here or is ever kept again."""
         if self.erased.is_erased(conversation_id):
-            raise UsageError(
-                f"conversation {conversation_id} was erased, which is for good",
-                operation="keep conversation",
-                subject=conversation_id,
-                hint="Go on in a new conversation: `claude --resume … --fork-session` gives a session a new id.",
-            )
+            raise was_erased(conversation_id, operation=operation)
 
     def waiting(self) -> int:
         """Changes and objects that wait on this device to be uploaded."""
@@ -207,13 +217,7 @@ class Sharing:
         """
         self._channel()
         synced = self.sync()
-        if synced["away"] or synced["busy"]:
-            raise StoreUnreachableError(
-                "this device could not sync first" + "".join(f": {warning}" for warning in synced["warnings"][:1]),
-                operation="revoke device",
-                subject=device,
-                hint="Run the command again; nothing was changed.",
-            )
+        _check_went_through(synced, "revoke device", "Run the command again; nothing was changed.", device)
         self._access.revoke(
             device,
             passphrase,
@@ -260,6 +264,19 @@ class Sharing:
 
     def _name_of(self, conversation_id: str) -> str:
         return self._channel().vault.object_name("conversation", conversation_id)
+
+
+def _check_went_through(synced: Mapping[str, Any], operation: str, hint: str, subject: str = "") -> None:
+    """Raises StoreRefusedError or StoreUnreachableError for a sync that did not get to its end."""
+    if not (synced["away"] or synced["refused"] or synced["busy"]):
+        return
+    kind = StoreRefusedError if synced["refused"] else StoreUnreachableError
+    raise kind(
+        "this device could not sync first" + "".join(f": {one}" for one in synced["warnings"][:1]),
+        operation=operation,
+        subject=subject,
+        hint=hint,
+    )
 
 
 def _conflict_fields(conflict: Conflict, names: dict[str, str]) -> dict[str, Any]:

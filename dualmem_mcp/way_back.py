@@ -132,8 +132,9 @@ class WayBack:
     def restore(
         self, record: HandoffRecord, package: OpenedPackage, *, claude_dir: Path, cwd: str | None
     ) -> dict[str, Any]:
-        """Write the session with what came after its handoff: session_path, session_id, records, sha256,
-        woven_turns, sessions (several where devices parted), warnings. Raises as `restore_with`."""
+        """Write the session with what came after its handoff: session_path, session_id, records, sha256, written
+        (False where all of it lay there already), woven_turns, sessions (several where devices parted), warnings.
+        Raises as `restore_with`."""
         restored = restore_with(
             self.strands(record),
             package.thread_files(),
@@ -216,6 +217,7 @@ def _session_fields(session: RestoredSession) -> dict[str, Any]:
         "session_id": session.session_id,
         "records": session.records,
         "sha256": session.sha256,
+        "written": session.written,
         "woven_turns": session.woven,
     }
 

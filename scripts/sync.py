@@ -21,7 +21,7 @@ try:
     import click
 
     from dualmem_mcp.durable_files import file_lock_if_free
-    from dualmem_mcp.errors import DualmemError, NotFoundError, StoreUnreachableError
+    from dualmem_mcp.errors import DualmemError, NotFoundError, StoreRefusedError, StoreUnreachableError
     from dualmem_mcp.exit_status import exit_after
 except ImportError as fault:
     sys.stderr.write(f"error: {sys.executable} cannot import dualmem-mcp: {fault}\n")
@@ -62,7 +62,7 @@ def command(
     """Sync once, for cron and systemd timers: quiet when there is nothing to do, one run at a time.
 
     Exit status: 0 done, or another run is at it; 2 usage; 3 no vault; 4 locked; 5 tampered data; 6 the bucket is
-    away, and everything waits.
+    away or refuses this device, and everything waits.
     """
     os.umask(0o077)
     _log_to(log, log_bytes, log_files)
@@ -106,6 +106,8 @@ def _sync(settings: Any, options: Options) -> int:
     if result["busy"]:
         return 0
     out_of_time = options.max_seconds is not None and result["duration_ms"] >= options.max_seconds * 1000
+    if result["refused"]:
+        raise StoreRefusedError("; ".join(result["warnings"]), operation="sync", subject=settings.bucket)
     if result["away"] and not out_of_time:
         raise StoreUnreachableError("; ".join(result["warnings"]), operation="sync", subject=settings.bucket)
     if has_moved(result):

@@ -66,6 +66,26 @@ def test_a_bucket_that_is_away_or_exchanged(app: App, tmp_path: Path) -> None:
     assert check["hint"]
 
 
+def test_how_the_last_sync_went_is_told(app: App, tmp_path: Path) -> None:
+    assert found(app)["sync"]["detail"] == "none: this device belongs to no vault"
+    app.init("correct horse battery staple")
+    check = found(app)["sync"]
+    assert (check["ok"], check["detail"]) == (True, "none ended well yet")
+    assert "dualmem sync" in check["hint"]
+    app.sync()
+    check = found(app)["sync"]
+    assert (check["ok"], check["hint"]) == (True, "")
+    assert check["detail"].startswith("the last ended well at ")
+    vault = tmp_path / "bucket" / "vault.json"
+    vault.rename(tmp_path / "vault.json")
+    vault.symlink_to(tmp_path / "vault.json")
+    app.sync()
+    check = found(app)["sync"]
+    assert not check["ok"]
+    assert "met a problem (the last ended well at " in check["detail"]
+    assert check["hint"].startswith("the bucket refuses this device: ")
+
+
 def test_a_check_that_fails_keeps_its_name(app: App) -> None:
     names = list(found(app))
     app.close()

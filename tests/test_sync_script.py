@@ -157,6 +157,15 @@ def test_a_bucket_that_is_away_is_told_but_not_mailed_where_there_is_a_log(
     assert "Sent 1 change" in devices.run().out
 
 
+def test_a_bucket_that_refuses_is_mailed_in_any_case(devices: Devices, tmp_path: Path) -> None:
+    vault = devices.root / "bucket" / "vault.json"
+    vault.rename(tmp_path / "vault.json")
+    vault.symlink_to(tmp_path / "vault.json")  # the store follows no link, whoever made it
+    done = devices.run(f"--log {tmp_path / 'sync.log'}")
+    assert (done.status, done.out) == (6, "")
+    assert done.err.startswith("error: the bucket refuses this device: ")
+
+
 def test_time_that_is_over_is_no_failure(devices: Devices) -> None:
     devices.add("crane")
     done = devices.run("--max-seconds 0.000001")

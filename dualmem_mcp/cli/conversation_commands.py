@@ -105,7 +105,10 @@ def restore(conversation_id: str, claude_dir: Path | None, cwd: str | None, as_j
     if as_json:
         print_json(restored)
         return
-    click.echo(f"Restored {restored['records']:,} records to {restored['session_path']}")
+    if restored["written"]:
+        click.echo(f"Restored {restored['records']:,} records to {restored['session_path']}")
+    else:
+        click.echo(f"{restored['session_path']} has all {restored['records']:,} records already")
     if woven := restored["woven_turns"]:
         click.echo(f"With {woven} turn{'' if woven == 1 else 's'} of other devices after what was handed over")
     click.echo(f"Open it in its project's folder with: claude --resume {restored['session_id']}")

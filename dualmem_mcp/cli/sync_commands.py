@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dualmem_mcp.cli.frame import cli, json_option, opened, print_json, warn
-from dualmem_mcp.errors import StoreUnreachableError, UsageError
+from dualmem_mcp.errors import StoreRefusedError, StoreUnreachableError, UsageError
 from dualmem_mcp.sync.wording import conflict_text, has_moved, sync_text
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ def sync(*, watch: bool, max_seconds: float | None, large_objects: bool | None, 
         result = sync_by_hand(app, max_seconds=max_seconds, large_objects=large)
     show.result(result)
     out_of_time = max_seconds is not None and result["duration_ms"] >= max_seconds * 1000
+    if result["refused"]:
+        click.get_current_context().exit(StoreRefusedError.exit_code)
     if result["away"] and not out_of_time:
         click.get_current_context().exit(StoreUnreachableError.exit_code)
 
@@ -119,7 +121,7 @@ class _Shown:
 
     def news(self, result: Mapping[str, Any]) -> None:
         """The result of one of many syncs: nothing if it did nothing, on one line if as JSON."""
-        if not result["away"]:  # else that is told as a problem
+        if not (result["away"] or result["refused"]):  # else that is told as a problem
             new = [warning for warning in result["warnings"] if warning not in self._warned]
             self._warned.update(new)
             warn(new)

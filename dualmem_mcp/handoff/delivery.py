@@ -14,7 +14,7 @@ LOG: Final = "log/"
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What one run uploaded, what still waits, and why it stopped (empty when nothing waits).
+    """What one run uploaded, what still waits, and why it stopped (empty when nothing waits; `fault` is its error).
 
     `segment` is the first of this device's log that could not be uploaded as it is: it was damaged while it waited,
     or another object has its place. It and those behind it are left to the next sync and not counted as waiting.
@@ -26,6 +26,7 @@ class Delivery:
     reason: str = ""
     segment: str = ""
     segments: int = 0
+    fault: StoreUnreachableError | None = None
 
 
 def deliver(
@@ -64,7 +65,8 @@ def deliver(
         try:
             _put_once(objects, key, data)
         except StoreUnreachableError as error:
-            return Delivery(uploaded, uploaded_bytes, len(pending) - position, error.message, segment, segments)
+            waiting = len(pending) - position
+            return Delivery(uploaded, uploaded_bytes, waiting, error.message, segment, segments, error)
         except ConflictError:
             if not in_log:
                 raise

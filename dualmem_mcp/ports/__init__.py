@@ -14,9 +14,19 @@ from dualmem_mcp.ports.search import (
     SearchReader,
     Unembedded,
 )
-from dualmem_mcp.ports.storage import BlobCache, Catalogue, ObjectInfo, ObjectStore, Outbox, PackageCache, Threads
+from dualmem_mcp.ports.storage import (
+    CLIENT_PLACES,
+    BlobCache,
+    Catalogue,
+    ObjectInfo,
+    ObjectStore,
+    Outbox,
+    PackageCache,
+    Threads,
+)
 
 __all__ = [
+    "CLIENT_PLACES",
     "Access",
     "AccessLog",
     "Applied",

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Final, Protocol
 
 from dualmem_mcp.model.branches import TurnLink
 from dualmem_mcp.model.conversation import Session, Turn
 from dualmem_mcp.model.handoff import ConversationSummary, HandoffRecord
 from dualmem_mcp.model.ids import ConversationId, HandoffId
+
+CLIENT_PLACES: Final = "place/"
+"""Blobs that say where this device's client stands in a conversation, whose id follows; they are erased with it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,14 +85,15 @@ def _resume_conversation(call: Call) -> Answer:
 
 def _catch_up(app: App) -> bool:
     """Take in what other devices added, unless this one looked a moment ago; whether it did."""
-    from dualmem_mcp.server.last_sync import LastSync  # noqa: PLC0415  (a list of tools needs none of it)
+    from dualmem_mcp.sync.last_sync import LastSync  # noqa: PLC0415  (a list of tools needs none of it)
 
     timing = app.settings.sync
     age = LastSync(app.home.root, app.clock).ages().synced
     if not timing.automatic or (age is not None and age < timing.poll_seconds):
         return False
     try:
-        return not app.sync(max_seconds=_CATCH_UP_SECONDS, large_objects=False)["away"]
+        synced = app.sync(max_seconds=_CATCH_UP_SECONDS, large_objects=False)
+        return not (synced["away"] or synced["refused"])
     except DualmemError:  # what ails the bucket is told by the brief's own look at it
         return False
 

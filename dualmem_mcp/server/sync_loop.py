@@ -13,7 +13,7 @@ from dualmem_mcp.crypto.vault_file import VAULT_KEY
 from dualmem_mcp.errors import DualmemError
 from dualmem_mcp.model.sync_timing import SyncTiming
 from dualmem_mcp.server.faults import log_fault
-from dualmem_mcp.server.last_sync import LastSync
+from dualmem_mcp.sync.last_sync import LastSync
 from dualmem_mcp.sync.rhythm import Rhythm, Step
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ class SyncLoop:
 
     def _sync(self, *, probe: bool) -> None:
         result = self._app.sync(probe=probe, large_objects=self._large_objects)
-        if result["away"]:
+        if result["away"] or result["refused"]:
             self._fail()
             self._tell("; ".join(result["warnings"]))
         elif result["busy"]:
@@ -184,7 +184,6 @@ class SyncLoop:
         with self._lock:
             now = self._clock()
             self._rhythm.synced(now, listed_at=now if listed else None)
-        self._last.note(listed=listed)
 
     def _fail(self) -> None:
         with self._lock:

@@ -38,7 +38,8 @@ def _sync_memory(call: Call) -> Answer:
     wifi_only = call.app.settings.sync.wifi_only
     result = sync_by_hand(call.app, large_objects=call.arguments.get("large_objects", not wifi_only))
     told = sync_text(result, conflicts_hint="see list_conflicts")
-    return Answer(_with_warnings(told, result), result, synced=not (result["away"] or result["busy"]))
+    synced = not any(result[name] for name in ("away", "refused", "busy"))
+    return Answer(_with_warnings(told, result), result, synced=synced)
 
 
 def _save_progress(call: Call) -> Answer:

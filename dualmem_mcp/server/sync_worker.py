@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from dualmem_mcp.app import App
@@ -26,11 +26,13 @@ class SyncWorker:
         self._thread: threading.Thread | None = None
 
     def on_sync(self, listener: Callable[[], object]) -> None:
-        """Call the listener after every sync, in the thread that syncs."""
+        """Call the listener after every sync, and after one that ended with an error when it had brought something
+        in; in the thread that syncs."""
         self._listeners.append(listener)
 
     def start(self, app: App) -> None:
         """Begin, unless the settings leave syncing to the user; returns at once."""
+        app.sharing.on_synced(self._told)
         if app.settings.profile.sync.automatic:
             # A daemon: a request to a bucket that does not answer must not keep the process.
             self._thread = threading.Thread(target=self._run, args=(app,), name="sync", daemon=True)
@@ -71,6 +73,6 @@ class SyncWorker:
         except Exception as error:  # noqa: BLE001 - the application may have been closed meanwhile
             _log.info("the last push: %s", type(error).__name__)
 
-    def _told(self, _result: Mapping[str, Any]) -> None:
+    def _told(self, _what: object) -> None:
         for listener in self._listeners:
             listener()

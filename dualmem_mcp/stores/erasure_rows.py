@@ -10,7 +10,7 @@ from dualmem_mcp.model.half_pairs import compact_json
 from dualmem_mcp.model.ids import ConversationId, DeviceId, HandoffId
 from dualmem_mcp.model.oplog import OpKind, Stamp
 from dualmem_mcp.model.search import COLLECTION_OF, ItemKind, item_key
-from dualmem_mcp.ports import Clock
+from dualmem_mcp.ports import CLIENT_PLACES, Clock
 from dualmem_mcp.stores.columns import from_column, to_column
 from dualmem_mcp.stores.connection import Connection
 from dualmem_mcp.stores.database import Database
@@ -161,6 +161,7 @@ def _remove(connection: Connection, conversation_id: str, name: str) -> None:
     for table in ("turns", "findings", "handoffs", "records"):
         connection.execute(f"DELETE FROM {table} WHERE conversation_id = ?", (conversation_id,))  # noqa: S608
     connection.execute("DELETE FROM conversations WHERE id = ?", (conversation_id,))
+    connection.execute("DELETE FROM blobs WHERE key = ?", (CLIENT_PLACES + conversation_id,))
 
 
 def _note_left_over(connection: Connection, conversation_id: str) -> None:

@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from dualmem_mcp.crypto.vault import Vault
 from dualmem_mcp.durable_files import file_lock_if_free
-from dualmem_mcp.errors import StoreUnreachableError
+from dualmem_mcp.errors import StoreRefusedError, StoreUnreachableError
 from dualmem_mcp.model.ids import DeviceId
 from dualmem_mcp.ports import Clock, ObjectStore, OpLog, Outbox
 from dualmem_mcp.sync.identity import Identity
@@ -25,13 +25,25 @@ _LARGE = ("packages/", "manifests/")
 
 
 @dataclass(frozen=True, slots=True)
+class Merged:
+    """What looks different on this device after a sync: subjects' digests, and ids of conversations."""
+
+    subjects: frozenset[bytes]
+    conversations: frozenset[str]
+
+
+NOTHING: Final = Merged(frozenset(), frozenset())
+
+
+@dataclass(frozen=True, slots=True)
 class Exchange:
     """What a sync works on: the vault and its bucket, and this device's log and queue.
 
+    `objects` may count already what it is asked, as others ask it too; else it is counted here.
     `lock_file` is held while one runs. `mend` makes an object of the queue whole that was damaged there, or takes
     it out and says so in the list. `catch_up` takes in a snapshot where segments have gone, `reach` tells how
     far the newest goes in a device's log, by segment, 0 for none. `count_conflicts` tells how many conflicts wait
-    for a decision.
+    for a decision. `on_merged` is told what looks different here as soon as the run is over, be it that it raises.
     """
 
     vault: Vault
@@ -45,6 +57,7 @@ class Exchange:
     catch_up: CatchUp
     reach: Callable[[DeviceId], int]
     count_conflicts: Callable[[], int]
+    on_merged: Callable[[Merged], object] = lambda _: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +72,8 @@ class Moved:
 @dataclass(frozen=True, slots=True)
 class SyncReport:
     """What a sync did. `queued` counts the objects and changes that wait still; `busy` says that another process
-    was at it; `away` that the bucket could not be reached to the end.
-
-    `subjects` and `conversations` are what looks different on this device now.
+    was at it; `away` that the bucket could not be reached to the end; `refused` that it answers, and does not let
+    this device do what has to be done: trying again will not help.
     """
 
     pushed: Moved
@@ -74,11 +86,16 @@ class SyncReport:
     warnings: list[str]
     busy: bool = False
     away: bool = False
-    subjects: frozenset[bytes] = frozenset()
-    conversations: frozenset[str] = frozenset()
+    refused: bool = False
+    merged: Merged = NOTHING
+
+    @property
+    def went_through(self) -> bool:
+        """Whether this device and the bucket were brought together to the end."""
+        return not (self.busy or self.away or self.refused)
 
     def to_json(self) -> dict[str, Any]:
-        """The contract's *sync* fields, and whether another process was at it or the bucket away."""
+        """The contract's *sync* fields, and whether another process was at it, the bucket away, or refused it."""
         return {
             "pushed": asdict(self.pushed),
             "pulled": asdict(self.pulled),
@@ -90,6 +107,7 @@ class SyncReport:
             "warnings": self.warnings,
             "busy": self.busy,
             "away": self.away,
+            "refused": self.refused,
         }
 
 
@@ -97,15 +115,20 @@ def sync(exchange: Exchange, *, probe: bool = False, large_objects: bool = True)
     """Bring this device and the bucket together, as far as the bucket can be reached now.
 
     With `probe` nothing is listed: cheaper, for one that follows soon on another. Without `large_objects` packages
-    wait. A bucket that is away is no error: everything waits here. One run at a time in a data home: the second
-    returns at once and says so. Raises TamperedError or NotFoundError if the bucket is not the vault's as it was,
-    LockedError, and what the database raises; nothing that was merged or queued until then is lost.
+    wait. A bucket that is away or refuses is no error: everything waits here. One run at a time in a data home: the
+    second returns at once and says so. Raises TamperedError or NotFoundError if the bucket is not the vault's as it
+    was, LockedError, and what the database raises; nothing that was merged or queued until then is lost.
     """
     started = time.perf_counter()
     run = _Run(exchange, probe=probe, large_objects=large_objects)
-    with file_lock_if_free(exchange.lock_file) as free:
-        if free:
-            run.all_of_it()
+    try:
+        with file_lock_if_free(exchange.lock_file) as free:
+            if free:
+                run.all_of_it()
+    finally:
+        merged = Merged(frozenset(run.pulled.subjects), frozenset(run.pulled.conversations))
+        if merged != NOTHING:
+            exchange.on_merged(merged)
     busy = [] if free else ["another process of this device is syncing; this one left it to that"]
     return SyncReport(
         pushed=Moved(run.pushed.segments, run.pushed.ops, run.pushed.size_bytes),
@@ -113,13 +136,13 @@ def sync(exchange: Exchange, *, probe: bool = False, large_objects: bool = True)
         conflicts=exchange.count_conflicts(),
         queued=exchange.log.waiting() + len(exchange.outbox.pending()),
         duration_ms=round((time.perf_counter() - started) * 1000, 3),
-        cost_usd=round(run.objects.requests.cost_usd(exchange.objects.location), 9),
+        cost_usd=run.objects.cost_usd,
         requests=run.objects.requests,
         warnings=[*busy, *run.warnings],
         busy=not free,
-        away=run.away,
-        subjects=frozenset(run.pulled.subjects),
-        conversations=frozenset(run.pulled.conversations),
+        away=run.fault is not None and not run.is_refused,
+        refused=run.is_refused,
+        merged=merged,
     )
 
 
@@ -133,10 +156,20 @@ class _Run:
     pushed: Pushed = field(default_factory=Pushed)
     warnings: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-    away: bool = False
+    fault: StoreUnreachableError | None = None
 
     def __post_init__(self) -> None:
-        self.objects = CountingObjectStore(self.exchange.objects)
+        objects = self.exchange.objects
+        self.objects = objects if isinstance(objects, CountingObjectStore) else CountingObjectStore(objects)
+
+    @property
+    def is_refused(self) -> bool:
+        return isinstance(self.fault, StoreRefusedError)
+
+    def _stopped_by(self, fault: StoreUnreachableError) -> None:
+        self.fault = fault
+        refused = "the bucket refuses this device: " if self.is_refused else ""
+        self.warnings.append(f"{refused}{fault.message}; everything waits on this device. {fault.hint}".strip())
 
     def all_of_it(self) -> None:
         exchange = self.exchange
@@ -150,13 +183,11 @@ class _Run:
             if own.forks:
                 self._pull(own)  # the other machine's part of what was this device's log
         except StoreUnreachableError as error:
-            self.away = True
-            self.warnings.append(f"{error.message}; everything waits on this device. {error.hint}".strip())
+            self._stopped_by(error)
         self.pulled.add(exchange.log.release())
         self.warnings += [*own.notes, *self.problems, *self.pulled.problems, *self.pushed.warnings]
-        if self.pushed.reason:
-            self.away = True
-            self.warnings.append(f"not uploaded yet: {self.pushed.reason}")
+        if self.pushed.fault:
+            self._stopped_by(self.pushed.fault)
         if held := sum(exchange.log.held().values()):
             changes = "1 change of other devices is" if held == 1 else f"{held} changes of other devices are"
             self.warnings.append(

@@ -72,6 +72,17 @@ class Removed:
     waits: str = ""
 
 
+def was_erased(conversation_id: ConversationId, *, operation: str) -> NotFoundError:
+    """What to raise where somebody asks for an erased conversation, or wants to add to it."""
+    return NotFoundError(
+        f"conversation {conversation_id} was erased, which is for good",
+        operation=operation,
+        subject=conversation_id,
+        hint="Nothing of it is left, and nothing is kept of it again. What belongs to another conversation can be: "
+        "`claude --resume … --fork-session` gives a session a new id.",
+    )
+
+
 def erase(channel: Channel, erasures: Erasures, conversation_id: ConversationId) -> dict[str, Any]:
     """Erase a conversation: conversation_id, name, keys, packages, manifests, queued, remains, warnings.
 

@@ -11,6 +11,7 @@ from dualmem_mcp.errors import NotFoundError, UsageError
 from dualmem_mcp.model.ids import parse_conversation_id
 from dualmem_mcp.model.record import RecordType
 from dualmem_mcp.ports import Record, Records
+from dualmem_mcp.sync.erasure import was_erased
 
 TaskStatus = Literal["open", "done", "dropped"]
 TASK_STATUSES: Final[tuple[TaskStatus, ...]] = get_args(TaskStatus)
@@ -58,18 +59,18 @@ class Notebook:
         return [_entry(record) for record in self.records.find(conversation_id=wanted, types=types)]
 
     def _add(self, record_type: RecordType, fields: dict[str, Any], conversation_id: str | None) -> dict[str, Any]:
-        conversation = parse_conversation_id(conversation_id) if conversation_id else ""
+        conversation = parse_conversation_id(conversation_id) if conversation_id else None
         record_id = uuid.uuid4().hex
-        self.records.put(record_type, record_id, fields, conversation_id=conversation)
+        self.records.put(record_type, record_id, fields, conversation_id=conversation or "")
         record = self.records.get(record_type, record_id)
+        if record is None and conversation:
+            raise was_erased(conversation, operation=f"add {record_type}")
         if record is None:
-            raise UsageError(
-                f"nothing is kept of conversation {conversation}: it was erased, which is for good"
-                if conversation
-                else f"the {record_type} was removed by another process",
+            raise NotFoundError(
+                f"the {record_type} was removed by another process",
                 operation=f"add {record_type}",
-                subject=conversation or record_id,
-                hint="Leave --conversation out, or name another; `dualmem conversations` lists them.",
+                subject=record_id,
+                hint="Add it again if it is still wanted.",
             )
         return _entry(record)
 

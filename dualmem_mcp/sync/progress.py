@@ -17,7 +17,8 @@ from dualmem_mcp.model.conversation import Block, Turn
 from dualmem_mcp.model.ids import ConversationId, DeviceId, parse_conversation_id
 from dualmem_mcp.model.record import RecordType
 from dualmem_mcp.model.source import PROGRESS
-from dualmem_mcp.ports import BlobCache, Catalogue, Clock, Records, Threads
+from dualmem_mcp.ports import CLIENT_PLACES, BlobCache, Catalogue, Clock, Records, Threads
+from dualmem_mcp.sync.erasure import was_erased
 from dualmem_mcp.sync.progress_input import Message, ProgressGiven, TaskGiven, spread_times
 
 _NAMESPACE: Final = uuid.UUID("6d0a4d4b-2f3e-5c0e-9a57-0d4f7ad0c1ee")
@@ -80,12 +81,7 @@ def _save(keeper: ProgressKeeper, wanted: ConversationId, given: ProgressGiven) 
     title = known.title if known else _title(given)
     added, changed = keeper.threads.add(wanted, turns, title=title, device_name=keeper.device_name)
     if known is None and keeper.threads.conversation(wanted) is None:
-        raise NotFoundError(
-            f"conversation {wanted} was erased, for good; nothing can be added to it",
-            operation="save progress",
-            subject=wanted,
-            hint="Pass another conversation_id: a new one begins a conversation.",
-        )
+        raise was_erased(wanted, operation="save progress")
     if given.messages and not added:
         warnings.append("these messages were saved before")
     place.remember(turns[-1].uuid if turns else None)
@@ -313,16 +309,12 @@ def _is_uuid(text: str) -> bool:
         return False
 
 
-def _place_key(conversation_id: str) -> str:
-    return f"place/{conversation_id}"
-
-
 def _read_place(blobs: BlobCache, conversation_id: str) -> dict[str, str]:
-    data = blobs.get(_place_key(conversation_id))
+    data = blobs.get(CLIENT_PLACES + conversation_id)
     return {str(name): str(value) for name, value in json.loads(data).items()} if data else {}
 
 
 def _write_place(blobs: BlobCache, conversation_id: str, place: Mapping[str, str]) -> None:
     data = json.dumps(place).encode()
-    if blobs.get(_place_key(conversation_id)) != data:
-        blobs.put(_place_key(conversation_id), data)
+    if blobs.get(CLIENT_PLACES + conversation_id) != data:
+        blobs.put(CLIENT_PLACES + conversation_id, data)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from dualmem_mcp.errors import ConflictError, NotFoundError, TamperedError
+from dualmem_mcp.errors import ConflictError, NotFoundError, StoreUnreachableError, TamperedError
 from dualmem_mcp.handoff.delivery import deliver
 from dualmem_mcp.sync.own_log import OwnLog
 from dualmem_mcp.sync.segments import (
@@ -25,12 +25,12 @@ _MOST_ATTEMPTS: Final = 64
 
 @dataclass(slots=True)
 class Pushed:
-    """What was uploaded: segments, ops in them, bytes of all objects; and why it stopped, empty if it did not."""
+    """What was uploaded: segments, ops in them, bytes of all objects; and what stopped it, None if nothing did."""
 
     segments: int = 0
     ops: int = 0
     size_bytes: int = 0
-    reason: str = ""
+    fault: StoreUnreachableError | None = None
     warnings: list[str] = field(default_factory=list)
 
 
@@ -59,8 +59,8 @@ def push(
         delivery = deliver(own.outbox, own.objects, on_delivered=delivered, mend=mend, leave=leave)
         pushed.size_bytes += delivery.uploaded_bytes
         pushed.segments += delivery.segments
-        pushed.reason = delivery.reason
-        if delivery.reason or not delivery.segment:
+        pushed.fault = delivery.fault
+        if delivery.fault or not delivery.segment:
             return pushed
         own.settle(delivery.segment)
     raise ConflictError(

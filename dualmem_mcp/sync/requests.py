@@ -36,6 +36,11 @@ class CountingObjectStore:
     requests: Requests = field(default_factory=Requests)
 
     @property
+    def cost_usd(self) -> float:
+        """The list price of all that was asked of it, in US dollars."""
+        return round(self.requests.cost_usd(self.location), 9)
+
+    @property
     def location(self) -> str:
         return self.objects.location
 

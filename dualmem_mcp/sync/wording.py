@@ -19,7 +19,7 @@ def has_moved(result: Mapping[str, Any]) -> bool:
 def sync_text(result: Mapping[str, Any], *, conflicts_hint: str) -> str:
     """The result of a sync in at most two lines, without its warnings; the hint says how conflicts are shown."""
     ways = (_moved("Sent", result["pushed"]), _moved("received", result["pulled"]))
-    nothing = "Nothing was exchanged" if result["away"] or result["busy"] else "Up to date"
+    nothing = "Nothing was exchanged" if any(result[name] for name in ("away", "refused", "busy")) else "Up to date"
     moved = "; ".join(way for way in ways if way) or nothing
     took = f"{result['duration_ms'] / 1000:.1f} s"
     cost = f", ${result['cost_usd']:.6f} at list price" if result["cost_usd"] else ""

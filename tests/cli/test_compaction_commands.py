@@ -63,7 +63,11 @@ def test_a_conversation_is_erased(run: Run, tmp_path: Path) -> None:
     assert SESSION_ID not in run("desk", "conversations").stdout
 
     again = run("desk", "handoff", SESSION_ID)
-    assert (again.returncode, "was erased, which is for good" in again.stderr) == (2, True)
+    assert (again.returncode, "was erased, which is for good" in again.stderr) == (3, True)
+    for command in (["resume"], ["restore"], ["show", "--section", "thread"]):
+        asked = run("desk", *command, SESSION_ID)
+        assert (asked.returncode, asked.stdout) == (3, "")
+        assert asked.stderr.startswith(f"error: conversation {SESSION_ID} was erased, which is for good\nhint: ")
     unknown = run("desk", "erase", "nobody-knows-this", "--yes")
     assert (unknown.returncode, "there is no conversation" in unknown.stderr) == (3, True)
     assert run("desk", "erase", "../x", "--yes").returncode == 2

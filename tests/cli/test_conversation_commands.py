@@ -79,5 +79,10 @@ def test_restore_takes_in_first_what_was_said_elsewhere(tmp_path: Path) -> None:
     assert "With 1 turn of other devices" in done.output
     assert session.read_bytes().startswith(before)
     assert b"and paint it" in session.read_bytes()[len(before) :]
+    written = json.loads(runner.invoke(cli, ["restore", conversation_id, "--json"], env=desk).stdout)
+    assert (written["written"], written["woven_turns"]) == (False, 0)
+    done = runner.invoke(cli, ["restore", conversation_id], env=desk)
+    assert "Restored" not in done.output
+    assert f"{session} has all {written['records']} records already" in done.stdout.splitlines()
     shown = runner.invoke(cli, ["resume", conversation_id, "--json"], env=desk)
     assert [one["text"] for one in json.loads(shown.stdout)["since_handoff"]["decisions"]] == ["red"]

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from dualmem_mcp.cli import cli
 from dualmem_mcp.durable_files import file_lock
-from dualmem_mcp.errors import DualmemError
+from dualmem_mcp.errors import DualmemError, StoreRefusedError
 from dualmem_mcp.sharing import LOCK_FILE
 
 ADA = '{"type":"entity","name":"Ada","entityType":"%s","observations":[]}'
@@ -72,6 +72,60 @@ def test_a_sync_says_what_it_moved(devices: Devices) -> None:
     assert devices.run("phone", "sync").startswith("Received 1 change in 1 segment, ")
     assert devices.names("phone") == ["Ada"]
     assert devices.run("phone", "sync", "--quiet") == ""
+
+
+def refuse(bucket: Path, *, again: bool = False) -> None:
+    """Have the bucket refuse, as a server does that knows the user and grants nothing; or no more."""
+    file, aside = bucket / "vault.json", bucket.with_name("vault.json")
+    if again:
+        file.unlink()
+        aside.rename(file)
+    else:
+        file.rename(aside)
+        file.symlink_to(aside)  # the store follows no link, whoever made it
+
+
+def test_a_bucket_that_refuses_is_told_from_one_that_is_away(devices: Devices) -> None:
+    devices.run("desk", "sync")
+    well = devices.json("desk", "status")
+    assert (well["last_sync"][:2], well["sync_problem"]) == ("20", None)
+    devices.remember("desk", ADA % "person")
+    refuse(devices.root / "bucket")
+    done = devices.invoke("desk", "sync")
+    assert done.exit_code == 6
+    assert done.stderr.startswith("warning: the bucket refuses this device: ")
+    assert "Remove the link" in done.stderr
+    assert done.stdout.startswith("Nothing was exchanged")
+    result = json.loads(devices.invoke("desk", "sync", "--json").stdout)
+    assert (result["refused"], result["away"], result["queued"]) == (True, False, 1)
+    facts = devices.json("desk", "status")
+    assert facts["last_sync"] == well["last_sync"]
+    assert "the bucket refuses this device: " in facts["sync_problem"]
+    assert facts["sync_problem"].startswith(("20", "21"))
+    for command in (["compact"], ["revoke", "phone"]):
+        refused = devices.invoke("desk", *command)
+        assert isinstance(refused.exception, StoreRefusedError)
+        assert "this device could not sync first: the bucket refuses this device" in str(refused.exception)
+    refuse(devices.root / "bucket", again=True)
+    devices.run("desk", "sync")
+    assert devices.json("desk", "status")["sync_problem"] is None
+
+
+def test_how_the_last_sync_went_is_known_whatever_came_between(devices: Devices) -> None:
+    assert devices.json("desk", "status")["last_sync"] is None
+    devices.run("desk", "sync", "--max-seconds", "0.000001")
+    facts = devices.json("desk", "status")
+    assert (facts["last_sync"], facts["sync_problem"]) == (None, None)  # its time was over: nothing is wrong
+    (devices.root / "bucket").rename(devices.root / "elsewhere")
+    assert devices.invoke("desk", "sync").exit_code == 6
+    assert "everything waits on this device" in devices.json("desk", "status")["sync_problem"]
+    checks = {one["name"]: one for one in json.loads(devices.invoke("desk", "doctor", "--json").stdout)["checks"]}
+    assert (checks["sync"]["ok"], "none ended well yet" in checks["sync"]["detail"]) == (True, True)
+    assert "everything waits on this device" in checks["sync"]["hint"]
+    (devices.root / "elsewhere").rename(devices.root / "bucket")
+    devices.run("desk", "sync")
+    told = devices.run("desk", "doctor")
+    assert "ok    sync: the last ended well at 20" in told
 
 
 def test_as_json_it_has_the_tools_fields(devices: Devices) -> None:

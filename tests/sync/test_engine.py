@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 
 import pytest
 
 from dualmem_mcp.durable_files import file_lock
-from dualmem_mcp.errors import NotFoundError, TamperedError
+from dualmem_mcp.errors import NotFoundError, StoreRefusedError, TamperedError
 from dualmem_mcp.model.cost import USD_PER_READ_REQUEST, USD_PER_WRITE_REQUEST
 from dualmem_mcp.model.oplog import physical_ticks
 from dualmem_mcp.stores.erasure_rows import ErasedConversations
 from dualmem_mcp.stores.logical_state import logical_hash
 from dualmem_mcp.stores.record_store import RecordStore
 from dualmem_mcp.sync.deadline import DeadlineObjectStore
-from dualmem_mcp.sync.engine import sync
+from dualmem_mcp.sync.engine import Merged, sync
 from tests.conftest import SteppingClock
+from tests.crypto.conftest import MemoryObjectStore
 from tests.sync.conftest import Bench, Device
 
 
@@ -56,9 +58,9 @@ def test_three_devices_come_to_the_same(bench: Bench) -> None:
 def test_a_report_says_what_looks_different_now(bench: Bench) -> None:
     desk, phone = bench.device("desk"), bench.device("phone")
     desk.add("Ada")
-    assert desk.sync().subjects == frozenset()
-    assert len(phone.sync().subjects) == 1
-    assert phone.sync().subjects == frozenset()
+    assert desk.sync().merged.subjects == frozenset()
+    assert len(phone.sync().merged.subjects) == 1
+    assert phone.sync().merged.subjects == frozenset()
 
 
 @pytest.mark.parametrize("probe", [True, False])
@@ -122,6 +124,75 @@ def test_a_bucket_that_is_away_is_no_error(bench: Bench) -> None:
     assert desk.sync().queued == 0
     phone.sync()
     assert state(phone) == state(desk)
+
+
+@dataclass
+class Refusing(MemoryObjectStore):
+    """A bucket that answers every request that begins so, and grants none."""
+
+    objects: dict[str, bytes]
+    requests: tuple[str, ...]
+    location: str = "s3://bucket"
+
+    def __post_init__(self) -> None:
+        kept = self.objects
+        super().__init__()
+        self.objects = kept
+
+    def get(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
+        self._check("get")
+        return super().get(key, start=start, length=length)
+
+    def put(self, key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None) -> str:
+        self._check("put")
+        return super().put(key, data, if_absent=if_absent, if_match=if_match)
+
+    def _check(self, request: str) -> None:
+        if request in self.requests:
+            raise StoreRefusedError(
+                f"could not {request} it in s3://bucket: AccessDenied (403)",
+                hint="Give these credentials the rights.",
+            )
+
+
+@pytest.mark.parametrize("requests", [("get", "put"), ("put",)])
+def test_a_bucket_that_refuses_is_not_away(bench: Bench, requests: tuple[str, ...]) -> None:
+    desk, phone = bench.device("desk"), bench.device("phone")
+    desk.add("Ada")
+    phone.add("Engine")
+    phone.sync()
+    told: list[Merged] = []
+    refusing = Refusing(bench.objects.objects, requests)
+    report = sync(desk.exchange(objects=refusing, on_merged=told.append))
+    assert (report.away, report.refused, report.queued) == (False, True, 1)
+    assert not report.went_through
+    assert report.to_json()["refused"] is True
+    [warning] = report.warnings
+    assert warning.startswith("the bucket refuses this device: could not ")
+    assert warning.endswith(
+        "AccessDenied (403); everything waits on this device. Give these credentials the rights."
+    )
+    assert told == ([report.merged] if "get" not in requests else [])
+    report = desk.sync()
+    assert (report.refused, report.queued, report.went_through) == (False, 0, True)
+
+
+def test_what_came_in_is_told_though_the_sync_fails_then(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk, phone = bench.device("desk"), bench.device("phone")
+    desk.add("Ada")
+    desk.sync()
+    told: list[Merged] = []
+    with monkeypatch.context() as patch:
+
+        def damaged(_size: int, _bytes: int) -> None:
+            raise TamperedError("the log is damaged")
+
+        exchange = phone.exchange(on_merged=told.append)
+        patch.setattr(exchange.log, "unsealed", damaged)
+        with pytest.raises(TamperedError):
+            sync(exchange)
+    assert [len(merged.subjects) for merged in told] == [1]
+    assert phone.names() == {"Ada"}
 
 
 def test_a_bucket_that_goes_away_on_the_way(bench: Bench) -> None:
@@ -282,7 +353,7 @@ def test_changes_from_the_future_are_told_of_and_wait(bench: Bench) -> None:
     phone.clock.advance(365 * 86_400)
     report = phone.sync(probe=True)
     assert report.warnings == []
-    assert len(report.subjects) == 1
+    assert len(report.merged.subjects) == 1
     assert phone.names() == {"Ada"}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import pytest
 from dualmem_mcp.app import App
 from dualmem_mcp.crypto.envelope import ObjectKind, SealedReader, Section, bytes_reader
 from dualmem_mcp.crypto.header import Header, Place
-from dualmem_mcp.errors import DualmemError, NotFoundError, UsageError
+from dualmem_mcp.errors import DualmemError, NotFoundError
 from dualmem_mcp.handoff.channel import manifest_key
 from dualmem_mcp.handoff.manifest import record_to_json
 from tests.conftest import SteppingClock
@@ -165,7 +165,7 @@ def test_the_session_file_that_still_lies_here_does_not_bring_it_back(world: Wor
     world.write_session(["What holds the harbour?", SECRET, "Why?", "Rust.", "And now?", "Nothing."])
     desk.local_edge.index(project="all", claude_dir=world.claude)
     assert SECRET not in rows(desk)
-    with pytest.raises(UsageError, match="was erased"):
+    with pytest.raises(NotFoundError, match="was erased"):
         desk.prepare_handoff(SESSION_ID)
     found = desk.local_edge.search("harbour crane collapses")["results"]
     assert not [result for result in found if result["conversation_id"] == SESSION_ID]
@@ -236,6 +236,42 @@ def test_a_note_on_an_erased_conversation_is_refused_by_its_name(world: World) -
     desk, _ = handed_over(world)
     desk.erase(SESSION_ID)
     for add in (desk.notebook.add_note, desk.notebook.add_task):
-        with pytest.raises(UsageError, match="was erased, which is for good"):
+        with pytest.raises(NotFoundError, match="was erased, which is for good"):
             add("zeppelin", conversation_id=SESSION_ID)
     assert "zeppelin" not in rows(desk)
+
+
+def test_whoever_asks_for_it_is_told_that_it_was_erased(world: World) -> None:
+    desk, phone = handed_over(world)
+    phone.resume_conversation(SESSION_ID)
+    asks: dict[str, Callable[[App], object]] = {
+        "hand over": lambda app: app.prepare_handoff(SESSION_ID),
+        "resume": lambda app: app.resume_conversation(SESSION_ID),
+        "load context": lambda app: app.load_context(SESSION_ID, "thread"),
+        "restore": lambda app: app.restore(SESSION_ID),
+        "make ready for offline": lambda app: app.make_offline(SESSION_ID),
+        "save progress": lambda app: app.save_progress(SESSION_ID, bookmarks=[{"turn_id": "1234"}]),
+        "list checkpoints": lambda app: app.list_checkpoints(SESSION_ID),
+        "restore checkpoint": lambda app: app.restore_checkpoint(SESSION_ID),
+    }
+    desk.erase(SESSION_ID)
+    phone.sync()
+    for app in (desk, phone):
+        for operation, ask in asks.items():
+            with pytest.raises(NotFoundError, match=f"conversation {SESSION_ID} was erased") as raised:
+                ask(app)
+            assert raised.value.operation == operation
+            assert raised.value.hint
+        assert app.resume_conversation()["conversation_id"] == OTHER_ID
+
+
+def test_where_clients_stood_in_it_goes_too(world: World) -> None:
+    desk, phone = handed_over(world)
+    for app in (desk, phone):
+        app.resume_conversation(SESSION_ID)
+        app.resume_conversation(OTHER_ID)
+        assert sorted(app.blobs.keys("place/")) == sorted(f"place/{one}" for one in (SESSION_ID, OTHER_ID))
+    desk.erase(SESSION_ID)
+    phone.sync()
+    for app in (desk, phone):
+        assert app.blobs.keys("place/") == [f"place/{OTHER_ID}"]
