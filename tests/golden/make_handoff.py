@@ -1,7 +1,11 @@
-"""Makes tests/golden/handoff-v1: a bucket with two handoffs of one conversation, as format 1 writes them.
+"""Makes tests/golden/handoff-v<n>: a bucket with two handoffs of one conversation, as format <n> writes them.
 
-Run once for each format version, by hand: `python tests/golden/make_handoff_v1.py FOLDER`. What it made stays
-as it is; later versions must read it. FOLDER gets `bucket/` and `expected.json`.
+Run once for each format version, by hand, with the code of that version:
+
+    python tests/golden/make_handoff.py FOLDER [MESSAGES]
+
+What it made stays as it is; later versions must read it. FOLDER gets `bucket/` and `expected.json`. The second handoff
+has four messages more than the first, which has MESSAGES: 20 in handoff-v1, which has no patches, 40 in the others.
 """
 
 from __future__ import annotations
@@ -59,7 +63,7 @@ def session_lines(count: int) -> list[str]:
     return lines
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, messages: int) -> None:
     """Write the bucket and what is expected of it."""
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)
@@ -82,7 +86,7 @@ def main(folder: Path) -> None:
         )
         with open_app(settings, clock=Clock()) as app:
             app.init(PASSPHRASE, device_name="golden desk")
-            for count in (20, 24):
+            for count in (messages, messages + 4):
                 session.write_text("".join(session_lines(count)), encoding="utf-8")
                 report = app.prepare_handoff(CONVERSATION_ID, decisions=["Keep the old names as aliases."])
         expected = {
@@ -90,7 +94,7 @@ def main(folder: Path) -> None:
             "conversation_id": CONVERSATION_ID,
             "handoff_id": report["handoff_id"],
             "message_count": report["message_count"],
-            "last_request": "please rename step 22 of the beacon parser",
+            "last_request": f"please rename step {messages + 2} of the beacon parser",
             "branch": "rename-steps",
             "state": STATE,
             "files": {
@@ -103,4 +107,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 40)
