@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final, Literal, NewType, get_args
 
 UserId = NewType("UserId", str)
-"""1 to 32 lower-case letters, digits and `-`: names one user of a host, and the folder of their data home there."""
+"""1 to 32 lower-case letters, digits and `-`, no `-` at the beginning: names one user of a host, and the folder of
+their data home there."""
+
+OWNER: Final = UserId("owner")
+"""The user of a host that serves one alone."""
+
+_USER_ID: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
+
+
+def user_id(text: str) -> UserId | None:
+    """The user that a name typed by hand stands for, None if nobody can be called so. Phones write the first letter
+    large."""
+    name = text.strip().lower()
+    return UserId(name) if _USER_ID.fullmatch(name) else None
+
 
 Scope = Literal["read", "write", "erase", "export"]
 """What a token allows: reading and searching; adding and changing; deleting what cannot be had back by a further
