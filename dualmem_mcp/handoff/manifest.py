@@ -2,7 +2,7 @@
 
 The package's `manifest` section names the session's files and where their bytes lie, in this package or
 in earlier ones. The handoff record is an object of its own, written last: a device that sees it finds the
-whole package. Formats: docs/format.md.
+whole package. Formats: docs/package.md.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from dualmem_mcp.errors import TamperedError, UsageError
 from dualmem_mcp.model.handoff import HandoffRecord
 from dualmem_mcp.model.ids import ConversationId, DeviceId, HandoffId, parse_conversation_id
 
-FORMAT = 2
-"""The highest that is read. A package without patches is written as 1, which every version reads."""
+FORMAT = 3
+"""The highest that is read. A package that builds on no other is written as 1, which every version reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,16 +99,18 @@ class PackageManifest:
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Further facts for the reader: title, cwd, version, counts."""
     patched: tuple[PatchedSection, ...] = ()
+    bundled: tuple[tuple[str, int], ...] = ()
+    """Name and bytes of each section that lies behind the manifest, in their order (`handoff/bundle.py`)."""
 
     @property
     def format(self) -> int:
-        """The oldest format that has all that this one says."""
+        """The format that a package of this manifest is written in: 3 where it builds on another, else 1."""
         has_patches = self.patched or any(part.patched for file in self.thread for part in file.parts)
-        return 2 if has_patches else 1
+        return FORMAT if self.base is not None or has_patches or self.bundled else 1
 
 
 def manifest_to_json(manifest: PackageManifest) -> bytes:
-    """The `manifest` section's bytes."""
+    """The `manifest` section's bytes, as far as they are JSON: in one line."""
     return _dump(
         {
             "format": manifest.format,
@@ -143,6 +145,7 @@ def manifest_to_json(manifest: PackageManifest) -> bytes:
             ],
             "facts": dict(manifest.facts),
             **({"patched": [asdict(section) for section in manifest.patched]} if manifest.patched else {}),
+            **({"bundled": [list(section) for section in manifest.bundled]} if manifest.bundled else {}),
         }
     )
 
@@ -195,6 +198,7 @@ def manifest_from_json(data: bytes) -> PackageManifest:
                 )
                 for section in document.get("patched") or ()
             ),
+            bundled=tuple((_text(name), _count(size)) for name, size in document.get("bundled") or ()),
         )
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, UsageError) as error:
         raise _unfit("package manifest", error) from None

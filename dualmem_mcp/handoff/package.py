@@ -16,6 +16,7 @@ from dualmem_mcp.crypto.envelope import ObjectKind, Section
 from dualmem_mcp.errors import ConflictError, DualmemError, StoreUnreachableError
 from dualmem_mcp.handoff.agent_states import agents_to_json
 from dualmem_mcp.handoff.brief import build_brief, device_budget, natural_budget
+from dualmem_mcp.handoff.bundle import bundle_sections
 from dualmem_mcp.handoff.channel import Channel, manifest_key, package_key, packed_handoff
 from dualmem_mcp.handoff.delivery import Delivery, deliver
 from dualmem_mcp.handoff.fidelity import measure_fidelity
@@ -41,8 +42,8 @@ from dualmem_mcp.ports import Progress, no_progress
 
 _EMPTY = frozenset({b"", b"{}"})
 _LEAST_GAIN = 6
-"""Compressed alone, digests and agents become a quarter; a patch that is not well below that does not pay for the
-second package that a reader then needs."""
+"""Compressed alone, sections become a quarter; a patch that is not well below that does not pay for the second
+package that a reader then needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +218,8 @@ def _seal(content: Content, channel: Channel, *, digest_tokens: int, warnings: l
         "digest": _json(content.digest.to_json()),
         "agents": agents_to_json(session, _definition_changes(content, opened_base)),
     }
+    contents["state"] = _json(dict(content.state))
+    contents["files"] = files_blob
     patched, patches = _patched(contents, opened_base if len(plan.sources.keys() - {handoff_id}) else None)
     manifest = PackageManifest(
         handoff_id=handoff_id,
@@ -243,17 +246,18 @@ def _seal(content: Content, channel: Channel, *, digest_tokens: int, warnings: l
             "last_turn_uuid": _last_uuid(session),
         },
     )
-    contents["state"] = _json(dict(content.state))
-    contents["files"] = files_blob
     whole = [name for name in contents if name not in {section.name for section in patched}]
     if manifest.format > 1:  # readers of the first format want all sections, empty ones too
         whole = [name for name in whole if contents[name] not in _EMPTY]
     sections = [
-        Section("manifest", manifest_to_json(manifest)),
         *([Section("patches", patches, compress=False)] if patched else []),
         *(Section(name, contents[name]) for name in whole),
         *thread_sections(plan.stream),
     ]
+    if manifest.format > 1:
+        sections = bundle_sections(manifest, sections)
+    else:
+        sections = [Section("manifest", manifest_to_json(manifest)), *sections]
     conversation_key, key_objects = channel.conversation_key(session.conversation_id)
     package = channel.seal(ObjectKind.PACKAGE, key, sections, conversation_key)
     record = HandoffRecord(
@@ -294,8 +298,10 @@ def _patched(contents: Mapping[str, bytes], base: OpenedPackage | None) -> tuple
     if base is None:
         return (), b""
     for name, data in contents.items():
+        if data in _EMPTY:
+            continue
         holder, earlier = base.whole_section(name)
-        patch = make_patch(earlier, data)
+        patch = make_patch(earlier, data) if earlier else data
         if len(patch) <= len(data) // _LEAST_GAIN:
             digest = hashlib.sha256(data).hexdigest()
             sections.append(PatchedSection(name, holder, len(data), len(patch), digest))

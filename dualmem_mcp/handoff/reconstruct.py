@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,12 +14,12 @@ from dualmem_mcp.crypto.envelope import ObjectKind, SealedReader, bytes_reader
 from dualmem_mcp.crypto.index import MAX_SECTION_BYTES
 from dualmem_mcp.errors import DualmemError, NotFoundError, StoreUnreachableError, TamperedError
 from dualmem_mcp.handoff.agent_states import agents_from_json
+from dualmem_mcp.handoff.bundle import open_bundle
 from dualmem_mcp.handoff.channel import Channel, manifest_prefix
 from dualmem_mcp.handoff.manifest import (
     CarriedFile,
     PackageManifest,
     PatchedSection,
-    manifest_from_json,
     record_from_json,
 )
 from dualmem_mcp.handoff.patches import apply_patch
@@ -134,14 +134,14 @@ class OpenedPackage:
     def read_section(self, name: str) -> bytes:
         """The plain bytes of a section, made from a patch where the package has one. Raises TamperedError,
         NotFoundError, StoreUnreachableError."""
-        if name not in self._reader.names and (patched := self._patched(name)):
+        if not self._has(name) and (patched := self._patched(name)):
             return self._unpatch(*patched)
         return self._read(name)
 
     def whole_section(self, name: str) -> tuple[HandoffId, bytes]:
         """The plain bytes of a section that stands whole in a package, and that package's handoff: this one, or the
         one that a patch here is against. b"" for none. Raises as `read_section` does."""
-        if name in self._reader.names:
+        if self._has(name):
             return self.manifest.handoff_id, self._read(name)
         if patched := self._patched(name):
             section, _ = patched
@@ -167,7 +167,15 @@ class OpenedPackage:
             raise _does_not_fit(section.name, self.key)
         return data
 
+    def _has(self, name: str) -> bool:
+        return name in self._reader.names or name in self._bundled
+
     def _read(self, name: str) -> bytes:
+        if name not in self._reader.names and name in self._bundled:
+            return self._bundled[name]
+        return self._read_sealed(name)
+
+    def _read_sealed(self, name: str) -> bytes:
         try:
             return self._reader.read_section(name)
         except TamperedError:
@@ -178,13 +186,21 @@ class OpenedPackage:
 
     @property
     def section_names(self) -> tuple[str, ...]:
-        """All sections of this package, in order."""
-        return self._reader.names
+        """All sections of this package that stand whole in it. Raises TamperedError."""
+        return (*self._reader.names, *self._bundled)
 
     @cached_property
     def manifest(self) -> PackageManifest:
         """What the package says of itself. Raises TamperedError."""
-        return manifest_from_json(self._read("manifest"))
+        return self._opened[0]
+
+    @property
+    def _bundled(self) -> Mapping[str, bytes]:
+        return self._opened[1]
+
+    @cached_property
+    def _opened(self) -> tuple[PackageManifest, Mapping[str, bytes]]:
+        return open_bundle(self._read_sealed("manifest"))
 
     @cached_property
     def digest(self) -> Digest:
@@ -199,7 +215,7 @@ class OpenedPackage:
     @cached_property
     def state(self) -> dict[str, Any]:
         """The opaque state that was handed over. Raises TamperedError."""
-        if "state" not in self._reader.names and self.manifest.format > 1:
+        if self.manifest.format > 1 and not self._has("state") and not self._patched("state"):
             return {}
         state = _json(self.read_section("state"), "state")
         return state if isinstance(state, dict) else {}

@@ -4,7 +4,7 @@ Run once for each format version, by hand, with the code of that version:
 
     python tests/golden/make_handoff.py FOLDER [MESSAGES]
 
-What it made stays as it is; later versions must read it. FOLDER gets `bucket/` and `expected.json`. The second handoff
+What it made stays as it is; later versions must read it. FOLDER gets `bucket/` and `expected.json`. The second one
 has four messages more than the first, which has MESSAGES: 20 in handoff-v1, which has no patches, 40 in the others.
 """
 

@@ -12,7 +12,7 @@ import pytest
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 
 
-@pytest.mark.parametrize("name", ["handoff-v1", "handoff-v2"])
+@pytest.mark.parametrize("name", ["handoff-v1", "handoff-v2", "handoff-v3"])
 def test_a_golden_handoff_is_resumed_and_restored(world, name: str) -> None:
     shutil.copytree(GOLDEN / name / "bucket", world.bucket)
     expected = json.loads((GOLDEN / name / "expected.json").read_text(encoding="utf-8"))

@@ -63,10 +63,13 @@ PATCHED = replace(
     MANIFEST,
     thread=(ThreadFile("s.jsonl", 900, "00", (Part(HANDOFF, 0, 7, 7), Part(HANDOFF, 7, 893, 20, patched=True))),),
     patched=(PatchedSection("digest", HandoffId("ef" * 16), 5_000, 90, "22"),),
+    bundled=(("patches", 90), ("thread/00000", 27)),
 )
 
 
-@pytest.mark.parametrize(("manifest", "format"), [(MANIFEST, 1), (PATCHED, 2)])
+@pytest.mark.parametrize(
+    ("manifest", "format"), [(MANIFEST, 1), (PATCHED, 3), (replace(MANIFEST, base=HandoffId("ef" * 16)), 3)]
+)
 def test_the_manifest_comes_back(manifest: PackageManifest, format: int) -> None:  # noqa: A002
     assert manifest_from_json(manifest_to_json(manifest)) == manifest
     assert json.loads(manifest_to_json(manifest))["format"] == manifest.format == format
@@ -99,7 +102,7 @@ def test_a_conversation_id_that_could_be_a_path_is_refused(hostile: str) -> None
         record_from_json(json.dumps(document).encode(), manifest_key="k")
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b"null", b"\xff", b'{"format": 3}', b"[" * 100_000])
+@pytest.mark.parametrize("data", [b"", b"[]", b"null", b"\xff", b'{"format": 4}', b"[" * 100_000])
 def test_what_is_no_manifest_is_refused(data: bytes) -> None:
     with pytest.raises(TamperedError):
         manifest_from_json(data)
@@ -124,4 +127,4 @@ def test_no_manifest_raises_anything_but_tampered(changes: dict[str, object]) ->
     # What is taken is what was stated, and can be written and read again.
     assert manifest_from_json(manifest_to_json(read)) == read
     keys = json.loads(manifest_to_json(read)).keys()
-    assert keys - {"patched"} == json.loads(manifest_to_json(MANIFEST)).keys() - {"patched"}
+    assert keys - {"patched", "bundled"} == json.loads(manifest_to_json(MANIFEST)).keys()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import replace
 
 import pytest
 
 from dualmem_mcp.errors import DualmemError, NotFoundError, StoreUnreachableError, TamperedError, UsageError
-from dualmem_mcp.handoff.reconstruct import refresh_catalogue
+from dualmem_mcp.handoff.reconstruct import find_handoff, open_package, refresh_catalogue
 
 SESSION_ID = "0b5f0c66-7a3e-4f0e-9a53-2c1d5f1b7a10"
 OTHER_ID = "9c2f9d0a-1111-4222-8333-444455556666"
@@ -163,7 +164,7 @@ def test_a_second_handoff_says_in_patches_what_the_first_said(handed_over, talk)
     world.write_session(talk(64))
     second = world.open("desktop").prepare_handoff()
     package = phone._newest_package(SESSION_ID, refresh_catalogue(phone.channel()))
-    assert package.manifest.format == 2
+    assert package.manifest.format == 3
     assert {section.name for section in package.manifest.patched} == {"digest", "agents"}
     assert {section.base for section in package.manifest.patched} == {first["handoff_id"]}
     assert second["package_bytes"] < first["package_bytes"]
@@ -171,6 +172,69 @@ def test_a_second_handoff_says_in_patches_what_the_first_said(handed_over, talk)
     # Kept whole for use offline, the one that the patches are against with it.
     kept = {path.name for path in phone.home.mobile_reconstruction.iterdir()}
     assert all(any(handoff["handoff_id"] in name for name in kept) for handoff in (first, second))
+
+
+def test_a_second_handoff_is_one_section(handed_over, talk) -> None:
+    """Header and index have 1,296 bytes; a section at least 4,112, and all of it is one."""
+    world, _, phone = handed_over
+    world.clock.advance(60)
+    world.write_session(talk(64))
+    second = world.open("desktop").prepare_handoff()
+    assert second["package_bytes"] == 1_296 + 4_112
+    package = phone._newest_package(SESSION_ID, refresh_catalogue(phone.channel()))
+    assert package.section_names == ("manifest", "patches", "thread/00000")
+    assert package.thread_files() == {f"{SESSION_ID}.jsonl": world.write_session(talk(64)).read_bytes()}
+    # A third is built upon parts and sections that lie behind manifests.
+    world.clock.advance(60)
+    third = world.write_session([*talk(64), *talk(200)[100:]])
+    world.open("desktop").prepare_handoff()
+    package = phone._newest_package(SESSION_ID, refresh_catalogue(phone.channel()))
+    assert package.thread_files() == {f"{SESSION_ID}.jsonl": third.read_bytes()}
+    assert "zephyrquartz198" in phone.resume_conversation()["brief"]
+
+
+def test_a_brief_of_a_second_handoff_takes_one_request_a_package(handed_over, talk) -> None:
+    world, _, phone = handed_over
+    world.clock.advance(60)
+    world.write_session(talk(64))
+    world.open("desktop").prepare_handoff()
+    record = find_handoff(phone.channel(), None, refresh_catalogue(phone.channel()))
+    asked = []
+    plain = type(phone.channel().objects).get
+
+    def counting(self, key, **span):
+        asked.append(key.partition("/")[0])
+        return plain(self, key, **span)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(phone.channel().objects), "get", counting)
+        assert open_package(phone.channel(), record).digest.requests
+    assert asked.count("packages") == 2
+
+
+def test_carried_files_and_state_that_did_not_change_are_not_sent_again(world, talk) -> None:
+    world.write_session(talk(60))
+    (world.project / "CLAUDE.md").write_bytes(os.urandom(20_000).hex().encode())
+    state = {f"{number}": os.urandom(8).hex() for number in range(600)}
+    desktop = world.desktop(state=state)
+    first = desktop.prepare_handoff()
+    assert first["package_bytes"] > 30_000
+    world.clock.advance(60)
+    session = world.write_session(talk(64))
+    second = desktop.prepare_handoff()
+    assert second["package_bytes"] == 1_296 + 4_112
+    phone = world.phone()
+    assert "zephyrquartz62" in phone.resume_conversation()["brief"]
+    package = phone._newest_package(SESSION_ID)
+    assert {section.name for section in package.manifest.patched} == {"digest", "agents", "state", "files"}
+    assert package.state == state
+    assert [data for _, data in package.carried_files()] == [(world.project / "CLAUDE.md").read_bytes()]
+    # What is gone from the state is gone from the next handoff, too.
+    world.clock.advance(60)
+    desktop.close()
+    world.open("desktop").prepare_handoff()
+    assert phone._newest_package(SESSION_ID, refresh_catalogue(phone.channel())).state == {}
+    assert package.thread_files() == {f"{SESSION_ID}.jsonl": session.read_bytes()}
 
 
 def test_a_patch_that_gives_another_section_is_tampering(handed_over, talk) -> None:
