@@ -56,6 +56,7 @@ __all__ = [
     "SealedReader",
     "Section",
     "SectionEntry",
+    "UnopenedObject",
     "bytes_reader",
     "seal_object",
 ]
@@ -72,6 +73,8 @@ _WRAP = b"dualmem/1/envelope/wrap"
 _INDEX = b"dualmem/1/envelope/index"
 _SECTION = b"dualmem/1/envelope/section"
 _HASH = b"dualmem/1/envelope/hash"
+_MOST_HEADS_BYTES = HEADER_BYTES + INDEX_FLOOR_BYTES + TAG_BYTES
+"""Of header and index where the index has no more than its least padding, as nearly all have."""
 
 
 _AEADS: dict[int, type[AESGCM | ChaCha20Poly1305]] = {
@@ -134,6 +137,27 @@ def seal_object(
         padded = _pad(data, entry.sealed_size - TAG_BYTES)
         sealed.append(aead.encrypt(NONCE, padded, _SECTION + identity + key + label))
     return b"".join(sealed)
+
+
+@dataclass(frozen=True, slots=True)
+class UnopenedObject:
+    """What the head of a sealed object states, and the hash of that object. Nothing of it is authenticated but by
+    that hash: who knows it from elsewhere knows that this is the very object."""
+
+    header: Header
+    object_hash: bytes
+
+    @classmethod
+    def read(cls, read: RangeReader, *, subject: str) -> UnopenedObject:
+        """By one read of 1,296 bytes, or two where the index is longer than most. Raises TamperedError."""
+        head = read(0, _MOST_HEADS_BYTES)
+        header = Header.decode(head, subject=subject)
+        end = HEADER_BYTES + header.index_bytes
+        if len(head) < end:
+            head += read(len(head), end - len(head))
+        if len(head) < end:
+            raise tampered("was cut short", subject)
+        return cls(header, _object_hash(head[:IDENTITY_BYTES], head[HEADER_BYTES:end]))
 
 
 class SealedReader:
@@ -204,7 +228,7 @@ class SealedReader:
         except InvalidTag:
             raise tampered("does not authenticate", place.key) from None
         entries = decode_index(plain_index, start=index_end, subject=place.key)
-        object_hash = hashlib.sha256(_HASH + identity + sealed_index).digest()
+        object_hash = _object_hash(identity, sealed_index)
         reader = cls(
             read,
             head=head,
@@ -368,3 +392,7 @@ def _decompress(stored: bytes, size: int, subject: str) -> bytes:
     except zstandard.ZstdError:
         pass
     raise tampered("holds a section that cannot be decompressed", subject)
+
+
+def _object_hash(identity: bytes, sealed_index: bytes) -> bytes:
+    return hashlib.sha256(_HASH + identity + sealed_index).digest()

@@ -15,6 +15,7 @@ from dualmem_mcp.model.ids import DeviceId
 from dualmem_mcp.model.oplog import NO_HEAD, LogHead
 from dualmem_mcp.ports import Applied, ObjectStore, OpLog
 from dualmem_mcp.sync.listing import ListedLog, Listing
+from dualmem_mcp.sync.revoked_log import trace_back
 from dualmem_mcp.sync.segments import MOST_OBJECT_BYTES, Segment, open_segment, segment_key
 
 
@@ -96,13 +97,14 @@ class _Source:
         segment = open_segment(self.vault, key, self.entry.ed25519, data)
         if segment.before != head:
             raise tampered("does not follow on the segment before it", key)
-        last = self.entry.revoked_after
-        if segment.head.segment == last and segment.head.object_hash != self.entry.revoked_hash:
-            raise tampered("is not the last one that its device wrote before it was revoked", key)
         return segment
 
 
 def _pull_log(source: _Source, pulled: Pulled, listed: Listing | None) -> None:
+    if source.entry.revoked_after is not None:
+        if listed is not None:  # what is left of it is read once, and needs no haste
+            _pull_revoked(source, pulled)
+        return
     entry = source.entry
     head = source.head()
     if not head.segment and listed is not None:
@@ -110,14 +112,12 @@ def _pull_log(source: _Source, pulled: Pulled, listed: Listing | None) -> None:
         source.catch_up(entry.device_id, into=pulled.add)
         head = source.head()
     seen = ListedLog(known_is_there=True, last=0) if listed is None else listed.log(entry.device_id)
-    if head.segment and not seen.known_is_there and not _counts(entry, head.segment):
-        return  # nothing more of a revoked device is wanted
     if head.segment and not seen.known_is_there:
         # Compacted away, or the bucket was set back. The listing may be stale, too: then the object is there.
         if source.fetch(head.segment) is None and not source.catch_up(entry.device_id, into=pulled.add):
             raise _missing(entry, head.segment)
         head = source.head()
-    while _counts(entry, head.segment):
+    while True:
         data = source.fetch(head.segment + 1)
         if data is None:
             if seen.last <= head.segment:
@@ -126,22 +126,44 @@ def _pull_log(source: _Source, pulled: Pulled, listed: Listing | None) -> None:
                 raise _missing(entry, head.segment + 1)
             head = source.head()
             continue
+        head = _take_in(source, source.open(data, head), len(data), head, pulled)
+
+
+def _take_in(source: _Source, segment: Segment, size: int, head: LogHead, pulled: Pulled) -> LogHead:
+    """Merge a segment that follows on `head`; where the log ends here then."""
+    try:
+        pulled.add(source.log.take_in(source.entry.device_id, segment.ops, segment.head))
+    except ConflictError:
+        now = source.head()
+        if now == head:
+            raise
+        return now  # another process of this device was faster
+    pulled.segments += 1
+    pulled.size_bytes += size
+    return segment.head
+
+
+def _pull_revoked(source: _Source, pulled: Pulled) -> None:
+    """Read what counts of a revoked device's log, once all of it is known to be what the device wrote before."""
+    entry, last = source.entry, source.entry.revoked_after or 0
+    if not source.head().segment < last:
+        return
+    if not source.head().segment:
+        source.catch_up(entry.device_id, into=pulled.add)
+    while (head := source.head()).segment < last:
+        chain = trace_back(source.objects, entry, head)
+        if not chain.missing:
+            break
+        if not source.catch_up(entry.device_id, into=pulled.add) or source.head().segment <= head.segment:
+            raise _missing(entry, chain.missing)
+    while head.segment < last:
+        key, data = segment_key(entry.device_id, head.segment + 1), source.fetch(head.segment + 1)
+        if data is None:
+            raise _missing(entry, head.segment + 1)
         segment = source.open(data, head)
-        try:
-            pulled.add(source.log.take_in(entry.device_id, segment.ops, segment.head))
-        except ConflictError:
-            before, head = head, source.head()
-            if head == before:
-                raise
-            continue  # another process of this device was faster
-        pulled.segments += 1
-        pulled.size_bytes += len(data)
-        head = segment.head
-
-
-def _counts(entry: RosterEntry, segment: int) -> bool:
-    """Whether segments of that log behind this one count."""
-    return entry.revoked_after is None or segment < entry.revoked_after
+        if segment.head.object_hash != chain.hash_of(segment.head.segment):
+            raise tampered("is not the one that its device wrote before it was revoked", key)
+        head = _take_in(source, segment, len(data), head, pulled)
 
 
 def _named(entry: RosterEntry) -> str:

@@ -17,6 +17,7 @@ from dualmem_mcp.crypto.envelope import (
     Place,
     SealedReader,
     Section,
+    UnopenedObject,
     bytes_reader,
     seal_object,
 )
@@ -474,3 +475,24 @@ def test_errors_of_the_store_and_of_the_key_pass_through():
         SealedReader.open(away, place_of=PLACE, unwrap=lambda _: KEY)
     with pytest.raises(Away):
         SealedReader.open(bytes_reader(SMALL), place_of=PLACE, unwrap=away)
+
+
+@pytest.mark.parametrize("sections", [1, 40])
+def test_the_hash_of_an_object_is_read_from_its_head_without_a_key(sections: int) -> None:
+    parts = [Section(f"a section with a long name, number {n}", os.urandom(9)) for n in range(sections)]
+    key = os.urandom(32)
+    data = seal_object(parts, place=PLACE, key_id="epoch", key_epoch=1, wrapping_key=key)
+    opened = SealedReader.open(bytes_reader(data), place_of=PLACE, unwrap=lambda header: key)
+    reads: list[tuple[int, int]] = []
+
+    def read(start: int, length: int) -> bytes:
+        reads.append((start, length))
+        return data[start : start + length]
+
+    found = UnopenedObject.read(read, subject="x")
+    assert (found.object_hash, found.header) == (opened.object_hash, opened.header)
+    assert len(reads) == (1 if sections == 1 else 2)
+    assert sum(length for _, length in reads) < len(data)
+    for cut in (0, 255, 256, 1295):
+        with pytest.raises(TamperedError):
+            UnopenedObject.read(bytes_reader(data[:cut]), subject="x")

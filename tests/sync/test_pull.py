@@ -9,6 +9,7 @@ import pytest
 
 from dualmem_mcp.crypto.roster import RosterEntry
 from dualmem_mcp.errors import StoreUnreachableError
+from dualmem_mcp.model.oplog import NO_HEAD, LogHead
 from dualmem_mcp.ports import ObjectInfo
 from dualmem_mcp.sync.listing import list_logs
 from dualmem_mcp.sync.op_lines import op_line
@@ -224,7 +225,7 @@ def test_other_objects_beside_segments_are_left_alone(bench: Bench, trio) -> Non
     assert reader.names() == {"w1", "w2", "w3", "o1"}
 
 
-@pytest.mark.parametrize(("revoked_after", "counted"), [(0, 0), (2, 2), (3, 3), (9, 3)])
+@pytest.mark.parametrize(("revoked_after", "counted"), [(0, 0), (2, 2), (3, 3)])
 def test_later_segments_of_a_revoked_device_count_for_nobody(
     bench: Bench, trio, monkeypatch, revoked_after: int, counted: int
 ) -> None:
@@ -243,24 +244,109 @@ def test_later_segments_of_a_revoked_device_count_for_nobody(
     report = reader.sync()
     assert reader.names() == {f"w{number}" for number in range(1, counted + 1)} | {"o1"}
     assert report.warnings == []
-    if revoked_after <= 3:  # what it wrote may be removed, and is not missed
-        for number in (1, 2, 3):
-            bench.objects.objects.pop(key_of(writer, number))
-        assert reader.sync().warnings == []
+    for number in (1, 2, 3):  # what it wrote may be removed, and is not missed
+        bench.objects.objects.pop(key_of(writer, number))
+    assert reader.sync().warnings == []
 
 
-def test_a_revoked_device_cannot_write_its_log_anew(bench: Bench, trio) -> None:
+def forged(bench: Bench, device: Device, number: int, after: LogHead) -> LogHead:
+    """The device, which was revoked, has its keys still: it seals other changes under a number that counts."""
+    key = key_of(device, number)
+    assert device.vault is not None
+    genuine = opened(device, device, number, bench.objects.objects[key])
+    lines = [op_line(replace(op, payload=op.payload.replace("w", "W"))) for op in genuine.ops]
+    sealed = seal_segment(device.vault, lines, last_sequence=genuine.head.sequence, after=after)
+    bench.objects.objects[key] = sealed.data
+    return sealed.head
+
+
+@pytest.mark.parametrize(
+    ("read", "first", "upto"),
+    [(0, 1, 1), (0, 1, 2), (0, 1, 3), (0, 2, 2), (0, 2, 3), (0, 3, 3), (1, 2, 2), (1, 2, 3), (1, 3, 3), (2, 3, 3)],
+)
+def test_a_revoked_device_cannot_write_its_log_anew(bench: Bench, trio, read: int, first: int, upto: int) -> None:
+    """Neither the last segment that counts nor those before it, for whoever has not read them."""
+    reader, writer, other = trio
+    objects = bench.objects.objects
+    genuine = {number: objects[key_of(writer, number)] for number in (1, 2, 3)}
+    for number in range(read + 1, 4):
+        del objects[key_of(writer, number)]
+    reader.sync()
+    assert head_of(reader, writer) == read
+    objects |= {key_of(writer, number): data for number, data in genuine.items()}
+    other.sync()
+    revoke(writer, by=other)
+    head = opened(other, writer, first, genuine[first]).before
+    for number in range(first, upto + 1):
+        head = forged(bench, writer, number, head)
+    before = reader.names()
+    assert "before it was revoked" in reader.sync().warnings[0]
+    assert reader.names() == before
+    assert head_of(reader, writer) == read
+    objects |= {key_of(writer, number): data for number, data in genuine.items()}
+    assert reader.sync().warnings == []
+    assert reader.names() == {"w1", "w2", "w3", "o1"}
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_of_a_revoked_device_with_a_gap_nothing_is_read_until_it_is_filled(bench: Bench, trio, number: int) -> None:
     reader, writer, other = trio
     other.sync()
     revoke(writer, by=other)
-    # It has its keys still, and seals other changes under the numbers that count.
-    last = opened(other, writer, 3, bench.objects.objects[key_of(writer, 3)])
-    lines = [op_line(replace(op, payload=op.payload.replace("w3", "W3"))) for op in last.ops]
-    forged = seal_segment(writer.vault, lines, last_sequence=last.head.sequence, after=last.before)
-    bench.objects.objects[key_of(writer, 3)] = forged.data
-    assert "before it was revoked" in reader.sync().warnings[0]
-    assert "W3" not in reader.names()
-    assert head_of(reader, writer) == 2
+    gone = bench.objects.objects.pop(key_of(writer, number))
+    [warning] = reader.sync().warnings
+    assert f"segment {number} is missing" in warning
+    assert "the log of writer" in warning
+    assert reader.names() == {"o1"}
+    bench.objects.objects[key_of(writer, number)] = gone
+    assert reader.sync().warnings == []
+    assert reader.names() == {"w1", "w2", "w3", "o1"}
+
+
+def test_a_snapshot_fills_the_gap_of_a_revoked_device(bench: Bench, trio) -> None:
+    reader, writer, other = trio
+    other.sync()
+    snapshots = other.snapshots()
+    snapshots.write(snapshots.latest())
+    writer.add("w4")
+    writer.sync()
+    other.sync()
+    revoke(writer, by=other)
+    for number in (1, 2):
+        del bench.objects.objects[key_of(writer, number)]
+    assert reader.sync().warnings == []
+    assert reader.names() == {"w1", "w2", "w3", "w4", "o1"}
+    assert head_of(reader, writer) == 4
+
+
+def test_the_first_look_at_a_revoked_device_reads_the_heads_of_its_segments(bench: Bench, trio) -> None:
+    reader, writer, other = trio
+    other.sync()
+    revoke(writer, by=other)
+    del bench.objects.objects[key_of(writer, 1)]
+    bench.objects.reads.clear()
+    reader.sync()
+    read = [(start, length) for key, start, length in bench.objects.reads if key.startswith(f"log/{writer.id}/")]
+    assert read == [(0, 1296)] * 3
+    bench.objects.reads.clear()
+    reader.sync(probe=True)  # without haste
+    assert not [key for key, _, _ in bench.objects.reads if key.startswith(f"log/{writer.id}/")]
+
+
+def test_another_segment_than_counts_that_was_read_before_is_told(bench: Bench, trio) -> None:
+    """A hostile device showed its first segment in two forms: whose log it was does not go on here."""
+    reader, writer, other = trio
+    other.sync()
+    objects = bench.objects.objects
+    genuine = {key_of(writer, number): objects.pop(key_of(writer, number)) for number in (1, 2, 3)}
+    objects[key_of(writer, 1)] = genuine[key_of(writer, 1)]
+    forged(bench, writer, 1, NO_HEAD)
+    reader.sync()
+    objects |= genuine
+    revoke(writer, by=other)
+    [warning] = reader.sync().warnings
+    assert "another than the one that this device has read" in warning
+    assert reader.names() == {"W1", "o1"}
 
 
 def test_a_segment_under_a_key_that_is_not_there_yet_waits(bench: Bench, trio) -> None:
