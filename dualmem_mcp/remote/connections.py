@@ -1,0 +1,119 @@
+"""Connections of HTTP/1.1 that cost little while they rest and cannot be held open by saying little.
+
+uvicorn waits for the head of a request for as long as the client likes, reads as much of it as comes, and keeps
+what a client does not read: here all three are bounded. On httptools rather than h11, which takes a tenth of a
+millisecond longer for every request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable
+from typing import Any, Final
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from dualmem_mcp.remote.options import Limits
+
+_TOO_LATE: Final = (408, b"Request Timeout")
+_TOO_LARGE: Final = (431, b"Request Header Fields Too Large")
+_TOO_MANY: Final = (503, b"Service Unavailable")
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One connection, within the limits."""
+
+    def __init__(self, *arguments: Any, limits: Limits, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._limits = limits
+        self._head_bytes = 0
+        self._head_deadline: asyncio.TimerHandle | None = None
+        self._read_deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > self._limits.connections:
+            self._refuse(_TOO_MANY)
+            return
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._has_head()
+        self._is_read()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        # Counted by what arrives together: a head that comes with a body in one read is bounded by that read.
+        awaiting = self._head_deadline is not None
+        super().data_received(data)
+        if awaiting and self._head_deadline is not None:
+            self._head_bytes += len(data)
+            if self._head_bytes > self._limits.header_bytes:
+                self._refuse(_TOO_LARGE)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._expect_head()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value)
+        self._head_bytes += len(name) + len(value)
+
+    def on_headers_complete(self) -> None:
+        self._has_head()
+        super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.get_write_buffer_size():
+            self._expect_reading()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._expect_reading()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._is_read()
+
+    def _expect_reading(self) -> None:
+        if self._read_deadline is None:
+            self._read_deadline = self.loop.call_later(self._limits.write_seconds, self._end_unread)
+
+    def _is_read(self) -> None:
+        if self._read_deadline is not None:
+            self._read_deadline.cancel()
+            self._read_deadline = None
+
+    def _end_unread(self) -> None:
+        self._read_deadline = None
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()  # closing would wait for a client that does not read
+
+    def _expect_head(self) -> None:
+        if self._head_deadline is None:
+            self._head_bytes = 0
+            self._head_deadline = self.loop.call_later(self._limits.header_seconds, self._refuse, _TOO_LATE)
+
+    def _has_head(self) -> None:
+        if self._head_deadline is not None:
+            self._head_deadline.cancel()
+            self._head_deadline = None
+
+    def _refuse(self, answer: tuple[int, bytes]) -> None:
+        self._has_head()
+        if not self.transport.is_closing():
+            status, reason = answer
+            self.transport.write(
+                b"HTTP/1.1 %d %s\r\nconnection: close\r\ncontent-length: 0\r\nretry-after: 5\r\n\r\n"
+                % (status, reason)
+            )
+            self.transport.close()
+
+
+def bounded_protocol(limits: Limits) -> Callable[..., asyncio.Protocol]:
+    """What makes the protocol of each connection, as uvicorn calls it."""
+    return functools.partial(BoundedProtocol, limits=limits)

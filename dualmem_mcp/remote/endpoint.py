@@ -1,0 +1,207 @@
+"""The endpoint: from a request on the wire to the one user's tenant, or to a page."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from dualmem_mcp.errors import DualmemError, LockedError
+from dualmem_mcp.remote import headers, health
+from dualmem_mcp.remote.authentication import Authentication
+from dualmem_mcp.remote.compression import Compression
+from dualmem_mcp.remote.hosts import AllowedHosts, forwarded_client, is_loopback
+from dualmem_mcp.remote.interfaces import CALLER_KEY, Callers, Tenant, Tenants
+from dualmem_mcp.remote.limits import Bodies, ClientLeftError, Requests, Streams
+from dualmem_mcp.remote.options import RemoteOptions
+from dualmem_mcp.remote.refusals import Header, Refusal, busy
+from dualmem_mcp.server.faults import error_text
+
+if TYPE_CHECKING:
+    from starlette.routing import BaseRoute
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+    _Run = Callable[[ASGIApp, Scope, Receive, Send], Awaitable[None]]
+
+_log = logging.getLogger(__name__)
+
+MCP_PATH: Final = "/mcp"
+SSE_PATH: Final = "/sse"
+MESSAGES_PATH: Final = "/messages"
+
+_METHODS: Final = {
+    MCP_PATH: ("GET", "POST", "DELETE"),
+    SSE_PATH: ("GET",),
+    MESSAGES_PATH: ("POST",),
+}
+_BODILESS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_UNREACHABLE_RETRY_SECONDS: Final = 10
+
+
+def build_endpoint(
+    options: RemoteOptions,
+    *,
+    callers: Callers,
+    tenants: Tenants,
+    readiness: health.Readiness,
+    routes: Sequence[BaseRoute] = (),
+) -> Endpoint:
+    """The endpoint as an ASGI application. `routes`: those of the login and of the pages."""
+    from starlette.routing import Router  # noqa: PLC0415
+
+    return Endpoint(options, Authentication(callers, options), tenants, readiness, Router(routes))
+
+
+class Endpoint:
+    """ASGI application: checks host, origin, login and sizes, then hands the request on."""
+
+    def __init__(
+        self,
+        options: RemoteOptions,
+        authentication: Authentication,
+        tenants: Tenants,
+        readiness: health.Readiness,
+        site: ASGIApp,
+    ) -> None:
+        limits = options.limits
+        self._limits = limits
+        # Whoever reaches a port on loopback directly is a program of this machine, as the proxy is.
+        self._trusts_loopback = options.certificate is None
+        self._hosts = AllowedHosts(options)
+        self._headers = headers.AnswerHeaders(options)
+        self._authentication = authentication
+        self._tenants = tenants
+        self._readiness = readiness
+        self._site = Compression(site)
+        self._serve_tenant = Compression(self._of_tenant)
+        self._bodies = Bodies(limits)
+        self._requests = Requests(limits.requests, limits.request_seconds)
+        self._stranger_requests = Requests(limits.stranger_requests, limits.request_seconds)
+        self.streams = Streams(limits)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":  # neither lifespan nor WebSockets: the server is started without
+            return
+        send = self._headers.on(send)
+        path: str = scope["path"]
+        if path in health.PATHS:  # whoever watches asks for an address, not for a name
+            await health.answer(path, scope["method"], self._readiness, send)
+            return
+        if (refusal := self._hosts.refusal(scope["headers"], path)) is not None:
+            await refusal.send(send)
+            return
+        if self._readiness.stopping:
+            await busy("The server is stopping.", ends_connection=True).send(send)
+            return
+        self._see_through_proxy(scope)
+        try:
+            if (mcp_path := path.removesuffix("/")) in _METHODS:
+                scope["path"] = mcp_path
+                await self._mcp(scope, receive, headers.readable_by(scope, send))
+            else:
+                await self._page(scope, receive, send)
+        except ClientLeftError:
+            return
+
+    def stop(self) -> None:
+        """Take no further requests, and end the streams; requests under way are answered."""
+        self._readiness.stopping = True
+        self.streams.end_all()
+
+    async def _mcp(self, scope: Scope, receive: Receive, send: Send) -> None:
+        method, path = scope["method"], scope["path"]
+        if method == "OPTIONS":
+            await headers.answer_preflight(send)
+            return
+        if method not in _METHODS[path]:
+            allowed = ", ".join(_METHODS[path]).encode()
+            await Refusal(
+                405, "method_not_allowed", f"{path} takes {allowed.decode()}.", ((b"allow", allowed),), True
+            ).send(send)
+            return
+        if (refusal := self._authentication.admit(scope)) is not None:
+            await refusal.send(send)
+            return
+        if _is_endless(scope):
+            await self._with_body(self.streams.run, self._serve_tenant, scope, receive, send)
+        else:
+            await self._with_body(self._requests.run, self._serve_tenant, scope, receive, send)
+
+    async def _page(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._with_body(self._stranger_requests.run, self._site, scope, receive, send)
+
+    async def _with_body(self, run: _Run, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] in _BODILESS:
+            await run(app, scope, receive, send)
+            return
+        most = self._limits.body_bytes if CALLER_KEY in scope else self._limits.form_bytes
+        async with self._bodies.read(scope, receive, most) as whole:
+            if isinstance(whole, Refusal):
+                await whole.send(send)
+            else:
+                await run(app, scope, whole, send)
+
+    async def _of_tenant(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            tenant = await self._tenants.tenant(scope[CALLER_KEY])
+        except LockedError as error:
+            _log.info("a login opens nothing any more: %s", error)
+            await self._authentication.refusal(scope["path"], ended="The login has ended.").send(send)
+            return
+        except DualmemError as error:
+            _log.warning("a data home did not open: %s", error)
+            await _answer_failure(error, scope, receive, send)
+            return
+        await _application(tenant, scope["path"])(scope, receive, send)
+
+    def _see_through_proxy(self, scope: Scope) -> None:
+        client = scope.get("client")
+        if self._trusts_loopback and client is not None and is_loopback(client[0]):
+            address = forwarded_client(scope["headers"])
+            if address is not None:
+                scope["client"] = (address, 0)
+
+
+def _application(tenant: Tenant, path: str) -> ASGIApp:
+    if path == MCP_PATH:
+        return tenant.streamable_http
+    return tenant.sse if path == SSE_PATH else tenant.messages
+
+
+def _is_endless(scope: Scope) -> bool:
+    """Whether the answer lasts for as long as the client listens."""
+    if scope["method"] == "GET":
+        return True
+    # Source: MCP 2026-07-28, streamable HTTP: this header repeats the body's method, and a server checks that.
+    return any(name == b"mcp-method" and value == b"subscriptions/listen" for name, value in scope["headers"])
+
+
+async def _answer_failure(error: DualmemError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Tell what went wrong where it is read: of a tool's call in a tool's answer, which the model sees."""
+    request = await _json_request(receive) if scope["path"] == MCP_PATH and scope["method"] == "POST" else None
+    if request is None:
+        await busy(error.message, seconds=_UNREACHABLE_RETRY_SECONDS).send(send)
+        return
+    text = error_text(error)
+    if request["method"] == "tools/call":
+        content: dict[str, Any] = {
+            "result": {"content": [{"type": "text", "text": text}], "isError": True, "resultType": "complete"}
+        }
+    else:
+        content = {"error": {"code": -32603, "message": text}}
+    body = json.dumps({"jsonrpc": "2.0", "id": request["id"], **content}).encode()
+    answer_headers: list[Header] = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 200, "headers": answer_headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _json_request(receive: Receive) -> dict[str, Any] | None:
+    """The one JSON-RPC request of a body; None for what is no such."""
+    try:
+        request = json.loads((await receive()).get("body", b""))
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(request, dict) or not isinstance(request.get("method"), str):
+        return None
+    return request if isinstance(request.get("id"), int | str) else None
