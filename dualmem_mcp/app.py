@@ -26,6 +26,7 @@ from dualmem_mcp.errors import NotFoundError
 from dualmem_mcp.handoff.channel import Channel
 from dualmem_mcp.handoff.quoting import one_line
 from dualmem_mcp.handoff.redact import redact
+from dualmem_mcp.model.bucket_access import BucketAccess
 from dualmem_mcp.model.ids import parse_conversation_id
 from dualmem_mcp.model.source import ImportFormat
 from dualmem_mcp.ports import Clock, Progress, SystemClock, no_progress
@@ -33,6 +34,7 @@ from dualmem_mcp.search.turns_file import is_turns_file
 from dualmem_mcp.settings import Settings
 from dualmem_mcp.sharing import Sharing
 from dualmem_mcp.stores.blob_cache import DatabaseBlobCache
+from dualmem_mcp.stores.bucket_access import keep_bucket_access
 from dualmem_mcp.stores.conversation_store import ConversationStore
 from dualmem_mcp.stores.data_home import migrate_memory_json, open_data_home
 from dualmem_mcp.stores.database import Database
@@ -97,7 +99,7 @@ class App(Conversations):
                 self.device_id, keys = load_device(self.blobs)
             self._access = VaultAccess(settings, self.blobs, self.device_id, keys, clock)
             self.graph = GraphStore(self.database, clock, self.device_id)
-            self.catalogue = ConversationStore(self.database, clock, settings.device_name)
+            self.catalogue = ConversationStore(self.database, clock, self._device_name)
             self.threads = ThreadStore(self.database, clock)
             self.records = RecordStore(self.database, clock, self.device_id)
             self.outbox = FileOutbox(self.database, self.home.sync_queue)
@@ -180,6 +182,10 @@ class App(Conversations):
     def init(self, passphrase: str, *, device_name: str = "") -> dict[str, Any]:
         """A new vault in the bucket; see `VaultAccess.init`."""
         return self._access.init(passphrase, device_name=device_name)
+
+    def keep_bucket_access(self, access: BucketAccess) -> None:
+        """Reach the bucket with these credentials from now on, and not with what the environment says."""
+        keep_bucket_access(self.blobs, access)
 
     def join(self, secret: str, *, device_name: str = "") -> dict[str, Any]:
         """Make this device one of the vault's in the bucket; see `VaultAccess.join`."""

@@ -18,6 +18,7 @@ from dualmem_mcp.model.ids import DeviceId
 from dualmem_mcp.model.oplog import LogHead
 from dualmem_mcp.ports import BlobCache, Clock, ObjectStore
 from dualmem_mcp.settings import Settings, save_config
+from dualmem_mcp.stores.bucket_access import kept_bucket_access
 from dualmem_mcp.stores.objects import open_object_store
 from dualmem_mcp.stores.probe import check_conditional_writes
 
@@ -47,7 +48,7 @@ class VaultAccess:
         cannot keep what two devices write at once.
         """
         bucket = self._settings.bucket
-        objects = open_object_store(bucket, create=True)
+        objects = self._open_bucket(create=True)
         check_conditional_writes(objects)
         vault, recovery_key = create_vault(
             objects,
@@ -78,7 +79,7 @@ class VaultAccess:
         `secret` is the passphrase or the recovery key. Raises LockedError if it is wrong, NotFoundError if
         there is no vault.
         """
-        objects = open_object_store(self._settings.bucket)
+        objects = self._open_bucket()
         vault = join_vault(
             objects,
             self._blobs,
@@ -144,7 +145,7 @@ class VaultAccess:
         """The vault and its bucket. Raises NotFoundError if this device belongs to no vault."""
         with self._lock:
             if self._objects is None:
-                self._objects = open_object_store(self._settings.bucket)
+                self._objects = self._open_bucket()
             if self._vault is None:
                 self._vault = open_vault(
                     self._blobs,
@@ -160,6 +161,9 @@ class VaultAccess:
         with self._lock:
             self._device_id, self._device_keys = vault.device_id, vault.device_keys
             self._vault = vault
+
+    def _open_bucket(self, *, create: bool = False) -> ObjectStore:
+        return open_object_store(self._settings.bucket, create=create, access=kept_bucket_access(self._blobs))
 
     def _named(self, given: str) -> str:
         return given or self._settings.device_name or platform.node() or "device"

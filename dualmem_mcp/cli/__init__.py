@@ -21,6 +21,7 @@ from dualmem_mcp.cli import (
     search_commands,
     serve_command,
     sync_commands,
+    user_commands,
     vault_commands,
 )
 from dualmem_mcp.cli.frame import cli
@@ -38,6 +39,7 @@ __all__ = [
     "search_commands",
     "serve_command",
     "sync_commands",
+    "user_commands",
     "vault_commands",
 ]
 

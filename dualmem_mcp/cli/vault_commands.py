@@ -25,7 +25,7 @@ SP 800-63B-4, 3.1.1.2, the least length of a password that stands alone."""
 def init(bucket: str | None, device_name: str, as_json: bool) -> None:
     """Make a vault: your keys and your storage."""
     settings = settings_of_call(bucket)
-    passphrase = _new_passphrase(settings)
+    passphrase = new_passphrase(settings)
     with opened(bucket) as app:
         made = app.init(passphrase, device_name=device_name)
     warn(made.pop("warnings"))
@@ -108,7 +108,7 @@ def doctor(as_json: bool) -> None:
         click.get_current_context().exit(1)
 
 
-def _new_passphrase(settings: Settings) -> str:
+def new_passphrase(settings: Settings) -> str:
     passphrase = settings.read_passphrase()
     if passphrase is None:
         if not sys.stdin.isatty():
@@ -124,12 +124,12 @@ def _new_passphrase(settings: Settings) -> str:
     return passphrase
 
 
-def known_secret(settings: Settings) -> str:
+def known_secret(settings: Settings, prompt: str = "The vault's passphrase or recovery key") -> str:
     secret = settings.read_passphrase()
     if secret is None:
         if not sys.stdin.isatty():
             raise _no_passphrase()
-        secret = click.prompt("The vault's passphrase or recovery key", hide_input=True, err=True)
+        secret = click.prompt(prompt, hide_input=True, err=True)
     return str(secret)
 
 

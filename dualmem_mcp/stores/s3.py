@@ -90,7 +90,7 @@ class S3ObjectStore:
         self._server_time: tuple[datetime, float] | None = None
 
     @classmethod
-    def at(cls, location: str) -> S3ObjectStore:
+    def at(cls, location: str, *, connect: Callable[[], S3Client] | None = None) -> S3ObjectStore:
         """The store at `s3://bucket` or `s3://bucket/prefix`. Raises UsageError if that is not the form."""
         bucket, _, prefix = location[len("s3://") :].partition("/")
         prefix = prefix.rstrip("/")
@@ -101,7 +101,7 @@ class S3ObjectStore:
                 hint="Bucket and prefix are letters, digits, `.`, `_` and `-`; credentials and the server are not "
                 "part of it: set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL_S3.",
             )
-        return cls(bucket, prefix)
+        return cls(bucket, prefix, connect=connect)
 
     @property
     def location(self) -> str:
@@ -382,10 +382,11 @@ def _read_body(answer: GetObjectOutputTypeDef, limit: int | None) -> bytes:
     return data
 
 
-def connect_client() -> S3Client:
-    """A client with what boto3 finds in the environment and its files."""
-    return boto3.session.Session().client(
+def connect_client(session: boto3.session.Session | None = None, endpoint_url: str | None = None) -> S3Client:
+    """A client with what boto3 finds in the environment and its files, or with what is given of it."""
+    return (session or boto3.session.Session()).client(
         "s3",
+        endpoint_url=endpoint_url,
         config=Config(
             connect_timeout=_CONNECT_TIMEOUT_SECONDS,
             read_timeout=_READ_TIMEOUT_SECONDS,
