@@ -1,0 +1,209 @@
+"""A memory that holds something of everything, hostile text among it, served to a browser."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import anyio
+import uvicorn
+from starlette.applications import Starlette
+
+from dualmem_mcp.app import App
+from dualmem_mcp.errors import LockedError
+from dualmem_mcp.model.grant import ALL_SCOPES, Grant, Scope, UserId
+from dualmem_mcp.model.graph import Entity, Relation
+from dualmem_mcp.remote.interfaces import Caller, Unlocked
+from dualmem_mcp.remote.options import RemoteOptions
+from dualmem_mcp.remote.pages import Pages
+from dualmem_mcp.remote.pages.sessions import Connection
+from dualmem_mcp.server.lazy_app import LazyApp
+from tests.handoff.conftest import PASSPHRASE, World
+
+OWNER = UserId("owner")
+
+HOSTILE = (
+    "<script>document.title='owned'</script>",
+    '"><img src=x onerror="document.title=\'owned\'">',
+    "javascript:document.title='owned'",
+    "[click](javascript:document.title='owned') ![x](https://tracker.example/x.png) <https://tracker.example/>",
+    "</pre></article><form action='https://tracker.example'><button>Log in again</button></form>",
+    "{{ 7 * 7 }} {% raw %} &lt;b&gt; &#60;script&#62;",
+    "# Not a heading\n- not a list\n```\nnot a fence",
+)
+
+
+class MemorySessions:
+    """Browser sessions in a dict."""
+
+    def __init__(self, scopes: frozenset[Scope] = ALL_SCOPES) -> None:
+        self.scopes = scopes
+        self._open: dict[str, tuple[Caller, str]] = {}
+
+    def open(self, unlocked: Unlocked) -> str:
+        cookie = secrets.token_urlsafe(32)
+        grant = Grant(unlocked.user, "browser", secrets.token_hex(8), self.scopes, int(time.time()) + 3600)
+        self._open[cookie] = (Caller(grant, unlocked.secret), secrets.token_urlsafe(32))
+        return cookie
+
+    def caller(self, cookie: str) -> Caller | None:
+        found = self._open.get(cookie)
+        return found[0] if found else None
+
+    def csrf(self, cookie: str) -> str:
+        found = self._open.get(cookie)
+        return found[1] if found else ""
+
+    def close(self, cookie: str) -> None:
+        self._open.pop(cookie, None)
+
+
+@dataclass
+class Users:
+    """Accounts by passphrase: one, or several by name."""
+
+    passphrases: dict[str, str]
+    several: bool = False
+
+    def unlock(self, name: str, passphrase: str) -> Unlocked:
+        user = name if self.several else OWNER
+        if self.passphrases.get(user) != passphrase:
+            raise LockedError("name and passphrase do not fit", operation="unlock")
+        return Unlocked(UserId(user), b"")
+
+
+class Tenancy:
+    """A user's application."""
+
+    def __init__(self, user: UserId, opener: Callable[[], App]) -> None:
+        self.user = user
+        self.app = LazyApp(opener)
+
+
+class OneOfEach:
+    """The application of each user."""
+
+    def __init__(self, apps: dict[UserId, Callable[[], App]]) -> None:
+        self._tenants = {user: Tenancy(user, opener) for user, opener in apps.items()}
+        self.locked = False
+
+    async def tenant(self, caller: Caller) -> Any:
+        await anyio.lowlevel.checkpoint()
+        if self.locked:
+            raise LockedError("the passphrase was changed", operation="open")
+        return self._tenants[caller.grant.user]
+
+
+@dataclass
+class LetIn:
+    """Connected clients in a list."""
+
+    of: dict[UserId, list[Connection]] = field(default_factory=dict)
+
+    def connections(self, user: UserId) -> Sequence[Connection]:
+        return list(self.of.get(user, ()))
+
+    def revoke(self, user: UserId, grant_id: str) -> bool:
+        before = self.of.get(user, [])
+        self.of[user] = [one for one in before if one.grant_id != grant_id]
+        return len(self.of[user]) < len(before)
+
+
+def clients(now: datetime) -> list[Connection]:
+    """Two clients as a user has them, and one whose name wants to be more."""
+    read_write: frozenset[Scope] = frozenset({"read", "write"})
+    return [
+        Connection("g1", "Claude", "claude.ai", read_write, now - timedelta(days=40), now - timedelta(minutes=3)),
+        Connection("g2", "Claude Code", "localhost", read_write, now - timedelta(days=2), now - timedelta(hours=5)),
+        Connection("g3", HOSTILE[1], "claude.com", frozenset({"read"}), now - timedelta(days=2), None),
+    ]
+
+
+TALK = (
+    "The marmalade importer drops the last row of every file. Please find out why, and keep the order of the rows.",
+    "The reader stops at the first empty line, and the files end with one. `read_rows` skips empty lines now.",
+    "Good. Does that also hold for files from Windows?",
+    "Yes: `\\r\\n` is split as one line end. I added a test with such a file.",
+)
+
+
+def fill(world: World, *, hostile: bool) -> App:
+    """The desktop of a user with two devices, conversations, a graph, notes and conflicts; synced."""
+    desk = world.desktop()
+    phone = world.phone()
+    texts = list(TALK)
+    if hostile:
+        texts += [part for text in HOSTILE for part in (f"Look at this: {text}", f"I see {text}")]
+    world.write_session(texts)
+    desk.prepare_handoff(summary=HOSTILE[0] if hostile else "", next_steps=HOSTILE if hostile else ())
+    if hostile:
+        for index, text in enumerate(HOSTILE):
+            world.write_session([text, f"About {text}"], f"0b5f0c66-7a3e-4f0e-9a53-2c1d5f1b7b0{index}")
+            desk.prepare_handoff(f"0b5f0c66-7a3e-4f0e-9a53-2c1d5f1b7b0{index}")
+        desk.graph.create_entities([Entity(text, text, (text, f"seen: {text}")) for text in HOSTILE])
+        desk.notebook.add_note(HOSTILE[1], title=HOSTILE[0])
+    desk.graph.create_entities(
+        [
+            Entity("marmalade importer", "program", ("keeps the order of the rows", "skips empty lines")),
+            Entity("Ada", "person", ("prefers tests with real files",)),
+        ]
+    )
+    desk.graph.create_relations([Relation("Ada", "marmalade importer", "maintains")])
+    # Each device makes the same entity without knowing of the other's.
+    name = HOSTILE[1] if hostile else "harbour crane"
+    desk.graph.create_entities([Entity(f"{name}!", HOSTILE[0] if hostile else "machine", ())])
+    phone.graph.create_entities([Entity(f"{name}!", HOSTILE[5] if hostile else "landmark", ())])
+    for app in (desk, phone, desk):
+        app.sync()
+    return desk
+
+
+@dataclass
+class Host:
+    """The pages over a world, and what stands behind them."""
+
+    world: World
+    app: App
+    options: RemoteOptions
+    sessions: MemorySessions = field(default_factory=MemorySessions)
+    users: Users = field(default_factory=lambda: Users({OWNER: PASSPHRASE}))
+    let_in: LetIn = field(default_factory=LetIn)
+
+    def __post_init__(self) -> None:
+        self.tenants = OneOfEach({OWNER: lambda: self.app})
+        self.let_in.of.setdefault(OWNER, clients(self.app.clock.now()))
+        pages = Pages(self.tenants, self.sessions, self.users, self.options, self.let_in)
+        self.asgi = Starlette(routes=pages.routes())
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def served(host: Host, port: int) -> Iterator[str]:
+    """The host's pages by HTTP on loopback, for as long as it takes; the address."""
+    server = uvicorn.Server(
+        uvicorn.Config(host.asgi, host="127.0.0.1", port=port, log_level="warning", lifespan="off")
+    )
+    thread = threading.Thread(target=server.run, name="pages", daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 20
+    while not server.started:
+        assert time.monotonic() < deadline, "the pages are not served"
+        time.sleep(0.02)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(20)
