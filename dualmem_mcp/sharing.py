@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+from dualmem_mcp.crypto.vault import Vault
 from dualmem_mcp.errors import ConflictError, DualmemError, StoreRefusedError, StoreUnreachableError
 from dualmem_mcp.handoff.channel import Channel
 from dualmem_mcp.handoff.package import mend_queued
@@ -103,7 +104,7 @@ class Sharing:
             log=self.log,
             clock=self._clock,
             lock_file=self._home.root / LOCK_FILE,
-            identity=KeptIdentity(self._blobs, channel.objects, self._clock, self._access.adopt),
+            identity=KeptIdentity(self._blobs, channel.objects, self._clock, self._go_on_as),
             mend=lambda key, warnings: mend_queued(channel, key, warnings),
             catch_up=snapshots.catch_up,
             reach=snapshots.reach,
@@ -114,6 +115,13 @@ class Sharing:
         if report.went_through:
             self._after_sync(replace(channel, objects=objects))
         return replace(report, cost_usd=objects.cost_usd)
+
+    def _go_on_as(self, vault: Vault) -> None:
+        """Be the device that the vault was opened as: this data home took a new id, and what is told of from now on
+        is that device's."""
+        before = self._channel()
+        self._access.adopt(vault)
+        before.catalogue.rename_device(before.vault.device_name, vault.device_name)
 
     def _tell_merged(self, merged: Merged) -> None:
         for listener in self._listeners:

@@ -68,8 +68,9 @@ class Upkeep:
         self._model = model
         self._device_id = device_id
         self._channel = channel
-        self._log = SourceProgress(database, clock, settings.device_name or platform.node())
-        self._truth = SearchFeed(database)
+        self._database = database
+        self._clock = clock
+        self._truth = SearchFeed(database, self._device_names)
         self._own_sessions: LocalSessions | None = None
         self._wanted = threading.Event()
         self._waiting: int | None = None
@@ -109,7 +110,7 @@ class Upkeep:
 
         Raises NotFoundError, MalformedError if no line is a turn, StoreUnreachableError, DiskFullError.
         """
-        kept = import_turns(path, self._log, progress=progress)
+        kept = import_turns(path, self._log(), progress=progress)
         report = self._indexer().run_alone(
             wait_seconds=_ALONE_SECONDS, embedder=self._model.loaded(), progress=progress
         )
@@ -165,11 +166,22 @@ class Upkeep:
 
     def _indexer(self) -> Indexer:
         return Indexer(
-            log=self._log,
+            log=self._log(),
             truth=self._truth,
             indexes=self._indexes(None),
             lock=partial(file_lock_if_free, self._vector_cache / ".indexing.lock"),
         )
+
+    def _log(self) -> SourceProgress:
+        """What was read, kept under this device's name: it may have got one, or another, since the last time."""
+        channel = self._channel()
+        own = channel.vault.device_name if channel else self._settings.device_name
+        return SourceProgress(self._database, self._clock, own or platform.node())
+
+    def _device_names(self) -> Mapping[str, str]:
+        """What the vault's devices are called, by their ids."""
+        channel = self._channel()
+        return {entry.device_id: entry.name for entry in channel.vault.devices()} if channel else {}
 
     def _sessions(self, project: str | None, claude_dir: Path | None) -> LocalSessions:
         settings = self._settings

@@ -154,6 +154,10 @@ class Catalogue(Protocol):
         """One handoff, or None."""
         ...
 
+    def rename_device(self, old: str, new: str) -> None:
+        """What this device has not told the others of yet is of the device `new` and no longer of `old`."""
+        ...
+
     def manifest_keys(self) -> frozenset[str]:
         """Keys of the manifests already recorded."""
         ...

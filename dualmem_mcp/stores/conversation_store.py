@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from dualmem_mcp.errors import UsageError
@@ -23,9 +23,10 @@ MAX_LIMIT: Final = 200
 
 class ConversationStore:
     """A Catalogue in memory.db. A conversation is listed as its newest event left it: a session that was read
-    on this device, or a handoff from any."""
+    on this device, or a handoff from any. `device_name` is asked when something is kept: the device may get a name,
+    or another one, while this is open."""
 
-    def __init__(self, database: Database, clock: Clock, device_name: str) -> None:
+    def __init__(self, database: Database, clock: Clock, device_name: Callable[[], str]) -> None:
         self._database = database
         self._clock = clock
         self._device_name = device_name
@@ -33,6 +34,7 @@ class ConversationStore:
     def save_session(self, session: Session) -> int:
         """As the port says. A turn that is here already is left as it is: sessions only grow."""
         ended = session.ended_at or session.started_at or self._clock.now()
+        name = self._device_name()
         with self._database.write() as connection:
             put_conversation(
                 connection,
@@ -41,7 +43,7 @@ class ConversationStore:
                 cwd=session.cwd,
                 updated_at=to_time(ended),
                 message_count=session.message_count,
-                device_name=self._device_name,
+                device_name=name,
             )
             rows = connection.execute(
                 "SELECT uuid FROM turns WHERE conversation_id = ?", (session.conversation_id,)
@@ -49,7 +51,7 @@ class ConversationStore:
             known = {from_column(uuid) for (uuid,) in rows}
             # A session is handed over again and again: asking for each turn again would take ten times as long.
             new = [turn for turn in session.all_turns() if turn.uuid not in known]
-            return add_turns(connection, session.conversation_id, new, device_name=self._device_name)
+            return add_turns(connection, session.conversation_id, new, device_name=name)
 
     def save_handoff(self, record: HandoffRecord, *, told_elsewhere: bool = False) -> None:
         with self._database.write() as connection:
@@ -97,6 +99,14 @@ class ConversationStore:
 
     def handoff(self, handoff_id: HandoffId) -> HandoffRecord | None:
         return next(iter(self._handoffs("WHERE handoff_id = ?", (handoff_id,))), None)
+
+    def rename_device(self, old: str, new: str) -> None:
+        with self._database.write() as connection:
+            for table in ("turns", "conversations", "findings"):
+                connection.execute(
+                    f"UPDATE {table} SET device_name = ? WHERE stamp IS NULL AND device_name = ?",  # noqa: S608
+                    (to_column(new), to_column(old)),
+                )
 
     def manifest_keys(self) -> frozenset[str]:
         with self._database.read() as connection:

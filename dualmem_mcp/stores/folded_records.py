@@ -23,6 +23,9 @@ _KINDS: Final[Mapping[str, FindingKind]] = {
     "question": "note",
     "decision": "decision",
 }
+RECORD_FINDING: Final = "record:"
+"""Ids of findings that tell of records begin so; their `device` is the id of the one that made the record."""
+
 _AUTHORS: Final = {"model": "assistant", "user": "user"}
 """Names of those whom `origin` of a record tells of, as search knows them."""
 
@@ -79,7 +82,7 @@ def _put_finding(connection: Connection, state: RecordState, old: tuple[Any, ...
     kind = _KINDS.get(state.type)
     if kind is None or (old is None and not state.exists):
         return
-    finding_id = f"record:{state.type}:{state.id}"
+    finding_id = f"{RECORD_FINDING}{state.type}:{state.id}"
     if old is not None and (not state.exists or old[2] != state.conversation_id):
         put_finding(connection, old[2], Finding(kind, finding_id, ""), "", told_elsewhere=True)
     if not state.exists:
@@ -95,7 +98,9 @@ def _put_finding(connection: Connection, state: RecordState, old: tuple[Any, ...
         author=_AUTHORS.get(_text_of(fields, "origin"), ""),
         timestamp=datetime.fromtimestamp((int(state.changed[:16], 16) >> COUNTER_BITS) / 1000, UTC),
     )
-    put_finding(connection, state.conversation_id, finding, "", told_elsewhere=True)
+    # Its id, which is the same everywhere; what it is called only the vault knows.
+    device = Stamp.parse(state.created).device_id
+    put_finding(connection, state.conversation_id, finding, device, told_elsewhere=True)
 
 
 def _text(record_type: str, fields: Mapping[str, Any]) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from dualmem_mcp.stores.connection import Connection
 from dualmem_mcp.stores.database import Database
 from dualmem_mcp.stores.erasure_rows import forgotten_items, note_forgotten
 from dualmem_mcp.stores.finding_rows import read_findings_after
+from dualmem_mcp.stores.folded_records import RECORD_FINDING
 from dualmem_mcp.stores.graph_cache import GRAPH_PAYLOAD, graph_version, read_entity
 from dualmem_mcp.stores.untold_changes import entities_changed
 
@@ -24,10 +26,12 @@ _CHARACTERS_AT_ONCE: Final = 2_000_000
 
 
 class SearchFeed:
-    """A SearchTruth in memory.db."""
+    """A SearchTruth in memory.db. `device_names` gives the names of the vault's devices by their ids: records know
+    the ids alone of those who made them."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, device_names: Callable[[], Mapping[str, str]] = dict) -> None:
         self._database = database
+        self._device_names = device_names
 
     def turns(self, after: int, limit: int) -> Sequence[StoredTurn]:
         """As the port says."""
@@ -56,7 +60,14 @@ class SearchFeed:
     def findings(self, after: int, kinds: Sequence[FindingKind], limit: int) -> Sequence[tuple[int, Finding]]:
         """As the port says."""
         with self._database.read() as connection:
-            return read_findings_after(connection, after, kinds, limit)
+            found = read_findings_after(connection, after, kinds, limit)
+        if not any(_is_of_record(one) for _, one in found):
+            return found
+        names = self._device_names()
+        return [
+            (number, replace(one, device=names.get(one.device, "")) if _is_of_record(one) else one)
+            for number, one in found
+        ]
 
     def graph_version(self) -> int:
         """The number of the graph's last change; 0 before the first."""
@@ -130,6 +141,10 @@ def _turn(row: tuple[Any, ...]) -> StoredTurn:
         origin=row[8],
         is_compact_summary=bool(row[9]),
     )
+
+
+def _is_of_record(finding: Finding) -> bool:
+    return finding.finding_id.startswith(RECORD_FINDING)
 
 
 def _changed_at(connection: Connection, entity_id: int) -> datetime:

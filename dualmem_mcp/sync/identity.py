@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -17,11 +18,18 @@ from dualmem_mcp.ports import BlobCache, Clock, ObjectStore
 _NEXT_BLOB: Final = "local/device.next"
 
 
+MAX_NAME_CHARACTERS: Final = 64
+"""Of a device's name. Source: docs/format.md, "Roster"."""
+
+_NUMBERED: Final = re.compile(r" \(\d+\)\Z")
+
+
 class Identity(Protocol):
     """How a device comes by a new id. A crash between the two steps is made good by `settle` at the next sync."""
 
     def prepare(self, vault: Vault, objects: ObjectStore) -> DeviceId:
-        """A new id with keys of its own, joined to the vault and kept here; again before `settle`, the same."""
+        """A new id with keys and a name of its own, joined to the vault and kept here; again before `settle`, the
+        same."""
         ...
 
     def settle(self, device_id: DeviceId) -> Vault:
@@ -46,7 +54,8 @@ class KeptIdentity:
             kept = canonical_json({"device_id": device_id, "keys": keys.to_bytes().hex()})
             self.blobs.put(_NEXT_BLOB, kept)
         device_id, keys = parse_device(kept)
-        vault.as_device(device_id, keys, objects).admit_device(objects, name=vault.device_name)
+        name = told_apart(vault.device_name, {entry.name for entry in vault.devices()})
+        vault.as_device(device_id, keys, objects).admit_device(objects, name=name)
         return device_id
 
     def settle(self, device_id: DeviceId) -> Vault:
@@ -61,3 +70,11 @@ class KeptIdentity:
         if self.on_change is not None:
             self.on_change(vault)
         return vault
+
+
+def told_apart(name: str, taken: Collection[str]) -> str:
+    """The name with the first number that no other device has: "laptop (2)" beside "laptop"."""
+    base, number = _NUMBERED.sub("", name) or "device", 2
+    while (numbered := f"{base[: MAX_NAME_CHARACTERS - len(suffix := f' ({number})')]}{suffix}") in taken:
+        number += 1
+    return numbered

@@ -141,7 +141,8 @@ class OwnLog:
         self.forks += 1
         self.notes.append(
             "another machine writes under this device's id: its data home is a copy of this one, or this one was "
-            f"set back. This one goes on as a new device, with {moved} of its changes that were not sent yet"
+            f"set back. This one goes on as a new device, {self.vault.device_name!r}, with {moved} of its changes "
+            "that were not sent yet"
         )
 
     def _go_back(self, key: str) -> None:

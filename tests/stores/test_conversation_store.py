@@ -29,7 +29,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 @pytest.fixture
 def store(database: Database, clock: Clock) -> ConversationStore:
-    return ConversationStore(database, clock, "desk")
+    return ConversationStore(database, clock, lambda: "desk")
 
 
 def turn(number: int, text: str = "") -> Turn:

@@ -48,7 +48,7 @@ class Home:
         self.database = database
         self.device_id = device_id
         self.clock = clock
-        self.catalogue = ConversationStore(database, clock, name)
+        self.catalogue = ConversationStore(database, clock, lambda: name)
         self.sources = SourceProgress(database, clock, name)
 
     def log(self, **options: Any) -> list[Op]:

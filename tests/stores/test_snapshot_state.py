@@ -102,7 +102,7 @@ def talk(device: Device, conversation_id: str, turns: int) -> None:
         )
         for number in range(turns)
     )
-    ConversationStore(device.database, device.clock, device.home.name).save_session(
+    ConversationStore(device.database, device.clock, lambda: device.home.name).save_session(
         Session(
             conversation_id=ConversationId(conversation_id),
             project="p",

@@ -101,12 +101,12 @@ def test_a_session_kept_by_a_handoff_is_not_doubled(
     log: SourceProgress, database: Database, clock: Clock, tmp_path: Path
 ) -> None:
     session = _session((turn(0), turn(1)))
-    ConversationStore(database, clock, "desk").save_session(session)
+    ConversationStore(database, clock, lambda: "desk").save_session(session)
     assert log.add_chunk(SessionChunk(MARK, (turn(0), turn(1), turn(2)), NOON), None) == 1
 
 
 def test_what_search_alone_knows_of_is_not_listed(log: SourceProgress, database: Database, clock: Clock) -> None:
-    store = ConversationStore(database, clock, "desk")
+    store = ConversationStore(database, clock, lambda: "desk")
     log.add_chunk(SessionChunk(MARK, (turn(0),), NOON), None)
     assert store.conversations()[0] == []
     store.save_session(_session((turn(0),), ended_at=NOON - timedelta(days=1)))
@@ -119,7 +119,7 @@ def test_what_search_alone_knows_of_is_not_listed(log: SourceProgress, database:
 def test_lines_without_a_time_do_not_make_a_conversation_newer(
     log: SourceProgress, database: Database, clock: Clock
 ) -> None:
-    store = ConversationStore(database, clock, "desk")
+    store = ConversationStore(database, clock, lambda: "desk")
     store.save_session(_session((turn(0),), ended_at=NOON))
     log.add_chunk(SessionChunk(MARK, (turn(1, timestamp=None),), None), None)
     assert [(one.title, one.updated_at) for one in store.conversations()[0]] == [("A session", NOON)]

@@ -155,7 +155,7 @@ def remember(place: Place, device: Device, name: str) -> None:
 
 
 def talk(place: Place, device: Device, chat: str, turns: int) -> None:
-    ConversationStore(device.database, device.clock, device.home.name).save_session(
+    ConversationStore(device.database, device.clock, lambda: device.home.name).save_session(
         Session(
             conversation_id=ConversationId(chat),
             project="p",

@@ -199,7 +199,7 @@ class Devices(RuleBasedStateMachine):
         own = self._fresh()
         said = f"{text} said in {chat}"
         turns = [self._turn(f"s{n}", said) for n in range(shared)] + [self._turn(own, said)]
-        ConversationStore(device.database, device.clock, device.home.name).save_session(
+        ConversationStore(device.database, device.clock, lambda: device.home.name).save_session(
             Session(
                 conversation_id=ConversationId(chat),
                 project="p",
@@ -257,7 +257,7 @@ class Devices(RuleBasedStateMachine):
             digest_tokens=1,
             last_turn_uuid="",
         )
-        ConversationStore(device.database, device.clock, device.home.name).save_handoff(record)
+        ConversationStore(device.database, device.clock, lambda: device.home.name).save_handoff(record)
         self.known.added.add(("handoff", chat, name))
 
     # Exchange, with faults

@@ -46,7 +46,7 @@ class Phone:
 
     def __post_init__(self) -> None:
         self.keeper = ProgressKeeper(
-            catalogue=ConversationStore(self.database, self.clock, self.name),
+            catalogue=ConversationStore(self.database, self.clock, lambda: self.name),
             threads=ThreadStore(self.database, self.clock),
             records=RecordStore(self.database, self.clock, PHONE),
             blobs=DatabaseBlobCache(self.database),

@@ -241,7 +241,8 @@ def test_a_copied_data_home_takes_a_new_id(bench: Bench) -> None:
     assert copy.vault.device_id == copy.id
     assert converge(bench) == {"Ada", "from the desk", "from the copy"}
     assert phone.content()["Ada"][1] == {"Ada is here", "said on the copy"}
-    assert [entry.name for entry in phone.vault.devices()] == ["desk", "phone", "desk"]
+    assert [entry.name for entry in phone.vault.devices()] == ["desk", "phone", "desk (2)"]
+    assert "'desk (2)'" in report.warnings[0]
 
 
 def test_a_copy_with_the_same_changes_waiting(bench: Bench) -> None:
