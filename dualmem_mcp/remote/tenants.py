@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 
     from dualmem_mcp.app import App
 
-_log = logging.getLogger(__name__)
-
 IDLE_SECONDS: Final = 900.0
 """A user's application is closed when nobody has asked it for so long: from then on nothing here opens it but a
 token or the passphrase."""
@@ -40,6 +37,9 @@ MOST_OPEN: Final = 64
 _JUST_ASKED_SECONDS: Final = 10.0
 """One that was asked so recently does not make room for another: its request may be about to begin."""
 
+_AT_REST_SECONDS: Final = 300.0
+"""No request takes longer, so from then on there is but a session or a stream, whose client begins anew."""
+
 _LONGEST_PAUSE_SECONDS: Final = 15.0
 
 
@@ -48,12 +48,12 @@ class RunningTenant(Tenant, Protocol):
 
     @property
     def busy(self) -> bool:
-        """Whether requests or streams are under way."""
+        """Whether requests or streams are under way, or a session is kept."""
         ...
 
     @property
     def last_used(self) -> float:
-        """When it was asked last, in seconds of `time.monotonic`."""
+        """When a request last came or ended, in seconds of `time.monotonic`."""
         ...
 
     def running(self) -> AbstractAsyncContextManager[object]:
@@ -200,18 +200,19 @@ class UserTenants:
 
     def _making_room(self) -> _Entry | None:
         """The application that closes to make room for another, if as many are open as may be: one that closes
-        already, or the one that was idle longest.
+        already, or the one that was asked longest ago.
 
-        Raises OverBudgetError if none is idle.
+        Raises OverBudgetError if all are being asked.
         """
         if len(self._entries) < self._most_open:
             return None
         entries = list(self._entries.values())
         leaving = [entry for entry in entries if entry.closing.is_set()]
-        idle = [entry for entry in entries if self._idle_for(entry) > _JUST_ASKED_SECONDS]
-        if not leaving and not idle:
+        at_rest = [entry for entry in entries if self._rested(entry) > _JUST_ASKED_SECONDS and not _is_busy(entry)]
+        at_rest = at_rest or [entry for entry in entries if self._rested(entry) > _AT_REST_SECONDS]
+        if not leaving and not at_rest:
             raise _busy("as many users as this host has room for are at it")
-        entry = leaving[0] if leaving else max(idle, key=self._idle_for)
+        entry = leaving[0] if leaving else max(at_rest, key=self._rested)
         entry.closing.set()
         return entry
 
@@ -241,9 +242,9 @@ class UserTenants:
             if entry.failure is None:
                 entry.secret = b""  # those that wait for its closing compare nothing any more
 
-    def _idle_for(self, entry: _Entry) -> float:
-        """Seconds since somebody asked; nothing while it is opened or busy."""
-        if entry.tenant is None or not entry.opened.is_set() or entry.tenant.busy:
+    def _rested(self, entry: _Entry) -> float:
+        """Seconds since somebody asked it; none while it is opened."""
+        if entry.tenant is None or not entry.opened.is_set():
             return 0.0
         return self._clock() - max(entry.asked_at, entry.tenant.last_used)
 
@@ -255,8 +256,13 @@ class UserTenants:
     def close_idle(self) -> None:
         """Have those closed that were idle long enough, and those whose users were removed."""
         for entry in list(self._entries.values()):
-            if self._idle_for(entry) >= self._idle_seconds or not self._folder.has(entry.user):
+            idle = not _is_busy(entry) and self._rested(entry) >= self._idle_seconds
+            if idle or not self._folder.has(entry.user):
                 entry.closing.set()
+
+
+def _is_busy(entry: _Entry) -> bool:
+    return entry.tenant is None or entry.tenant.busy
 
 
 def _open(home: Path, entry: _Entry) -> App:
