@@ -22,7 +22,7 @@ from dualmem_mcp.handoff.manifest import (
     PatchedSection,
     record_from_json,
 )
-from dualmem_mcp.handoff.patches import apply_patch
+from dualmem_mcp.handoff.patches import MAX_PATCH_EXPANSION, apply_patch
 from dualmem_mcp.handoff.thread import read_thread
 from dualmem_mcp.model.digest import Digest
 from dualmem_mcp.model.handoff import HandoffRecord
@@ -158,9 +158,11 @@ class OpenedPackage:
         return None
 
     def _unpatch(self, section: PatchedSection, position: int) -> bytes:
+        if section.size > min(MAX_SECTION_BYTES, MAX_PATCH_EXPANSION * section.stored):
+            raise _does_not_fit(section.name, self.key)
         patch = self._read("patches")[position : position + section.stored]
         source = self._open_source(section.base)
-        if section.name not in source.section_names or section.size > MAX_SECTION_BYTES:
+        if section.name not in source.section_names:
             raise _does_not_fit(section.name, self.key)
         data = apply_patch(source.read_section(section.name), patch, size=section.size, subject=self.key)
         if hashlib.sha256(data).hexdigest() != section.sha256:
@@ -225,7 +227,10 @@ class OpenedPackage:
         files = [file for file in self.manifest.files if not kinds or file.kind in kinds]
         if not files:
             return []
-        blob = self.read_section("files") if sum(file.size for file in files) else b""
+        size = sum(file.size for file in files)
+        if size > MAX_SECTION_BYTES:  # of ranges that repeat each other
+            raise _does_not_fit("files", self.key)
+        blob = self.read_section("files") if size else b""
         return [(file, blob[file.offset : file.offset + file.size]) for file in files]
 
     def thread_files(self, names: Sequence[str] | None = None) -> dict[str, bytes]:
@@ -248,7 +253,7 @@ class OpenedPackage:
 
 def _does_not_fit(name: str, key: str) -> TamperedError:
     return TamperedError(
-        f"the {name} section does not fit the package that it is built upon",
+        f"the {name} section does not fit what the package says of it",
         operation="read package",
         subject=key,
         hint="Hand the conversation over again from the device that has it.",

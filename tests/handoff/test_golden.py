@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.golden.make_handoff import session_lines
+
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
+VERSIONS = ["handoff-v1", "handoff-v2", "handoff-v3"]
 
 
-@pytest.mark.parametrize("name", ["handoff-v1", "handoff-v2", "handoff-v3"])
+@pytest.mark.parametrize("name", VERSIONS)
 def test_a_golden_handoff_is_resumed_and_restored(world, name: str) -> None:
     shutil.copytree(GOLDEN / name / "bucket", world.bucket)
     expected = json.loads((GOLDEN / name / "expected.json").read_text(encoding="utf-8"))
@@ -36,3 +39,24 @@ def test_a_golden_handoff_is_resumed_and_restored(world, name: str) -> None:
     for file, sha256 in expected["protected"].items():
         assert file in carried
         assert sha256 in carried
+
+
+@pytest.mark.parametrize("name", VERSIONS)
+def test_a_golden_handoff_is_built_upon(world, name: str) -> None:
+    shutil.copytree(GOLDEN / name / "bucket", world.bucket)
+    expected = json.loads((GOLDEN / name / "expected.json").read_text(encoding="utf-8"))
+    conversation = expected["conversation_id"]
+    desktop = world.open("desktop")
+    desktop.join(expected["passphrase"])
+    session = Path(desktop.restore(conversation, claude_dir=world.claude)["session_path"])
+    session.write_text("".join(session_lines(expected["message_count"] + 4)), encoding="utf-8")
+
+    report = desktop.prepare_handoff(conversation)
+    assert report["warnings"] == []
+    assert desktop.catalogue.newest_handoff().base == expected["handoff_id"]
+    phone = world.open("phone")
+    phone.join(expected["passphrase"])
+    last = f"please rename step {expected['message_count'] + 2} of the beacon parser"
+    assert phone.resume_conversation()["resumption_point"]["last_request"]["text"] == last
+    again = Path(phone.restore(conversation, claude_dir=world.root / "again")["session_path"])
+    assert again.read_bytes() == session.read_bytes()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dualmem_mcp.errors import TamperedError
-from dualmem_mcp.handoff.patches import MAX_DICTIONARY_BYTES, apply_patch, make_patch
+from dualmem_mcp.handoff.patches import MAX_DICTIONARY_BYTES, MAX_PATCH_EXPANSION, apply_patch, make_patch
 
 
 @given(st.binary(max_size=2_000), st.binary(max_size=2_000))
@@ -28,6 +28,14 @@ def test_only_the_end_of_what_is_long_has_to_be_at_hand() -> None:
     patch = make_patch(earlier, new)
     assert len(patch) < 200
     assert apply_patch(earlier[-MAX_DICTIONARY_BYTES:], patch, size=len(new), subject="s") == new
+
+
+@pytest.mark.parametrize("size", [1, 1 << 17, (1 << 17) + 1, 8 << 20])
+def test_a_patch_gives_no_more_than_the_bound_however_much_it_repeats(size: int) -> None:
+    for earlier, new in ((b"", bytes(size)), (bytes(size), bytes(size)), (b"ab" * size, (b"ab" * size)[:size])):
+        patch = make_patch(earlier, new)
+        assert size <= MAX_PATCH_EXPANSION * len(patch)
+        assert apply_patch(earlier, patch, size=size, subject="s") == new
 
 
 @pytest.mark.parametrize("size", [0, 4_999, 5_001, 2**50])

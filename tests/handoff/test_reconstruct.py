@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from dualmem_mcp.errors import DualmemError, NotFoundError, StoreUnreachableError, TamperedError, UsageError
+from dualmem_mcp.handoff.patches import MAX_PATCH_EXPANSION
 from dualmem_mcp.handoff.reconstruct import find_handoff, open_package, refresh_catalogue
 
 SESSION_ID = "0b5f0c66-7a3e-4f0e-9a53-2c1d5f1b7a10"
@@ -244,10 +245,29 @@ def test_a_patch_that_gives_another_section_is_tampering(handed_over, talk) -> N
     world.open("desktop").prepare_handoff()
     package = phone._newest_package(SESSION_ID, refresh_catalogue(phone.channel()))
     digest, agents = package.manifest.patched
-    for hostile in (replace(digest, sha256="0" * 64), replace(digest, size=2**40), replace(digest, stored=3)):
+    over = digest.stored * MAX_PATCH_EXPANSION + 1
+    for hostile in (
+        replace(digest, size=over),
+        replace(digest, sha256="0" * 64),
+        replace(digest, size=2**40),
+        replace(digest, stored=3),
+    ):
         package.__dict__["manifest"] = replace(package.manifest, patched=(hostile, agents))
         with pytest.raises(TamperedError):
             package.read_section("digest")
+
+
+def test_carried_files_that_repeat_one_range_are_tampering(world, talk) -> None:
+    (world.project / "CLAUDE.md").write_bytes(bytes(1 << 20))
+    world.write_session(talk(6))
+    desktop = world.desktop()
+    desktop.prepare_handoff()
+    package = desktop._newest_package(SESSION_ID)
+    ((file, data),) = package.carried_files()
+    assert data == bytes(1 << 20)
+    package.__dict__["manifest"] = replace(package.manifest, files=(file,) * 257)
+    with pytest.raises(TamperedError, match="the files section"):
+        package.carried_files()
 
 
 def test_restoring_takes_the_newest_handoff_and_not_the_newest_known(handed_over, talk) -> None:
