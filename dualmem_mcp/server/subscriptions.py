@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 import mcp_types as types
 from anyio import to_thread
+from mcp.server.connection import Connection
 from mcp.server.context import ServerRequestContext
-from mcp.server.session import ServerSession
 from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, ResourcesListChanged, ResourceUpdated
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 
@@ -52,8 +52,8 @@ class Subscriptions:
         self._loop = asyncio.get_running_loop()
         self._bus = InMemorySubscriptionBus()
         self._listen = ListenHandler(self._bus)
-        # One entry a connection, known by the parameters that its client introduced itself with.
-        self._sessions: dict[int, tuple[ServerSession, set[str]]] = {}
+        # The open connections of the older era, each with the URIs that its client has subscribed to.
+        self._connections: dict[Connection, set[str]] = {}
         self._listened: Counter[str] = Counter()
         # For each URI what `resources.mark` gave when somebody was last told of it, or subscribed.
         self._marks: dict[str, Hashable] = {}
@@ -65,19 +65,35 @@ class Subscriptions:
 
     def introduce(self, context: Context) -> None:
         """A client of the older era is there, and hears when the list of resources changes."""
-        self._sessions.setdefault(id(context.session.client_params), (context.session, set()))
+        self._uris_of(context)
+
+    def _uris_of(self, context: Context) -> set[str]:
+        """What the connection's client has subscribed to; the connection is dropped when it ends."""
+        # The SDK names the connection's exit stack as the place for that, and gives handlers no other way to it.
+        connection: Connection = context.session._connection
+        if connection not in self._connections:
+            self._connections[connection] = set()
+            connection.exit_stack.callback(self._drop, connection)
+        return self._connections[connection]
+
+    def _drop(self, connection: Connection) -> None:
+        self._connections.pop(connection, None)
+        self._forget_unwanted()
+
+    def _forget_unwanted(self) -> None:
+        wanted = {_LIST, *self._wanted()}
+        self._marks = {uri: mark for uri, mark in self._marks.items() if uri in wanted}
 
     async def subscribe(self, context: Context, params: types.SubscribeRequestParams) -> dict[str, Any]:
-        session = context.session
-        _, uris = self._sessions.setdefault(id(session.client_params), (session, set()))
+        uris = self._uris_of(context)
         await self._mark_first(str(params.uri))
         uris.add(str(params.uri))
         self._news.set()
         return {}
 
     async def unsubscribe(self, context: Context, params: types.UnsubscribeRequestParams) -> dict[str, Any]:
-        _, uris = self._sessions.get(id(context.session.client_params), (None, set[str]()))
-        uris.discard(str(params.uri))
+        self._uris_of(context).discard(str(params.uri))
+        self._forget_unwanted()
         return {}
 
     async def listen(
@@ -93,6 +109,8 @@ class Subscriptions:
             return await self._listen(context, params)
         finally:
             self._listened.subtract(uris)
+            self._listened = +self._listened
+            self._forget_unwanted()
 
     @contextmanager
     def changing(self) -> Iterator[None]:
@@ -153,8 +171,7 @@ class Subscriptions:
             await (self._tell_updated(uri) if uri else self._tell_list_changed())
 
     def _wanted(self) -> list[str]:
-        subscribed = (uris for _, uris in self._sessions.values())
-        return sorted(set(+self._listened).union(*subscribed))
+        return sorted(set(self._listened).union(*self._connections.values()))
 
     async def _mark_first(self, uri: str) -> None:
         if uri not in self._wanted():  # else a change that others wait for would be passed over
@@ -169,14 +186,14 @@ class Subscriptions:
 
     async def _tell_updated(self, uri: str) -> None:
         await self._bus.publish(ResourceUpdated(uri))
-        for session, uris in list(self._sessions.values()):
+        for connection, uris in list(self._connections.items()):
             if uri in uris:
-                await session.send_resource_updated(uri)
+                await connection.send_resource_updated(uri)
 
     async def _tell_list_changed(self) -> None:
         await self._bus.publish(ResourcesListChanged())
-        for session, _ in list(self._sessions.values()):
-            await session.send_resource_list_changed()
+        for connection in list(self._connections):
+            await connection.send_resource_list_changed()
 
 
 def _marks(app: App, uris: list[str]) -> list[Hashable]:
