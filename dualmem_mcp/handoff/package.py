@@ -28,7 +28,7 @@ from dualmem_mcp.handoff.manifest import (
     record_to_json,
 )
 from dualmem_mcp.handoff.patches import make_patch
-from dualmem_mcp.handoff.reconstruct import OpenedPackage, open_package
+from dualmem_mcp.handoff.reconstruct import open_package
 from dualmem_mcp.handoff.steps import Steps
 from dualmem_mcp.handoff.thread import CHUNK_BYTES, ThreadPlan, plan_thread, thread_sections
 from dualmem_mcp.model.conversation import Session
@@ -209,25 +209,28 @@ def _seal(content: Content, channel: Channel, *, digest_tokens: int, warnings: l
     session, vault = content.session, channel.vault
     handoff_id = HandoffId(secrets.token_hex(16))
     created_at = _later_than_known(channel.clock.now(), session.conversation_id, channel)
-    opened_base = _usable_base(content, channel, warnings)
-    base = opened_base.manifest if opened_base else None
+    usable_base = _usable_base(content, channel, warnings)
+    base = usable_base.manifest if usable_base else None
     key = package_key(handoff_id)
     plan = plan_thread(content.thread, handoff_id=handoff_id, package_key=key, base=base)
     files_blob, carried = _pack_files(content.project_files)
     contents = {
         "digest": _json(content.digest.to_json()),
-        "agents": agents_to_json(session, _definition_changes(content, opened_base)),
+        "agents": agents_to_json(
+            session, content.changes_since(usable_base.definitions) if usable_base is not None else ()
+        ),
+        "state": _json(dict(content.state)),
+        "files": files_blob,
     }
-    contents["state"] = _json(dict(content.state))
-    contents["files"] = files_blob
-    patched, patches = _patched(contents, opened_base if len(plan.sources.keys() - {handoff_id}) else None)
+    builds_on = bool(plan.sources.keys() - {handoff_id})
+    patched, patches = _patched(contents, usable_base.sections if usable_base and builds_on else {})
     manifest = PackageManifest(
         handoff_id=handoff_id,
         conversation_id=session.conversation_id,
         created_at=created_at,
         device_id=vault.device_id,
         device_name=vault.device_name,
-        base=base.handoff_id if base and len(plan.sources.keys() - {handoff_id}) else None,
+        base=base.handoff_id if base and builds_on else None,
         stream_size=len(plan.stream),
         chunk_size=CHUNK_BYTES,
         sources={**plan.sources, **_sources_of(patched, base)},
@@ -288,20 +291,20 @@ def _seal(content: Content, channel: Channel, *, digest_tokens: int, warnings: l
     )
 
 
-def _patched(contents: Mapping[str, bytes], base: OpenedPackage | None) -> tuple[tuple[PatchedSection, ...], bytes]:
+def _patched(
+    contents: Mapping[str, bytes], earlier_sections: Mapping[str, tuple[HandoffId, bytes]]
+) -> tuple[tuple[PatchedSection, ...], bytes]:
     """Those of the sections that are much smaller as a patch against the last handoff's, and the patches together.
 
     A patch is always against a whole section, so that a reader needs one other package at most.
     """
     sections: list[PatchedSection] = []
     patches: list[bytes] = []
-    if base is None:
-        return (), b""
-    for name, data in contents.items():
-        if data in _EMPTY:
+    for name, (holder, earlier) in earlier_sections.items():
+        data = contents[name]
+        if not earlier or data in _EMPTY:
             continue
-        holder, earlier = base.whole_section(name)
-        patch = make_patch(earlier, data) if earlier else data
+        patch = make_patch(earlier, data)
         if len(patch) <= len(data) // _LEAST_GAIN:
             digest = hashlib.sha256(data).hexdigest()
             sections.append(PatchedSection(name, holder, len(data), len(patch), digest))
@@ -330,32 +333,40 @@ def _later_than_known(now: datetime, conversation_id: ConversationId, channel: C
     return max(now, *(record.created_at + timedelta(milliseconds=1) for record in newest)) if newest else now
 
 
-def _usable_base(content: Content, channel: Channel, warnings: list[str]) -> OpenedPackage | None:
-    """The package of the conversation's newest handoff, if everything it refers to is still there."""
+@dataclass(frozen=True, slots=True)
+class _Base:
+    """What a handoff builds on: the last one's manifest, its sections, each as it stands whole in the package of
+    the handoff named with it, and the agent definitions that it carried."""
+
+    manifest: PackageManifest
+    sections: Mapping[str, tuple[HandoffId, bytes]]
+    definitions: Sequence[ProjectFile]
+
+
+def _usable_base(content: Content, channel: Channel, warnings: list[str]) -> _Base | None:
+    """The conversation's newest handoff, if all that it refers to is still there and what is needed can be read."""
     newest = channel.catalogue.handoffs(content.session.conversation_id)[:1]
     if not newest:
         return None
     try:
-        base = open_package(channel, newest[0])
+        package = open_package(channel, newest[0])
         waiting = set(channel.outbox.pending())
-        for key in {base.key, *base.manifest.sources.values()}:
+        for key in {package.key, *package.manifest.sources.values()}:
             if key not in waiting:
                 channel.objects.stat(key)
+        kind: ProjectFileKind = "agent_definition"
+        definitions = package.carried_files([kind])
+        return _Base(
+            package.manifest,
+            {name: package.whole_section(name) for name in ("digest", "agents", "state", "files")},
+            [ProjectFile.of(kind, file.name, data, file.order) for file, data in definitions],
+        )
     except StoreUnreachableError:
         # Offline and not kept here: everything travels anew, which costs bytes and loses nothing.
         return None
     except DualmemError as error:
         warnings.append(f"the last handoff cannot be built upon ({error.message}); everything is sent anew")
         return None
-    return base
-
-
-def _definition_changes(content: Content, base: OpenedPackage | None) -> Sequence[Mapping[str, Any]]:
-    if base is None:
-        return ()
-    kinds: Sequence[ProjectFileKind] = ("agent_definition",)
-    before = [ProjectFile.of(kinds[0], file.name, data, file.order) for file, data in base.carried_files(kinds)]
-    return content.changes_since(before)
 
 
 def _pack_files(files: Sequence[ProjectFile]) -> tuple[bytes, tuple[CarriedFile, ...]]:

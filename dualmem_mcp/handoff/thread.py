@@ -85,16 +85,18 @@ def plan_thread(
             stream.append(stored)
             position += len(stored)
         planned.append(ThreadFile(name, len(data), hashlib.sha256(data).hexdigest(), parts))
-    if fault := thread_fault(planned):
-        if base is not None:
-            return plan_thread(files, handoff_id=handoff_id, package_key=package_key, base=None)
+    holders = sorted({part.handoff_id for file in planned for part in file.parts})
+    fault = thread_fault(planned)
+    # The base may be another device's, and hostile.
+    if base is not None and (fault or not keys.keys() >= set(holders)):
+        return plan_thread(files, handoff_id=handoff_id, package_key=package_key, base=None)
+    if fault:
         raise UsageError(
             f"the session cannot be handed over: {fault}",
             operation="plan thread",
             subject=planned[0].name,
             hint="Hand over a shorter session: go on in a new one.",
         )
-    holders = sorted({part.handoff_id for file in planned for part in file.parts})
     return ThreadPlan(tuple(planned), {holder: keys[holder] for holder in holders}, b"".join(stream))
 
 

@@ -125,6 +125,32 @@ def test_a_base_that_is_gone_from_the_bucket_is_not_built_upon(world, talk) -> N
     assert Path(phone.restore(SESSION_ID, claude_dir=world.root / "r")["session_path"]).exists()
 
 
+@pytest.mark.parametrize("handoffs", [1, 2])
+def test_a_base_that_was_damaged_is_not_built_upon(world, talk, handoffs: int) -> None:
+    """With two, the second is whole, but says its digest as a patch of the first."""
+    world.write_session(talk(40))
+    desktop = world.desktop()
+    first = desktop.prepare_handoff()
+    for number in range(1, handoffs):
+        world.clock.advance(60)
+        world.write_session(talk(40 + 2 * number))
+        desktop.prepare_handoff()
+    package = world.bucket / "packages" / first["handoff_id"]
+    data = package.read_bytes()
+    digest = 1_296 + 4_112  # behind header, index and manifest
+    package.write_bytes(data[: digest + 9] + bytes([data[digest + 9] ^ 1]) + data[digest + 10 :])
+    world.clock.advance(60)
+    session = world.write_session(talk(60))
+    phone = world.phone()
+    phone.list_conversations()
+    report = phone.prepare_handoff(SESSION_ID)
+    assert any("sent anew" in warning for warning in report["warnings"])
+    assert phone.catalogue.handoffs(SESSION_ID)[0].base is None
+    assert "zephyrquartz58" in desktop.resume_conversation()["brief"]
+    restored = desktop.restore(SESSION_ID, claude_dir=world.root / "r")
+    assert Path(restored["session_path"]).read_bytes() == session.read_bytes()
+
+
 def test_a_bucket_that_is_away_queues_and_a_later_handoff_delivers(world, talk) -> None:
     world.write_session(talk(10))
     app = world.desktop()

@@ -171,6 +171,8 @@ def test_a_base_that_is_none_is_not_built_upon() -> None:
     plan = packages.hand_over([("s.jsonl", b"abcdef")])
     assert plan.stream == b"abcdef"
     assert packages.read() == {"s.jsonl": b"abcdef"}
+    packages.base = replace(packages.base, sources={})
+    assert packages.hand_over([("s.jsonl", b"abcdefgh")]).stream == b"abcdefgh"
 
 
 FIRST, SECOND = HandoffId("0" * 31 + "0"), HandoffId("0" * 31 + "1")
