@@ -6,20 +6,26 @@ import os
 import re
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from itertools import islice
 
 from dualmem_mcp.crypto.canonical import MAX_JSON_BYTES
-from dualmem_mcp.crypto.header import MAX_EPOCH, tampered
+from dualmem_mcp.crypto.header import HEADER_BYTES, MAX_EPOCH, Header, tampered
 from dualmem_mcp.crypto.kdf import KEY_BYTES
 from dualmem_mcp.crypto.key_objects import EpochKey, epoch_object_key, open_epoch_key, seal_epoch_key
 from dualmem_mcp.crypto.master_keys import MasterKeys
-from dualmem_mcp.errors import NotFoundError
+from dualmem_mcp.errors import NotFoundError, TamperedError
 from dualmem_mcp.model.ids import DeviceId, VaultId
 from dualmem_mcp.ports import BlobCache, Clock, ObjectStore
 
 EPOCH_LIFETIME = timedelta(days=30)
 """New writes use a new epoch key after this: what one leaked epoch key opens is a month's conversations."""
 
-MAX_EPOCHS = 4096
+MOST_LISTED = 4096
+"""Of names that a refresh looks at; a vault begins thirteen epochs a year, and one more at each revocation."""
+
+MOST_TRIED = 64
+"""Of objects unknown here that a refresh fetches: whoever can write to the bucket can put any number there."""
+
 _PREFIX = "keys/0"
 """Epochs are below 2^52, so their 16 digits begin with 0; conversation keys lie under `keys/c/`."""
 
@@ -37,6 +43,8 @@ class Epochs:
     cache: BlobCache
     clock: Clock
     opened: dict[int, EpochKey] = field(default_factory=dict, repr=False)
+    left_alone: set[tuple[str, str]] = field(default_factory=set, repr=False)
+    """Objects that hold no epoch key under a master key, with its name: not to be fetched at each refresh."""
 
     def current(self) -> int:
         """The epoch of new writes; begun now, offline if need be, if there is none younger than 30 days under the
@@ -91,16 +99,29 @@ class Epochs:
         return opened
 
     def refresh(self, objects: ObjectStore) -> None:
-        """Fetch the epoch keys that are new in the bucket. Raises TamperedError for one of another vault."""
+        """Fetch epoch keys that are new in the bucket, to write under the newest: those under the present master
+        key, some at a time. Others are fetched when something is sealed under them; what is none is left alone.
+        """
         known = set(self.cache.keys(_PREFIX))
-        for count, info in enumerate(objects.list(_PREFIX)):
-            if count >= MAX_EPOCHS:
-                raise tampered("is one of too many epoch keys", info.key)
+        left = MOST_TRIED
+        for info in islice(objects.list(_PREFIX), MOST_LISTED):
             match = _OBJECT_KEY.fullmatch(info.key)
-            if match and info.key not in known:
-                self.key(int(match[1], 16), objects=objects)
-            elif match:
+            if match and info.key in known:
                 mark_uploaded(self.cache, info.key)
+            elif match and left and (info.key, self.masters.present_id) not in self.left_alone:
+                left -= 1
+                self._try(int(match[1], 16), objects)
+
+    def _try(self, epoch: int, objects: ObjectStore) -> None:
+        object_key = epoch_object_key(epoch)
+        try:
+            header = Header.decode(objects.get(object_key, length=HEADER_BYTES), subject=object_key)
+            if header.key_id == self.masters.present_id:
+                self.key(epoch, objects=objects)
+                return
+        except (NotFoundError, TamperedError):
+            pass  # damaged, or made by somebody who is not of the vault
+        self.left_alone.add((object_key, self.masters.present_id))
 
 
 def fetch_key(object_key: str, objects: ObjectStore | None, *, missing: str) -> bytes:

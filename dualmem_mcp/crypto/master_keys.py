@@ -19,6 +19,9 @@ from dualmem_mcp.model.ids import DeviceId, VaultId
 _SECTION = "key"
 _KEY_ID = re.compile(r"master\.([1-9][0-9]{0,6})")
 
+Keep = Callable[[str, bytes], object]
+"""Is given a key object that opened."""
+
 Fetch = Callable[[str], bytes]
 """The bytes of a key object, from this device or the bucket. Raises NotFoundError, and what the bucket raises."""
 
@@ -44,11 +47,15 @@ def is_committed(master_key: bytes, announced: bytes) -> bool:
 
 
 class MasterKeys:
-    """The master keys of one vault that this device has; `fetch` finds the sealed older ones."""
+    """The master keys of one vault that this device has; `fetch` finds the sealed older ones, and `keep` is given
+    those that opened."""
 
-    def __init__(self, vault_id: VaultId, generation: int, master_key: bytes, fetch: Fetch) -> None:
+    def __init__(
+        self, vault_id: VaultId, generation: int, master_key: bytes, fetch: Fetch, keep: Keep | None = None
+    ) -> None:
         self._vault_id = vault_id
         self._fetch = fetch
+        self._keep = keep
         self._keys = {generation: master_key}
         self.generation = generation
 
@@ -90,9 +97,12 @@ class MasterKeys:
         known = min(number for number in self._keys if number >= generation)
         while known > generation:
             key = old_master_object_key(known - 1)
+            data = self._fetch(key)
             self._keys[known - 1] = open_old_master(
-                self._fetch(key), generation=known - 1, vault_id=self._vault_id, newer_key=self._keys[known]
+                data, generation=known - 1, vault_id=self._vault_id, newer_key=self._keys[known]
             )
+            if self._keep is not None:
+                self._keep(key, data)
             known -= 1
         return self._keys[generation]
 

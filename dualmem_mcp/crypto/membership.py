@@ -215,8 +215,11 @@ def _no_vault() -> NotFoundError:
 def _copy_for(generation: int, cache: BlobCache, device_id: DeviceId) -> bytes | None:
     """This device's copy of the master key; while another takes its place, the one of that generation."""
     copy, following = cache.get(device_object_key(device_id)), cache.get(NEXT_COPY)
-    if following and Fields.parse(following, subject=NEXT_COPY).integer("generation") == generation:
-        return following
+    if following:
+        fields = Fields.parse(following, subject=NEXT_COPY)
+        # It stays there when it is done with, also after this data home became another device.
+        if (fields.integer("generation"), fields.text("device_id")) == (generation, device_id):
+            return following
     return copy
 
 

@@ -151,6 +151,8 @@ def take_newer_master_key(member: Member, file: VaultFile) -> bytes:
         past[object_key] = member.objects.get(object_key, length=MAX_JSON_BYTES + 1)
         return past[object_key]
 
+    if file.generation - member.masters.generation > member.roster.length(member.objects):
+        raise tampered("is of a generation that the roster has no revocations for", VAULT_KEY)
     newer = MasterKeys(member.vault_id, file.generation, key, fetch)
     if newer.of(member.masters.generation) != member.masters.present:
         raise tampered("does not lead to the master key that this device knows", VAULT_KEY)

@@ -69,6 +69,10 @@ class Roster:
         found = self.revocations()
         return found[-1] if found and found[-1].generation > self.masters.generation else None
 
+    def length(self, objects: ObjectStore) -> int:
+        """How many entries the bucket has, whatever is in them."""
+        return sum(1 for _ in _bounded_list(objects, ""))
+
     def _links(self) -> list[Link]:
         links: list[Link] = []
         for number, key in enumerate(self.cache.keys(_PREFIX), start=1):

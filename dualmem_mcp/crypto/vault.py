@@ -72,7 +72,8 @@ class Vault:
         self._cache = cache
         self._objects = objects
         self._clock = clock
-        self._masters = MasterKeys(file.vault_id, file.generation, master_key, self._fetch_old_master)
+        keys = (file.generation, master_key)
+        self._masters = MasterKeys(file.vault_id, *keys, self._fetch_old_master, self._keep_old_master)
         self._names_key = b""
         self._roster = Roster(file.vault_id, self._masters, cache)
         self._epochs = Epochs(file.vault_id, device_id, self._masters, cache, clock)
@@ -277,8 +278,11 @@ class Vault:
         data = self._cache.get(object_key)
         if data is None:
             data = fetch_key(object_key, self._objects, missing="an older master key is not in the vault")
-            self._cache.put(object_key, data)
         return data
+
+    def _keep_old_master(self, object_key: str, data: bytes) -> None:
+        if self._cache.get(object_key) != data:
+            self._cache.put(object_key, data)
 
     def is_of_present_key(self, epoch: int) -> bool:
         """Whether that epoch is sealed under the present master key: what is new is sealed under no other."""
@@ -366,6 +370,7 @@ class Vault:
         for epoch_key, sealed in self._pending(epoch_object_key(self.current_epoch())):
             objects.put(epoch_key, sealed)
             self.mark_uploaded(epoch_key)
+        self._masters.of(1)  # through all between, which are here from now on
         # vault.json last: with it in the cache the device counts as joined.
         self._cache.put(device_object_key(self.device_id), copy)
         self._cache.put(VAULT_KEY, self._file.encode())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dualmem_mcp.crypto.epochs import EPOCH_LIFETIME
+from dualmem_mcp.crypto.epochs import EPOCH_LIFETIME, MOST_TRIED
 from dualmem_mcp.crypto.key_objects import epoch_object_key
 from dualmem_mcp.errors import NotFoundError, TamperedError
 from dualmem_mcp.model.ids import ConversationId
@@ -110,8 +110,10 @@ def test_epoch_keys_do_not_change_places(bench):
     vault, _ = bench.create()
     epoch = vault.current_epoch()
     bench.objects.objects[epoch_object_key(epoch + 1)] = bench.objects.objects[epoch_object_key(epoch)]
+    vault.refresh()
+    assert vault.current_epoch() == epoch
     with pytest.raises(TamperedError):
-        vault.refresh()
+        vault.epoch_key(epoch + 1)
 
 
 @pytest.mark.parametrize(
@@ -120,9 +122,9 @@ def test_epoch_keys_do_not_change_places(bench):
         [],
         [Part(b"other", b"{}")],
         [Part(b"key", b"{}")],
-        [Part(b"key", b'{"created_at":"2026-03-01T12:00:00Z","epoch":1,"format":1,"key":"00"}')],
+        [Part(b"key", b'{"created_at":"2026-03-01T12:00:00Z","epoch":8589934592,"format":1,"key":"00"}')],
         [Part(b"key", b'{"created_at":"2026-03-01T12:00:00Z","epoch":9,"format":1,"key":"' + b"0" * 64 + b'"}')],
-        [Part(b"key", b'{"created_at":"x","epoch":4294967296,"format":1,"key":"' + b"0" * 64 + b'"}')],
+        [Part(b"key", b'{"created_at":"x","epoch":8589934592,"format":1,"key":"' + b"0" * 64 + b'"}')],
         [Part(b"key", bytes(70_000))],
     ],
     ids=range(7),
@@ -130,7 +132,7 @@ def test_epoch_keys_do_not_change_places(bench):
 def test_an_epoch_key_of_another_form_is_refused(bench, parts):
     """Sealed by a holder of the master key whose program is wrong."""
     vault, _ = bench.create()
-    epoch = 1 << 32
+    present, epoch = vault.current_epoch(), 2 << 32
     bench.objects.objects[epoch_object_key(epoch)] = Envelope(
         kind=4,
         vault_id=bytes.fromhex(vault.vault_id),
@@ -142,8 +144,10 @@ def test_an_epoch_key_of_another_form_is_refused(bench, parts):
         parts=parts,
         random=lambda length: bytes(range(length)),
     ).seal()
+    vault.refresh()
+    assert vault.current_epoch() == present
     with pytest.raises(TamperedError):
-        vault.refresh()
+        vault.epoch_key(epoch)
 
 
 def test_other_names_beside_epochs_are_let_be(bench):
@@ -153,3 +157,34 @@ def test_other_names_beside_epochs_are_let_be(bench):
     epoch = vault.current_epoch()
     vault.refresh()
     assert vault.current_epoch() == epoch
+
+
+def test_a_flood_of_objects_stops_nobody(bench):
+    """Whoever can write to the bucket puts thousands under names that epochs have, sorted before all others."""
+    desk, _ = bench.create()
+    phone = bench.join()
+    for number in range(6000):
+        bench.objects.objects[f"keys/{number:016x}"] = b"\0" * 40
+    bench.clock.advance(EPOCH_LIFETIME.total_seconds())
+    key, objects = desk.create_conversation_key(CONVERSATION)
+    for name, data in objects:
+        bench.objects.put(name, data)
+    bench.objects.reads.clear()
+    for vault in (desk, phone):
+        vault.refresh()
+    assert len(bench.objects.reads) < 2 * (MOST_TRIED + 10)
+    assert phone.conversation_key(key.key_id) == key
+    assert bench.join(name="new").conversation_key(key.key_id) == key
+    later, _ = phone.create_conversation_key(CONVERSATION)
+    assert desk.epoch_key(desk.current_epoch())
+    assert later.epoch >> 32 == 2
+
+
+def test_what_is_no_epoch_key_is_fetched_once(bench):
+    vault, _ = bench.create()
+    for number in range(10):
+        bench.objects.objects[f"keys/{number:016x}"] = b"DUALMEM\x1a" + bytes(400)
+    vault.refresh()
+    bench.objects.reads.clear()
+    vault.refresh()
+    assert [key for key, _, _ in bench.objects.reads if key.startswith("keys/0")] == []

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from dualmem_mcp.crypto.header import MAX_EPOCH
+from dualmem_mcp.crypto.kdf import Pbkdf2
 from dualmem_mcp.crypto.key_objects import (
     EpochKey,
     device_object_key,
@@ -622,3 +623,119 @@ def test_a_device_that_used_up_the_numbers_of_epochs_can_be_revoked(trio: Trio) 
     laptop = trio.vaults["laptop"]
     laptop.refresh()
     assert laptop.current_epoch() == desk.current_epoch()
+
+
+# What whoever can write to the bucket might try to stop devices that are up to date.
+
+
+def test_epochs_of_a_revoked_device_are_not_taken(trio: Trio) -> None:
+    """It knows the old master key, under which it makes any number."""
+    phone, objects = trio.vaults["phone"], trio.bench.objects
+    trio.revoke()
+    trio.vaults["laptop"].refresh()
+    names = [epoch_object_key((99 << 32) + number) for number in range(200)]
+    for name in names:
+        epoch = EpochKey(int(name.removeprefix("keys/"), 16), trio.bench.clock.now(), bytes(32))
+        objects.objects[name] = seal_epoch_key(
+            epoch,
+            vault_id=phone.vault_id,
+            device_id=phone.device_id,
+            key_id=phone._masters.present_id,
+            wrapping_key=phone._masters.wrapping_key,
+        )
+    for _ in range(4):
+        trio.vaults["laptop"].refresh()
+    assert not set(names) & set(trio.caches["laptop"].blobs)
+    assert trio.vaults["laptop"].is_of_present_key(trio.vaults["laptop"].current_epoch())
+
+
+def test_an_epoch_under_the_next_master_key_is_no_fault(trio: Trio) -> None:
+    """The keys of the vault change between two requests of a refresh."""
+    objects = trio.bench.objects
+    before = dict(objects.objects)
+    trio.revoke()
+    after = dict(objects.objects)
+    objects.objects = before | {key: data for key, data in after.items() if key.startswith("keys/0")}
+    laptop = trio.vaults["laptop"]
+    laptop.refresh()
+    assert laptop._masters.generation == 1
+    objects.objects = after
+    laptop.refresh()
+    assert laptop.current_epoch() == trio.vaults["desk"].current_epoch()
+
+
+@pytest.mark.parametrize("change", ["gone", "garbage", "another's"])
+def test_older_master_keys_are_on_each_device(trio: Trio, change: str) -> None:
+    """So that whoever changes them in the bucket stops nobody who has joined."""
+    trio.revoke()
+    newcomer_cache = MemoryBlobCache()
+    trio.caches["new"] = newcomer_cache
+    trio.vaults["new"] = trio.bench.join(newcomer_cache, name="new")
+    trio.vaults["laptop"].refresh()
+    name = trio.vaults["desk"].object_name("conversation", "c")
+    objects = trio.bench.objects.objects
+    if change == "gone":
+        del objects["keys/g/1"]
+    else:
+        objects["keys/g/1"] = b"\0" * 300 if change == "garbage" else objects[roster_key(1)]
+    for device in ("laptop", "new", "desk"):
+        vault = trio.reopen(device)
+        vault.refresh()
+        assert vault.object_name("conversation", "c") == name
+
+
+def test_an_older_master_key_that_was_damaged_is_asked_for_again(trio: Trio) -> None:
+    trio.revoke()
+    objects, desk = trio.bench.objects.objects, trio.vaults["desk"]
+    cache = trio.caches["desk"]
+    cache.blobs.pop("keys/g/1", None)
+    whole = objects["keys/g/1"]
+    objects["keys/g/1"] = b"\0" * 300
+    with pytest.raises(TamperedError):
+        trio.reopen("desk").object_name("conversation", "c")
+    objects["keys/g/1"] = whole
+    assert trio.reopen("desk").object_name("conversation", "c") == desk.object_name("conversation", "c")
+
+
+def test_a_generation_far_ahead_costs_a_few_requests(trio: Trio) -> None:
+    """A chain of keys that the revoked device made: it is not followed further than the roster goes."""
+    phone, objects = trio.vaults["phone"], trio.bench.objects
+    file, key = parse_vault_file(objects.objects[VAULT_KEY]), phone._masters.present
+    for generation in range(1, 300):
+        following = bytes([generation % 256]) * 32
+        objects.objects[f"keys/g/{generation}"] = seal_old_master(
+            key, generation=generation, vault_id=phone.vault_id, device_id=phone.device_id, newer_key=following
+        )
+        file = with_next_master_key(
+            file, following, passphrase="mine", recovery_key=bytes(32), kdf=Pbkdf2(rounds=1)
+        )
+        key = following
+    before, objects.objects[VAULT_KEY] = objects.objects[VAULT_KEY], file.encode()
+    laptop = trio.vaults["laptop"]
+    objects.objects[device_object_key(laptop.device_id)] = seal_for_device(
+        key,
+        vault_id=phone.vault_id,
+        generation=file.generation,
+        device_id=laptop.device_id,
+        public_key=laptop.device_keys.x25519_public,
+    )
+    objects.reads.clear()
+    with pytest.raises(TamperedError, match="no revocations for"):
+        laptop.refresh()
+    assert len(objects.reads) < 10
+    objects.objects[VAULT_KEY] = before
+    laptop.refresh()
+    trio.revoke()
+    laptop.refresh()
+    assert laptop._masters.generation == 2
+
+
+def test_a_data_home_that_became_another_device_opens_after_a_revocation(trio: Trio) -> None:
+    """The copy of the master key that it had as the former device lies there still."""
+    trio.revoke()
+    laptop, cache = trio.vaults["laptop"], trio.caches["laptop"]
+    laptop.refresh()
+    device_id, keys = load_device(MemoryBlobCache())
+    laptop.as_device(device_id, keys, trio.bench.objects).admit_device(trio.bench.objects, name="laptop")
+    vault = open_vault(cache, device_id=device_id, device_keys=keys, clock=trio.bench.clock)
+    assert vault._masters.present == laptop._masters.present
