@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import random
 from functools import partial
 from pathlib import Path
 
@@ -123,6 +125,33 @@ def test_a_base_that_is_gone_from_the_bucket_is_not_built_upon(world, talk) -> N
     assert any("sent anew" in warning for warning in second["warnings"])
     phone = world.phone()
     assert Path(phone.restore(SESSION_ID, claude_dir=world.root / "r")["session_path"]).exists()
+
+
+def test_whatever_of_a_handoff_is_small_or_large_all_of_it_comes_back(world) -> None:
+    """Sections move behind the manifest and out of it again from one handoff to the next."""
+    numbers = random.Random(5)
+    small, large = 40, 60_000
+    texts: list[str] = []
+    bundled = set()
+    phone = None
+    for sizes in itertools.product((small, large), repeat=3):
+        new, state_size, file_size = sizes
+        texts += [numbers.randbytes(new // 2).hex(), "done"]
+        session = world.write_session(texts)
+        (world.project / "CLAUDE.md").write_text(numbers.randbytes(file_size // 2).hex(), encoding="utf-8")
+        state = {"noise": numbers.randbytes(state_size // 2).hex()}
+        world.clock.advance(60)
+        desktop = world.open("desktop", state=state) if phone else world.desktop(state=state)
+        assert desktop.prepare_handoff()["warnings"] == []
+        desktop.close()
+        phone = phone or world.phone()
+        assert texts[-2][:30] in phone.resume_conversation()["brief"]
+        package = phone._newest_package(SESSION_ID)
+        bundled.add(tuple(name for name, _ in package.manifest.bundled))
+        assert package.state == state
+        assert [data for _, data in package.carried_files()] == [(world.project / "CLAUDE.md").read_bytes()]
+        assert package.thread_files() == {session.name: session.read_bytes()}
+    assert len(bundled) >= 6
 
 
 @pytest.mark.parametrize("handoffs", [1, 2])
