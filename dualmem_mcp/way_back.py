@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -16,12 +17,12 @@ from dualmem_mcp.handoff.quoting import one_line
 from dualmem_mcp.handoff.reconstruct import OpenedPackage, refresh_catalogue
 from dualmem_mcp.handoff.resume import Unpacked
 from dualmem_mcp.handoff.since import MAX_RECORDS, SHOWN_TYPES, Newer, NewTurn, branches_to_json, is_new
-from dualmem_mcp.model.branches import HandoffPlace, TurnLink, TurnTree
+from dualmem_mcp.model.branches import Branch, HandoffPlace, TurnLink, TurnTree
 from dualmem_mcp.model.conversation import Block, Role, Session, Turn
 from dualmem_mcp.model.handoff import HandoffRecord
 from dualmem_mcp.model.ids import ConversationId, DeviceId, parse_conversation_id
 from dualmem_mcp.model.source import PROGRESS
-from dualmem_mcp.ports import BlobCache, Catalogue, Clock, Records, Threads
+from dualmem_mcp.ports import CLIENT_PLACES, BlobCache, Catalogue, Clock, Records, Threads
 from dualmem_mcp.sync.progress import ProgressKeeper, remember_shown, save_progress
 from dualmem_mcp.sync.progress_input import parse_progress
 from dualmem_mcp.transcripts.restore import RestoredSession
@@ -98,7 +99,7 @@ class WayBack:
             turns=self._with_texts(record.conversation_id, new, unread),
             count=sum(link.spoken for link in new),
             records=[one for one in known if is_new(one, record.created_at)],
-            branches=tree.branches(),
+            branches=self._open_branches(record.conversation_id, tree),
             last_turn=tree.newest(below=record.last_turn_uuid) or record.last_turn_uuid or tree.newest() or "",
             own_turns=sum(tree.links[turn.uuid].origin != PROGRESS for turn in own),
         )
@@ -118,16 +119,53 @@ class WayBack:
         way = next(iter(tree.ways()), ())
         links = [tree.links[uuid] for uuid in way if uuid in tree.links]
         session = _session_of(conversation_id, known.title, known.cwd, self._turns(conversation_id, links))
-        newer = Newer(branches=tree.branches(), last_turn=way[-1] if way else "", records=records)
+        branches = self._open_branches(conversation_id, tree)
+        newer = Newer(branches=branches, last_turn=way[-1] if way else "", records=records)
         return Unpacked(session, build_digest(session), newer)
 
     def branches(self, conversation_ids: Sequence[ConversationId]) -> Mapping[str, list[dict[str, Any]]]:
         """The branches of those of the conversations that have some, as tools show them."""
         found: dict[str, list[dict[str, Any]]] = {}
         for conversation_id in self.threads.shared(conversation_ids):
-            if branches := self._tree(conversation_id, ())[0].branches():
+            if branches := self._open_branches(conversation_id, self._tree(conversation_id, ())[0]):
                 found[conversation_id] = branches_to_json(branches)
         return found
+
+    def _open_branches(self, conversation_id: ConversationId, tree: TurnTree) -> tuple[Branch, ...]:
+        """The branches that are still to be taken up: not those that went into sessions of their own, here or, as
+        far as that was indexed or handed over, on another device."""
+        branches = tree.branches()
+        if not branches:
+            return ()
+        newest = next(iter(self.catalogue.handoffs(conversation_id)), None)
+        apart = self._sessions_apart(conversation_id)
+
+        def is_open(branch: Branch) -> bool:
+            # A copy of the session that was handed over, as `claude --fork-session` makes it, is no branch of it.
+            if newest is not None and newest.device_name in branch.devices:
+                return True
+            last = branch.uuids[-1]
+            return last not in apart and not self.threads.is_elsewhere(conversation_id, last)
+
+        still = tuple(branch for branch in branches if is_open(branch))
+        return still if len(still) > 1 else ()
+
+    def _sessions_apart(self, conversation_id: ConversationId) -> dict[str, str]:
+        """The last turns of branches that are in sessions of their own here, each with the session's id."""
+        kept = self.blobs.get(f"{CLIENT_PLACES}{conversation_id}/apart")
+        return dict(json.loads(kept)) if kept else {}
+
+    def _note_apart(
+        self, conversation_id: ConversationId, strands: Sequence[Strand], sessions: Sequence[RestoredSession]
+    ) -> None:
+        apart = {
+            (strand.turns[-1].uuid if strand.turns else strand.ancestors[-1]): session.session_id
+            for strand, session in zip(strands, sessions, strict=False)
+            if session.session_id != conversation_id and (strand.turns or strand.ancestors)
+        }
+        if len({one.session_id for one in sessions}) > 1 and apart:
+            noted = {**self._sessions_apart(conversation_id), **apart}
+            self.blobs.put(f"{CLIENT_PLACES}{conversation_id}/apart", json.dumps(noted).encode())
 
     def restore(
         self, record: HandoffRecord, package: OpenedPackage, *, claude_dir: Path, cwd: str | None
@@ -135,14 +173,16 @@ class WayBack:
         """Write the session with what came after its handoff: session_path, session_id, records, sha256, written
         (False where all of it lay there already), woven_turns, sessions (several where devices parted), warnings.
         Raises as `restore_with`."""
+        strands = self.strands(record)
         restored = restore_with(
-            self.strands(record),
+            strands,
             package.thread_files(),
             claude_dir=claude_dir.absolute(),
             conversation_id=record.conversation_id,
             project=str(package.manifest.facts.get("project", "")),
             cwd=cwd,
         )
+        self._note_apart(record.conversation_id, strands, restored.sessions)
         return {
             **_session_fields(restored.session),
             "sessions": [{**_session_fields(one), "devices": list(one.devices)} for one in restored.sessions],

@@ -202,6 +202,53 @@ def test_both_went_on(trip: Trip) -> None:
     assert trip.desk.restore(SESSION_ID)["session_id"] in ways
 
 
+def branches_of(app: App) -> list[list[str]]:
+    listed = app.list_conversations()["conversations"]
+    (found,) = [one["branches"] for one in listed if one["conversation_id"] == SESSION_ID]
+    return [branch["devices"] for branch in found]
+
+
+def test_a_branch_in_a_session_of_its_own_is_open_no_more(trip: Trip) -> None:
+    trip.on_the_road("the phone goes on", "so it does")
+    trip.at_the_desk("the desk goes on", "so it does, too")
+    trip.desk.local_edge.catch_up()
+    trip.exchange()
+    assert branches_of(trip.desk) == branches_of(trip.phone) == [["desk"], ["pocket"]]
+    apart = trip.desk.restore(SESSION_ID)["session_id"]
+    assert apart != SESSION_ID
+    # Where it was written that is known at once, elsewhere when the session was handed over or indexed.
+    assert branches_of(trip.desk) == []
+    brief = trip.desk.resume_conversation(SESSION_ID)
+    assert (brief["branches"], "branches" in brief["brief"]) == ([], False)
+    assert [turn["text"] for turn in brief["since_handoff"]["turns"]][:2] == ["the phone goes on", "so it does"]
+    trip.exchange()
+    assert len(branches_of(trip.phone)) == 2
+    trip.desk.prepare_handoff(apart)
+    trip.exchange()
+    assert branches_of(trip.phone) == []
+    # Until somebody goes on with it.
+    trip.on_the_road("once more on the phone")
+    trip.exchange()
+    assert branches_of(trip.desk) == branches_of(trip.phone) == [["pocket"], ["desk"]]
+    assert trip.desk.restore(SESSION_ID)["session_id"] == apart
+    assert branches_of(trip.desk) == []
+    trip.desk.erase(SESSION_ID)
+    assert not [key for key in trip.desk.blobs.keys("place/") if SESSION_ID in key]
+
+
+def test_a_session_that_was_forked_leaves_the_branches_open(trip: Trip) -> None:
+    """As `claude --fork-session` does: the same turns under another id."""
+    trip.on_the_road("the phone goes on", "so it does")
+    trip.at_the_desk("the desk goes on", "so it does, too")
+    fork = trip.path.with_name("11111111-7a3e-4f0e-9a53-2c1d5f1b7a10.jsonl")
+    fork.write_text(trip.path.read_text().replace(SESSION_ID, fork.stem))
+    trip.desk.local_edge.catch_up()
+    trip.exchange()
+    assert trip.desk.catalogue.knows(fork.stem)
+    for app in (trip.desk, trip.phone):
+        assert branches_of(app) == [["desk"], ["pocket"]]
+
+
 def test_the_desk_that_went_on_is_seen_without_an_index(trip: Trip) -> None:
     """What stands in the session file alone counts: neither resume nor restore waits for it to be indexed."""
     trip.on_the_road("the phone goes on")

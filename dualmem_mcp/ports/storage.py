@@ -13,7 +13,8 @@ from dualmem_mcp.model.handoff import ConversationSummary, HandoffRecord
 from dualmem_mcp.model.ids import ConversationId, HandoffId
 
 CLIENT_PLACES: Final = "place/"
-"""Blobs that say where this device's client stands in a conversation, whose id follows; they are erased with it."""
+"""Blobs about where this device stands in a conversation, whose id follows, alone or with a slash and more. They
+are erased with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +191,10 @@ class Threads(Protocol):
     ) -> tuple[int, bool]:
         """Add turns made on this device, all or none, and begin the conversation under that title if it is new.
         Returns how many turns were new, and whether anything changed. No turns: only the conversation is begun."""
+        ...
+
+    def is_elsewhere(self, conversation_id: ConversationId, uuid: str) -> bool:
+        """Whether another conversation has that turn as well: a session of its own that went on from there."""
         ...
 
     def shared(self, conversation_ids: Sequence[ConversationId]) -> Sequence[ConversationId]:

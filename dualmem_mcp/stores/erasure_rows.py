@@ -161,7 +161,8 @@ def _remove(connection: Connection, conversation_id: str, name: str) -> None:
     for table in ("turns", "findings", "handoffs", "records"):
         connection.execute(f"DELETE FROM {table} WHERE conversation_id = ?", (conversation_id,))  # noqa: S608
     connection.execute("DELETE FROM conversations WHERE id = ?", (conversation_id,))
-    connection.execute("DELETE FROM blobs WHERE key = ?", (CLIENT_PLACES + conversation_id,))
+    place = CLIENT_PLACES + conversation_id
+    connection.execute("DELETE FROM blobs WHERE key = ?1 OR substr(key, 1, length(?1) + 1) = ?1 || '/'", (place,))
 
 
 def _note_left_over(connection: Connection, conversation_id: str) -> None:

@@ -92,6 +92,17 @@ class ThreadStore:
                 )
         return added, begun or added > 0
 
+    def is_elsewhere(self, conversation_id: ConversationId, uuid: str) -> bool:
+        """As the port says."""
+        with self._database.read() as connection:
+            # One look into an index for each conversation; turns have none by their uuids alone.
+            found = connection.execute(
+                "SELECT 1 FROM conversations WHERE id <> ? AND EXISTS"
+                " (SELECT 1 FROM turns WHERE conversation_id = conversations.id AND uuid = ?) LIMIT 1",
+                (conversation_id, to_column(uuid)),
+            )
+            return found.fetchone() is not None
+
     def shared(self, conversation_ids: Sequence[ConversationId]) -> Sequence[ConversationId]:
         """As the port says."""
         with self._database.read() as connection:
