@@ -111,6 +111,8 @@ def remove(name: str, *, folder: str, yes: bool, as_json: bool) -> None:
     found.made_at(user)  # NotFoundError before anything is asked
     if not yes:
         _confirm(user)
+    # First what opens it, so that a run that is killed has taken the access away.
+    logins = _end_logins(found.root, user)
     found.remove(user)
     found.remove_leftovers()
     remains = [
@@ -118,11 +120,21 @@ def remove(name: str, *, folder: str, yes: bool, as_json: bool) -> None:
         "this host's place in the vault: `dualmem revoke` on one of the user's devices ends it",
     ]
     if as_json:
-        print_json({"user": user, "removed": True, "remains": remains})
+        print_json({"user": user, "logins_ended": logins, "remains": remains})
         return
-    click.echo(f"{user} was removed from this host. What stays:")
+    click.echo(f"{user} was removed from this host, with {logins} logins. What stays:")
     for sentence in remains:
         click.echo(f"  - {sentence}")
+
+
+def _end_logins(folder: Path, user: UserId) -> int:
+    """End all of a user's logins: how many there were."""
+    from dualmem_mcp.stores.login_store import FILE_NAME, open_logins  # noqa: PLC0415
+
+    if not (folder / FILE_NAME).exists():
+        return 0
+    with open_logins(folder, choice=settings_of_call().keystore) as logins:
+        return logins.revoke(user=user)
 
 
 def _user(name: str) -> UserId:
