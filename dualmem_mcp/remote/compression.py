@@ -1,8 +1,9 @@
 """Answers compressed as the client accepts: zstd, brotli, gzip.
 
-Left alone are answers below a kilobyte, kinds that are compressed in themselves, streams without an end, and every
-page on the way to a login: where a secret and something that a stranger chose stand side by side, the size of the
-whole tells of the secret (BREACH).
+Left alone are answers below a kilobyte, kinds that are compressed in themselves, streams without an end, and all HTML
+and everything on the way to a login: where a secret (a form's token) and something that a stranger chose (a link's
+words to search for) stand side by side, the size of the whole tells of the secret (BREACH). What is behind an access
+token no stranger's page can ask for.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 _LEAST_BYTES: Final = 1 << 10
 _KINDS: Final = re.compile(
-    rb"(text/|application/(json|jsonl|x-ndjson|javascript|xml|[a-z.-]+\+json)|image/svg\+xml)"
+    rb"(text/(?!html)|application/(json|jsonl|x-ndjson|javascript|xml|[a-z.-]+\+json)|image/svg\+xml)"
 )
 _SECRET_PATHS: Final = ("/login", "/logout", "/oauth/")
 

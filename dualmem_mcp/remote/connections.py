@@ -29,6 +29,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._limits = limits
         self._head_bytes = 0
         self._head_deadline: asyncio.TimerHandle | None = None
+        self._rest_deadline: asyncio.TimerHandle | None = None
         self._read_deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -41,6 +42,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._has_head()
         self._is_read()
+        if self._rest_deadline is not None:
+            self._rest_deadline.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -66,10 +69,30 @@ class BoundedProtocol(HttpToolsProtocol):
         self._has_head()
         super().on_headers_complete()
 
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        if self._rest_deadline is not None:
+            self._rest_deadline.cancel()
+            self._rest_deadline = None
+            self._rest()
+
     def on_response_complete(self) -> None:
+        is_whole = not self.cycle.more_body
         super().on_response_complete()
+        if self.transport.is_closing():
+            return
+        if not is_whole:
+            # Answered before its body was there, as when it is too large: closed at once, the client would lose the
+            # answer; without a time, it could keep the connection by sending nothing more.
+            self._rest_deadline = self.loop.call_later(self._limits.header_seconds, self.transport.close)
         if self.transport.get_write_buffer_size():
             self._expect_reading()
+
+    def _rest(self) -> None:
+        self._unset_keepalive_if_required()
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
 
     def pause_writing(self) -> None:
         super().pause_writing()

@@ -62,7 +62,7 @@ class Bodies:
                     if len(body) + len(chunk) > most_bytes:
                         return _too_large(most_bytes)
                     if self._held + len(chunk) > self._limits.bodies_bytes:
-                        return busy("Too many large requests at once.", ends_connection=True)
+                        return busy("Too many large requests at once.")
                     body += chunk
                     self._held += len(chunk)
                     more = message.get("more_body", False)
@@ -81,7 +81,6 @@ def _unfit(headers: list[Header], most_bytes: int) -> Refusal | None:
                 "unsupported_content_encoding",
                 "Send the body uncompressed.",
                 ((b"accept-encoding", b"identity"),),
-                ends_connection=True,
             )
         if name == b"content-length" and (len(value) > 15 or int(value) > most_bytes):  # digits: the parser checked
             return _too_large(most_bytes)
@@ -89,7 +88,7 @@ def _unfit(headers: list[Header], most_bytes: int) -> Refusal | None:
 
 
 def _too_large(most_bytes: int) -> Refusal:
-    return Refusal(413, "request_too_large", f"The body is larger than {most_bytes} bytes.", ends_connection=True)
+    return Refusal(413, "request_too_large", f"The body is larger than {most_bytes} bytes.")
 
 
 def _replaying(body: bytes, receive: Receive) -> Receive:
