@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
@@ -79,6 +79,22 @@ class _IndexRules(BaseModel):
     exclude: list[str] = Field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class RemoteSettings:
+    """What is set of the remote endpoint; None where nothing is. Whether it fits is checked when it is used."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    public_url: str | None = None
+    host: str | None = None
+    port: Annotated[int, Field(ge=0, le=65_535)] | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    hosts: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+    redirects: tuple[str, ...] = ()
+
+
 class _ConfigFile(BaseModel):
     """`cloud_sync_config.json`. Unknown fields are left alone: an older version may read a newer file."""
 
@@ -97,6 +113,7 @@ class _ConfigFile(BaseModel):
     model: str | None = None
     index: _IndexRules = Field(default_factory=_IndexRules)
     sync: _SyncTiming = Field(default_factory=_SyncTiming)
+    remote: RemoteSettings = RemoteSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +142,7 @@ class Settings:
     passphrase_file: Path | None
     index: IndexScope
     hosted: bool = False
+    remote: RemoteSettings = RemoteSettings()
 
     @property
     def sync(self) -> SyncTiming:
@@ -203,6 +221,7 @@ def _settings(environment: _Environment, home: Path | None, bucket: str | None, 
         passphrase=environment.passphrase,
         passphrase_file=environment.passphrase_file,
         index=_index_scope(config.index, platform),
+        remote=_remote(config.remote, resolved),
     )
 
 
@@ -256,6 +275,11 @@ def _index_scope(rules: _IndexRules, platform: str) -> IndexScope:
     projects = rules.projects if isinstance(rules.projects, str) else tuple(map(absolute, rules.projects))
     # As the file systems of these platforms do; and it is better to leave too much out than to take too much in.
     return IndexScope(projects, tuple(map(absolute, rules.exclude)), ignores_case=platform in ("darwin", "win32"))
+
+
+def _remote(given: RemoteSettings, home: Path) -> RemoteSettings:
+    certificate, key = (path and home / _expanded(path) for path in (given.certificate, given.key))
+    return replace(given, certificate=certificate, key=key)
 
 
 def _location(text: str, *, base: Path) -> str:

@@ -48,6 +48,11 @@ class Authentication:
         self._note(scope, caller, token or "")
         return None
 
+    def is_good(self, scope: Scope) -> bool:
+        """Whether the token of a request that was admitted still is good."""
+        _, token = _bearer_token(scope["headers"])
+        return token is not None and self._callers.caller(token) is not None
+
     def refusal(self, path: str, *, ended: str = "") -> Refusal:
         """401: log in, or log in again because the login has ended as told."""
         if ended:

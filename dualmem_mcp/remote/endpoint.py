@@ -78,7 +78,7 @@ class Endpoint:
         self._bodies = Bodies(limits)
         self._requests = Requests(limits.requests, limits.request_seconds)
         self._stranger_requests = Requests(limits.stranger_requests, limits.request_seconds)
-        self.streams = Streams(limits)
+        self.streams = Streams(limits, authentication.is_good)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":  # neither lifespan nor WebSockets: the server is started without

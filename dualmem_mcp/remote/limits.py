@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _STREAM_RETRY_SECONDS: Final = 10
+_LOOK_SECONDS: Final = 2.0
+_LOOKED_AT_ONCE: Final = 256
 
 
 class ClientLeftError(Exception):
@@ -131,11 +133,12 @@ class Requests:
 
 
 class Streams:
-    """Answers without an end, so many at once."""
+    """Answers without an end, so many at once, each for as long as its client's login is good."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, is_good: Callable[[Scope], bool]) -> None:
         self._limits = limits
-        self._open: set[anyio.CancelScope] = set()
+        self._is_good = is_good
+        self._open: dict[anyio.CancelScope, Scope] = {}
 
     def __len__(self) -> int:
         return len(self._open)
@@ -147,13 +150,23 @@ class Streams:
             return
         answer = _Answer(send)
         with anyio.CancelScope() as stream:
-            self._open.add(stream)
+            self._open[stream] = scope
             try:
                 await app(scope, receive, answer)
             finally:
-                self._open.discard(stream)
+                del self._open[stream]
         if stream.cancelled_caught:
-            await answer.cut_off(busy("The server is stopping.", ends_connection=True))
+            await answer.cut_off(busy("The stream has ended.", ends_connection=True))
+
+    async def watch(self) -> None:
+        """End the streams whose logins have ended or were revoked, within seconds."""
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            for number, (stream, scope) in enumerate(list(self._open.items())):
+                if not self._is_good(scope):
+                    stream.cancel()
+                if number % _LOOKED_AT_ONCE == 0:
+                    await asyncio.sleep(0)  # ten thousand of them take a while
 
     def end_all(self) -> None:
         """End every stream as if it had come to its end: clients connect anew when they like."""

@@ -17,7 +17,7 @@ from typing import Final
 
 import uvicorn
 
-from dualmem_mcp.errors import StoreUnreachableError, UsageError
+from dualmem_mcp.errors import DualmemError, StoreUnreachableError, UsageError
 from dualmem_mcp.remote.connections import bounded_protocol
 from dualmem_mcp.remote.endpoint import Endpoint
 from dualmem_mcp.remote.hosts import is_loopback
@@ -43,12 +43,16 @@ def run(options: RemoteOptions, open_endpoint: OpenEndpoint, listening: Callable
     that cannot be used, StoreUnreachableError for a port that is taken.
     """
     check(options)
+    certificate = Certificate.of(options)
+    sockets = _listening_sockets(
+        options.host, options.port
+    )  # before anything is opened that has to be closed again
     raise_file_limit()
     stopped_by: list[signal.Signals] = []
 
     async def serve() -> None:
         loop = asyncio.get_running_loop()
-        async with open_endpoint() as endpoint, served(options, endpoint) as server:
+        async with open_endpoint() as endpoint, _served(options, endpoint, certificate, sockets) as server:
 
             def stop(number: int, _frame: FrameType | None) -> None:
                 stopped_by.append(signal.Signals(number))
@@ -62,9 +66,23 @@ def run(options: RemoteOptions, open_endpoint: OpenEndpoint, listening: Callable
             listening(server.port)
             await server.stopping.wait()
 
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(serve())
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(serve())
+    except BaseExceptionGroup as group:
+        raise _cause(group) from None
+    finally:
+        for each in sockets:
+            each.close()
     return stopped_by[0]
+
+
+def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What can be told to the user, out of what failed while tasks were running; the group if it is a fault."""
+    known = group.subgroup(DualmemError)
+    while isinstance(known, BaseExceptionGroup):
+        known = known.exceptions[0]
+    return known or group
 
 
 def check(options: RemoteOptions) -> None:
@@ -103,6 +121,15 @@ class Serving:
 async def served(options: RemoteOptions, endpoint: Endpoint) -> AsyncIterator[Serving]:
     """The endpoint taking requests; at the end streams are ended, and requests under way answered."""
     certificate = Certificate.of(options)
+    sockets = _listening_sockets(options.host, options.port)
+    async with _served(options, endpoint, certificate, sockets) as serving:
+        yield serving
+
+
+@asynccontextmanager
+async def _served(
+    options: RemoteOptions, endpoint: Endpoint, certificate: Certificate | None, sockets: list[socket.socket]
+) -> AsyncIterator[Serving]:
     config = uvicorn.Config(
         endpoint,
         http=bounded_protocol(options.limits),  # type: ignore[arg-type]  # anything that makes a protocol will do
@@ -118,17 +145,18 @@ async def served(options: RemoteOptions, endpoint: Endpoint) -> AsyncIterator[Se
         ssl_context_factory=None if certificate is None else lambda *_: certificate.context,
     )
     server = _Server(config)
-    sockets = _listening_sockets(options.host, options.port)
     serving = asyncio.create_task(server.serve(sockets))
-    renewing = None if certificate is None else asyncio.create_task(certificate.keep_renewed())
+    background = [asyncio.create_task(endpoint.streams.watch())]
+    if certificate is not None:
+        background.append(asyncio.create_task(certificate.keep_renewed()))
     try:
         await server.is_listening.wait()
         yield Serving(sockets[0].getsockname()[1])
     finally:
         endpoint.stop()
         server.should_exit = True
-        if renewing is not None:
-            renewing.cancel()
+        for task in background:
+            task.cancel()
         await serving
 
 
