@@ -130,6 +130,7 @@ class OpKind(StrEnum):
     CONVERSATION_SET = "conversation.set"
     CONVERSATION_ERASE = "conversation.erase"
     HANDOFF_ADD = "handoff.add"
+    LOG_ADOPT = "log.adopt"
 
 
 @dataclass(frozen=True, slots=True)

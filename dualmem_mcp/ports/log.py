@@ -69,6 +69,12 @@ class OpLog(Protocol):
         """How many ops of each device are held back."""
         ...
 
+    def adopt(self, device_id: DeviceId, limit: LogHead) -> int:
+        """Take a device's log to count to that segment only, as it was revoked: what is here of it from beyond stays,
+        and ops of this device tell the others of it. Returns how many of its ops that were; 0 if nothing is here
+        from beyond."""
+        ...
+
     def fork(self, device_id: DeviceId, after: int, head: LogHead) -> int:
         """Go on under a new device id, because another machine writes under the old one: own ops after that
         sequence become the new device's, with stamps of its own. The old log is from now on another device's, and

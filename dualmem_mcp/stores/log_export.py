@@ -28,7 +28,7 @@ from dualmem_mcp.stores.subject_fold import batched
 
 TAGS_IN_LINE: Final = 5_000
 _SUBJECTS_AT_ONCE: Final = 500
-_ROW_KINDS: Final = (
+OF_ROWS: Final = (
     OpKind.TURN_ADD,
     OpKind.CONVERSATION_SET,
     OpKind.FINDING_PUT,
@@ -36,6 +36,9 @@ _ROW_KINDS: Final = (
     OpKind.CONVERSATION_ERASE,
 )
 """Of ops whose effect are rows, from which they are made again."""
+
+_NOT_THEMSELVES: Final = (*OF_ROWS, OpKind.LOG_ADOPT)
+"""And of those whose effect are other ops, which are there."""
 
 
 class LogExport:
@@ -58,14 +61,7 @@ class LogExport:
         yield from self._erasures()
         yield from self._tombstones()
         yield from self._subject_ops()
-        yield from self._single(
-            "conversations", "id", CONVERSATION_COLUMNS, OpKind.CONVERSATION_SET, conversation_json
-        )
-        yield from self._turns()
-        yield from self._single("findings", "id", FINDING_COLUMNS, OpKind.FINDING_PUT, finding_json)
-        yield from self._single(
-            "handoffs", "created_at, handoff_id", HANDOFF_COLUMNS, OpKind.HANDOFF_ADD, handoff_json
-        )
+        yield from row_ops(self._connection, self._is_told, self._parameters)
         yield from self._others()
 
     def _erasures(self) -> Iterator[Op]:
@@ -100,31 +96,6 @@ class LogExport:
         ):
             yield subject
 
-    def _turns(self) -> Iterator[Op]:
-        rows = self._connection.execute(
-            f"SELECT {TURN_COLUMNS}, stamp FROM turns WHERE {self._is_told} ORDER BY id",  # noqa: S608
-            self._parameters,
-        )
-        # Rows of one op follow each other; conversation and device stand once in the op.
-        for (stamp, conversation_id, device_name), some in groupby(
-            rows, key=lambda row: (row[-1], row[0], row[10])
-        ):
-            payload = {
-                "conversation_id": conversation_id,
-                "device_name": from_column(device_name),
-                "turns": [turn_json(row[:-1]) for row in some],
-            }
-            yield Op(Stamp.from_bytes(stamp), 0, OpKind.TURN_ADD, compact_json(payload))
-
-    def _single(
-        self, table: str, order: str, columns: str, kind: OpKind, to_json: Callable[[Row], Mapping[str, Any]]
-    ) -> Iterator[Op]:
-        for row in self._connection.execute(
-            f"SELECT {columns}, stamp FROM {table} WHERE {self._is_told} ORDER BY {order}",  # noqa: S608
-            self._parameters,
-        ):
-            yield Op(Stamp.from_bytes(row[-1]), 0, kind, compact_json(to_json(row[:-1])))
-
     @property
     def _is_told(self) -> str:
         # Stamps sort by their ticks, then by device: of the own device's those from the first unsealed one on.
@@ -136,14 +107,66 @@ class LogExport:
 
     def _others(self) -> Iterator[Op]:
         """Ops that are held back, and those of kinds that are unknown here, as they are."""
-        marks = ", ".join("?" * len(_ROW_KINDS))
+        marks = ", ".join("?" * len(_NOT_THEMSELVES))
         for device, sequence, ticks, kind, payload in self._connection.execute(
             "SELECT device_id, sequence, ticks, kind, payload FROM ops"  # noqa: S608
             f" WHERE (held OR (subject IS NULL AND kind NOT IN ({marks}))) AND NOT (device_id = ? AND sequence > ?)"
             " ORDER BY id",
-            (*_ROW_KINDS, self._own, self._sealed),
+            (*_NOT_THEMSELVES, self._own, self._sealed),
         ):
             yield Op(Stamp(ticks, DeviceId(device)), sequence, kind, payload)
+
+
+def row_ops(connection: Connection, condition: str, parameters: Sequence[Any]) -> Iterator[Op]:
+    """Ops made from conversations, turns, findings, handoffs whose column `stamp` meets the condition."""
+    yield from _single(
+        connection,
+        f"SELECT {CONVERSATION_COLUMNS}, stamp FROM conversations WHERE {condition} ORDER BY id",  # noqa: S608
+        parameters,
+        OpKind.CONVERSATION_SET,
+        conversation_json,
+    )
+    yield from _turns(connection, condition, parameters)
+    yield from _single(
+        connection,
+        f"SELECT {FINDING_COLUMNS}, stamp FROM findings WHERE {condition} ORDER BY id",  # noqa: S608
+        parameters,
+        OpKind.FINDING_PUT,
+        finding_json,
+    )
+    yield from _single(
+        connection,
+        f"SELECT {HANDOFF_COLUMNS}, stamp FROM handoffs WHERE {condition} ORDER BY created_at, handoff_id",  # noqa: S608
+        parameters,
+        OpKind.HANDOFF_ADD,
+        handoff_json,
+    )
+
+
+def _turns(connection: Connection, condition: str, parameters: Sequence[Any]) -> Iterator[Op]:
+    rows = connection.execute(
+        f"SELECT {TURN_COLUMNS}, stamp FROM turns WHERE {condition} ORDER BY id",  # noqa: S608
+        parameters,
+    )
+    # Rows of one op follow each other; conversation and device stand once in the op.
+    for (stamp, conversation_id, device_name), some in groupby(rows, key=lambda row: (row[-1], row[0], row[10])):
+        payload = {
+            "conversation_id": conversation_id,
+            "device_name": from_column(device_name),
+            "turns": [turn_json(row[:-1]) for row in some],
+        }
+        yield Op(Stamp.from_bytes(stamp), 0, OpKind.TURN_ADD, compact_json(payload))
+
+
+def _single(
+    connection: Connection,
+    statement: str,
+    parameters: Sequence[Any],
+    kind: OpKind,
+    to_json: Callable[[Row], Mapping[str, Any]],
+) -> Iterator[Op]:
+    for row in connection.execute(statement, parameters):
+        yield Op(Stamp.from_bytes(row[-1]), 0, kind, compact_json(to_json(row[:-1])))
 
 
 def read_vector(connection: Connection) -> dict[DeviceId, LogHead]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from dualmem_mcp.model.half_pairs import compact_json
 from dualmem_mcp.model.ids import DeviceId
-from dualmem_mcp.model.oplog import LogHead, Op, Stamp
+from dualmem_mcp.model.oplog import LogHead, Op, OpKind, Stamp
 from dualmem_mcp.model.subject_op import SubjectOp, added_items, named_tags
 from dualmem_mcp.model.thinning import thin
 from dualmem_mcp.model.whole_log import Thinned
@@ -41,7 +41,8 @@ class SubjectReader:
         self._last = {
             device: f"{ticks:016x}"
             for device, ticks in connection.execute(
-                "SELECT device_id, max(ticks) FROM ops WHERE NOT held GROUP BY device_id"
+                "SELECT device_id, max(ticks) FROM ops JOIN op_sequences USING (device_id)"
+                " WHERE NOT held AND sequence <= last_sequence GROUP BY device_id"
             )
         }
         self._vector = vector
@@ -124,3 +125,14 @@ def thin_log(connection: Connection, vector: _Vector, subjects: Sequence[bytes])
     shorter: list[tuple[Any, ...]] = [(payload, row_id) for row_id, _, payload in changes if payload is not None]
     connection.executemany("UPDATE ops SET payload = ? WHERE id = ?", shorter)
     return Thinned(len(gone), len(shorter), sum(saved for _, saved, _ in changes))
+
+
+def forget_adoptions(connection: Connection, vector: _Vector) -> int:
+    """Take out ops that hand on others, as far as `vector` covers them: what they handed on is here. How many."""
+    return sum(
+        connection.execute(
+            "DELETE FROM ops WHERE device_id = ? AND sequence <= ? AND kind = ? AND NOT held",
+            (device, head.sequence, OpKind.LOG_ADOPT),
+        ).rowcount
+        for device, head in vector.items()
+    )

@@ -14,7 +14,7 @@ from dualmem_mcp.ports import Clock
 from dualmem_mcp.stores.connection import Connection
 from dualmem_mcp.stores.database import Database
 from dualmem_mcp.stores.log_export import LogExport, read_vector
-from dualmem_mcp.stores.log_thinning import thin_log
+from dualmem_mcp.stores.log_thinning import forget_adoptions, thin_log
 from dualmem_mcp.stores.op_log import MOST_AHEAD_MS
 from dualmem_mcp.stores.snapshot_merge import LogSnapshotMerge
 from dualmem_mcp.stores.subject_fold import batched
@@ -66,6 +66,8 @@ class SnapshotState:
             removed += done.removed
             shortened += done.shortened
             freed += done.bytes_freed
+        with self._database.write() as connection:
+            removed += forget_adoptions(connection, vector)
         if removed or shortened:
             self._database.empty_log()
         return Thinned(removed, shortened, freed)

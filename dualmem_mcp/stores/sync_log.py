@@ -9,10 +9,13 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from dualmem_mcp.errors import ConflictError, DualmemError
+from dualmem_mcp.model.adoption import adopted_ops, without_ops
 from dualmem_mcp.model.half_pairs import compact_json
 from dualmem_mcp.model.ids import DeviceId
 from dualmem_mcp.model.oplog import NO_HEAD, LogHead, Op, OpKind, Stamp, physical_ticks, subject_digest
+from dualmem_mcp.model.whole_log import TOMBSTONES
 from dualmem_mcp.ports import Applied, Clock
+from dualmem_mcp.stores.adopted_ops import adopt, bury
 from dualmem_mcp.stores.connection import Connection
 from dualmem_mcp.stores.database import Database
 from dualmem_mcp.stores.erasure_rows import NameOf, apply_erasure, banned_by
@@ -153,6 +156,17 @@ class SyncLog:
             rows = connection.execute("SELECT device_id, count(*) FROM ops WHERE held GROUP BY device_id")
             return {DeviceId(device): count for device, count in rows}
 
+    def adopt(self, device_id: DeviceId, limit: LogHead) -> int:
+        """As the port says."""
+        with self._database.write() as connection:
+            if _head(connection, device_id).segment <= limit.segment:
+                return 0
+            writer = OpWriter(connection, self._first_id, self._clock.now())
+            adopted = adopt(connection, writer, device_id, limit.sequence)
+            writer.finish()
+            _set_head(connection, device_id, limit)
+            return adopted
+
     def fork(self, device_id: DeviceId, after: int, head: LogHead) -> int:
         """As the port says; sealed segments of the old id that wait behind `head` are dropped."""
         with self._database.write() as connection:
@@ -253,10 +267,24 @@ class _Merge:
                 self.subjects.add(subject)
             elif op.kind == OpKind.CONVERSATION_ERASE:
                 self.erasures.append((op.stamp, payload))
+            elif op.kind == OpKind.LOG_ADOPT:
+                for one in adopted_ops(payload):
+                    self._add_adopted(one)
+                text = compact_json(without_ops(payload))
             else:
                 self.row_ops.append((op, payload))
                 text = _without_texts(op.kind, payload) or text
         self.rows.append((op.stamp.device_id, op.sequence, op.stamp.ticks, op.kind, text, subject, held))
+
+    def _add_adopted(self, op: Op) -> None:
+        if op.kind == TOMBSTONES:
+            self.subjects |= bury(self.connection, json.loads(op.payload))
+        elif op.sequence:
+            self.add(op)
+        elif op.kind == OpKind.CONVERSATION_ERASE:
+            self.erasures.append((op.stamp, json.loads(op.payload)))
+        else:
+            self.row_ops.append((op, json.loads(op.payload)))
 
     def finish(self) -> Applied:
         connection = self.connection

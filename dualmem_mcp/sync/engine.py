@@ -19,6 +19,7 @@ from dualmem_mcp.sync.own_log import OwnLog
 from dualmem_mcp.sync.pull import CatchUp, Pulled, pull
 from dualmem_mcp.sync.push import Pushed, push
 from dualmem_mcp.sync.requests import CountingObjectStore, Requests
+from dualmem_mcp.sync.revoked_log import adopt_late
 
 _LARGE = ("packages/", "manifests/")
 """What waits for a connection that is not metered; a manifest with the package that it names."""
@@ -217,6 +218,7 @@ class _Run:
             own.check(listed.log(own.vault.device_id), exchange.reach)
         pull(own.vault, self.objects, exchange.log, listed=listed, catch_up=exchange.catch_up, into=self.pulled)
         self.problems = [] if listed is None else listed.problems()
+        self.warnings += adopt_late(own.vault, exchange.log)
 
     def _push(self, own: OwnLog) -> None:
         self.pushed = push(

@@ -15,7 +15,7 @@ from dualmem_mcp.model.ids import DeviceId
 from dualmem_mcp.model.oplog import NO_HEAD, LogHead
 from dualmem_mcp.ports import Applied, ObjectStore, OpLog
 from dualmem_mcp.sync.listing import ListedLog, Listing
-from dualmem_mcp.sync.revoked_log import trace_back
+from dualmem_mcp.sync.revoked_log import check_adoptions, trace_back
 from dualmem_mcp.sync.segments import MOST_OBJECT_BYTES, Segment, open_segment, segment_key
 
 
@@ -97,6 +97,7 @@ class _Source:
         segment = open_segment(self.vault, key, self.entry.ed25519, data)
         if segment.before != head:
             raise tampered("does not follow on the segment before it", key)
+        check_adoptions(self.vault, segment, key)
         return segment
 
 
