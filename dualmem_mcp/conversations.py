@@ -143,10 +143,12 @@ class Conversations:
         *,
         device: str | None = None,
         token_budget: int | None = None,
+        to_client: bool = True,
         progress: Progress = no_progress,
     ) -> dict[str, Any]:
         """Take a handed-over conversation up, the newest by default; the contract's *brief* fields.
 
+        What a client saves later follows on what it was shown; a person who only reads is no client (`to_client`).
         Raises NotFoundError, StoreUnreachableError if it is not kept here and the bucket is away, TamperedError.
         """
         profile = self.settings.profile_for(device)
@@ -162,7 +164,8 @@ class Conversations:
             find_related=self._related,
             progress=progress,
         )
-        self.way_back.shown(brief)
+        if to_client:
+            self.way_back.shown(brief)
         return self._with_room_made(channel, brief)
 
     def load_context(self, conversation_id: str, section: str, cursor: str = "") -> dict[str, Any]:
@@ -188,14 +191,22 @@ class Conversations:
         """Write a handed-over conversation, with what other devices added, as a native session: session_path,
         session_id, records, sha256, written, woven_turns, sessions, warnings; see `WayBack.restore`.
 
-        Raises NotFoundError, TamperedError, StoreUnreachableError; nothing half-written stays."""
+        One that was never handed over is made of its turns. Raises NotFoundError, TamperedError,
+        StoreUnreachableError; nothing half-written stays."""
         channel = self.channel()
         wanted = self._not_erased(conversation_id, "restore")
         refreshed = refresh_catalogue(channel, wanted)
-        record = find_handoff(channel, wanted, refreshed)
-        package = open_package(channel, record)
         folder = claude_dir or self.settings.claude_dir
-        restored = self.way_back.restore(record, package, claude_dir=folder, cwd=cwd)
+        try:
+            record = find_handoff(channel, wanted, refreshed)
+        except (NotFoundError, StoreUnreachableError):
+            made = self.way_back.restore_unpacked(wanted, claude_dir=folder, cwd=cwd)
+            if made is None:
+                raise
+            restored = made
+        else:
+            package = open_package(channel, record)
+            restored = self.way_back.restore(record, package, claude_dir=folder, cwd=cwd)
         return {**restored, "warnings": [*refreshed.warnings, *restored["warnings"]]}
 
     def list_conversations(self, query: str = "", limit: int = 20, cursor: str = "") -> dict[str, Any]:

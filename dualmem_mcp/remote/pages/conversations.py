@@ -8,6 +8,7 @@ from urllib.parse import quote, urlencode
 from dualmem_mcp.errors import UsageError
 from dualmem_mcp.handoff.quoting import one_line
 from dualmem_mcp.model.branches import branches_text
+from dualmem_mcp.remote.pages.text_blocks import brief_blocks, section_blocks
 from dualmem_mcp.remote.pages.visit import Page, Visit
 
 if TYPE_CHECKING:
@@ -53,11 +54,11 @@ def conversations(visit: Visit) -> Page:
 def brief(visit: Visit) -> Page:
     """Where a conversation stands: the brief that Claude on a desktop gets, and the way to all of it."""
     conversation_id = visit.path["conversation_id"]
-    found = visit.app.resume_conversation(conversation_id, device="desktop")
+    found = visit.app.resume_conversation(conversation_id, device="desktop", to_client=False)
     since = found["since_handoff"]
     context = {
         "conversation_id": conversation_id,
-        "brief": found["brief"],
+        "blocks": brief_blocks(found["brief"]),
         "sections": [
             {
                 "title": section_title(one["name"]),
@@ -84,7 +85,7 @@ def section(visit: Visit) -> Page:
         "conversation": title,
         "back": conversation_path(conversation_id),
         "heading": section_title(name),
-        "text": page["text"],
+        "blocks": section_blocks(name, cursor, page["text"]),
         "first": conversation_path(conversation_id, name) if cursor else "",
         "more": conversation_path(conversation_id, name, page["next_cursor"]) if page["next_cursor"] else "",
     }

@@ -15,6 +15,7 @@ from dualmem_mcp.errors import (
     UsageError,
 )
 from dualmem_mcp.model.grant import Scope
+from dualmem_mcp.remote.oauth.passphrases import TooManyAttemptsError
 from dualmem_mcp.remote.pages.forms import ForeignFormError
 from dualmem_mcp.remote.pages.visit import Page
 
@@ -42,7 +43,12 @@ def error_page(error: DualmemError) -> Page:
     """The page for an error of use."""
     fitting = ((status, title) for kind, status, title in _STATUS if isinstance(error, kind))
     status, title = next(fitting, (500, "Something went wrong"))
-    return Page("error.html", title, {"message": error.message, "hint": error.hint}, status)
+    headers = {}
+    if isinstance(error, TooManyAttemptsError):
+        status, title, headers = 429, "Too many attempts", {"Retry-After": str(error.seconds)}
+    elif status == 503:
+        headers = {"Retry-After": "10"}
+    return Page("error.html", title, {"message": error.message, "hint": error.hint}, status, headers)
 
 
 def forbidden_page(scope: Scope) -> Page:

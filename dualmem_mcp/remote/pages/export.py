@@ -14,12 +14,9 @@ def export_form(visit: Visit) -> Page:
 
 def export(visit: Visit) -> Page | Download:
     """The graph in the reference's form, a line each; the form again for a wrong passphrase."""
-    user = visit.caller.grant.user
     try:
-        unlocked = visit.accounts.unlock(user, visit.field("passphrase"))
+        visit.check_passphrase(visit.form.get("passphrase", ""))
     except LockedError:
-        unlocked = None
-    if unlocked is None or unlocked.user != user:
         return _form(visit, "That is not the passphrase. Nothing was exported.")
     name = f"memory-{visit.app.clock.now():%Y-%m-%d}.jsonl"
     return Download(name, "application/jsonl; charset=utf-8", serialise_graph(visit.app.graph.read_graph()))

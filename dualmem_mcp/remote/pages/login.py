@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final
 from urllib.parse import urlencode
 
-from anyio import CapacityLimiter, to_thread
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from dualmem_mcp.errors import DualmemError, LockedError
+from dualmem_mcp.model.grant import UserId
 from dualmem_mcp.remote.interfaces import Accounts, Unlocked
+from dualmem_mcp.remote.oauth.passphrases import PassphraseGate
 from dualmem_mcp.remote.options import RemoteOptions
 from dualmem_mcp.remote.pages.error_pages import error_page
 from dualmem_mcp.remote.pages.forms import check_origin, check_token, read_form
@@ -28,11 +29,8 @@ Render = Callable[[Result], Response]
 _NEXT: Final = re.compile(
     r"/((c/[A-Za-z0-9._~%/-]{1,400}|search|devices|clients|conflicts|state|export)?(\?[A-Za-z0-9._~%=&+-]{0,2000})?)"
 )
+_DEVICE_SECONDS: Final = 365 * 86_400
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{43}")
-_MAX_CHARACTERS: Final = 1_024
-
-# A derivation of a key takes a core for a while: strangers who guess must not take them all.
-_UNLOCKS_AT_ONCE: Final = 2
 
 
 class LoginPages:
@@ -42,15 +40,16 @@ class LoginPages:
         self,
         sessions: BrowserSessions,
         accounts: Accounts,
+        gate: PassphraseGate,
         options: RemoteOptions,
         render_for: Callable[[Request | None], Render],
     ) -> None:
         self._sessions = sessions
         self._accounts = accounts
+        self._gate = gate
         self._options = options
         self._render_for = render_for
         self._cookie = session_cookie(secure=options.secure)
-        self._unlocking = CapacityLimiter(_UNLOCKS_AT_ONCE)
 
     def routes(self) -> list[Route]:
         """`/login` and `/logout`."""
@@ -108,9 +107,9 @@ class LoginPages:
         except DualmemError as error:
             return render(error_page(error))
         wanted = _safe_next(form.get("next", ""))
-        name = form.get("name", "").strip()[:_MAX_CHARACTERS]
+        name = form.get("name", "").strip()[:64]
         try:
-            unlocked = await self._unlocked(form, name)
+            unlocked = await self._unlocked(request, name, form.get("passphrase", ""))
         except LockedError as error:
             problem = f"{error.message[:1].upper()}{error.message[1:]}. {error.hint}"
             return self._shown(request, wanted, problem=problem, name=name)
@@ -119,13 +118,19 @@ class LoginPages:
         self._sessions.close(self.cookie(request))
         response = RedirectResponse(wanted, 303, headers=PRIVATE_HEADERS)
         self._set(response, self._cookie, self._sessions.open(unlocked))
+        self._set(response, self._device_cookie, self._gate.device_cookie(unlocked.user), seconds=_DEVICE_SECONDS)
         return response
 
-    async def _unlocked(self, form: Mapping[str, str], name: str) -> Unlocked:
-        passphrase = form.get("passphrase", "")
-        if not passphrase or len(passphrase) > _MAX_CHARACTERS:
-            raise LockedError("no passphrase was given", operation="log in", hint="Type it in.")
-        return await to_thread.run_sync(self._accounts.unlock, name, passphrase, limiter=self._unlocking)
+    async def check(self, request: Request, user: UserId, passphrase: str) -> None:
+        """Raises LockedError unless it is that user's passphrase, TooManyAttemptsError, StoreUnreachableError."""
+        unlocked = await self._unlocked(request, user, passphrase)
+        if unlocked.user != user:
+            raise LockedError("the passphrase is another user's", operation="check passphrase")
+
+    async def _unlocked(self, request: Request, name: str, passphrase: str) -> Unlocked:
+        address = request.client.host if request.client else ""
+        device = request.cookies.get(self._device_cookie, "")
+        return await self._gate.unlock(name, passphrase, address=address, device=device)
 
     async def _log_out(self, request: Request) -> Response:
         cookie = self.cookie(request)
@@ -141,11 +146,16 @@ class LoginPages:
         return response
 
     @property
+    def _device_cookie(self) -> str:
+        return f"{self._cookie}-device"
+
+    @property
     def _token_cookie(self) -> str:
         return f"{self._cookie}-login"
 
-    def _set(self, response: Response, name: str, value: str) -> None:
-        response.set_cookie(name, value, path="/", secure=self._options.secure, httponly=True, samesite="lax")
+    def _set(self, response: Response, name: str, value: str, *, seconds: int | None = None) -> None:
+        secure = self._options.secure
+        response.set_cookie(name, value, seconds, path="/", secure=secure, httponly=True, samesite="lax")
 
 
 def _safe_next(path: str) -> str:

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import HTMLResponse, Response
 
 from dualmem_mcp.handoff.quoting import clean, one_line
-from dualmem_mcp.remote.pages.text_blocks import text_blocks
+from dualmem_mcp.remote.pages.visit import Page
 from dualmem_mcp.remote.pages.wording import age_text, count_text, cut_text, instant, size_text, time_text
 
 # No script, font, frame or connection of any kind; forms and style sheets of this host alone.
@@ -50,7 +50,6 @@ class Rendering:
         )
         environment.filters |= {
             "age": age_text,
-            "blocks": text_blocks,
             "clean": clean,
             "count": count_text,
             "cut": cut_text,
@@ -67,12 +66,12 @@ class Rendering:
         folder = resources.files("dualmem_mcp.remote.pages") / "static"
         return {name: (folder / name).read_bytes() for name in _MEDIA_TYPES}
 
-    def html(self, template: str, context: Mapping[str, Any], status: int = 200) -> Response:
-        """The template's page."""
-        text = self._templates.get_template(template).render(**context)
+    def html(self, page: Page, common: Mapping[str, Any]) -> Response:
+        """The page; `common` is what all templates show."""
+        text = self._templates.get_template(page.template).render(**common, **page.context, title=page.title)
         # Half a surrogate pair, as other programs' JSON can hold, is no text that UTF-8 has.
         body = text.encode("utf-8", "replace")
-        return HTMLResponse(body, status, headers=PRIVATE_HEADERS)
+        return HTMLResponse(body, page.status, headers={**PRIVATE_HEADERS, **page.headers})
 
     def static_path(self, name: str) -> str:
         """The path of a file, which is another when its content is."""

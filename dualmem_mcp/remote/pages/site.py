@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
 from urllib.parse import quote
 from weakref import WeakKeyDictionary
 
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter, from_thread, to_thread
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -16,11 +17,12 @@ from starlette.routing import Route
 from dualmem_mcp.errors import DualmemError, LockedError, NotFoundError
 from dualmem_mcp.model.grant import Scope
 from dualmem_mcp.remote.interfaces import Accounts, Caller, Tenant, Tenants
+from dualmem_mcp.remote.oauth.passphrases import PassphraseGate
 from dualmem_mcp.remote.options import RemoteOptions
 from dualmem_mcp.remote.pages.clients import clients, revoke_client
 from dualmem_mcp.remote.pages.conflicts import conflicts, decide_conflict
 from dualmem_mcp.remote.pages.conversations import brief, conversations, section
-from dualmem_mcp.remote.pages.devices import devices
+from dualmem_mcp.remote.pages.devices import devices, revoke_device, revoke_form
 from dualmem_mcp.remote.pages.error_pages import error_page, fault_page, forbidden_page
 from dualmem_mcp.remote.pages.export import export, export_form
 from dualmem_mcp.remote.pages.forms import check_origin, check_token, read_form
@@ -41,7 +43,8 @@ Handler = Callable[[Request], Awaitable[Response]]
 class Pages:
     """The user's pages on a host; `routes` are what the endpoint serves.
 
-    Without `connections` the page of clients says that there are none to show.
+    `gate` is the one that other logins of the host go through, so that guesses are counted together; by default one
+    of its own. Without `connections` the page of clients says that there are none.
     """
 
     def __init__(
@@ -50,6 +53,8 @@ class Pages:
         sessions: BrowserSessions,
         accounts: Accounts,
         options: RemoteOptions,
+        *,
+        gate: PassphraseGate | None = None,
         connections: Connections | None = None,
     ) -> None:
         self._tenants = tenants
@@ -58,7 +63,8 @@ class Pages:
         self._options = options
         self._connections = connections
         self._rendering = Rendering()
-        self._login = LoginPages(sessions, accounts, options, self._render_for)
+        gate = gate or PassphraseGate(accounts, os.urandom(32))
+        self._login = LoginPages(sessions, accounts, gate, options, self._render_for)
         self._limiters: WeakKeyDictionary[Tenant, CapacityLimiter] = WeakKeyDictionary()
 
     def routes(self) -> list[Route]:
@@ -77,12 +83,14 @@ class Pages:
             ("/clients/revoke", revoke_client, "write"),
             ("/conflicts/decide", decide_conflict, "write"),
             ("/state/sync", sync_now, "write"),
+            ("/devices/revoke", revoke_device, "erase"),
+            ("/export", export, "export"),
         ]
         return [
             Route("/static/{name:path}", self._static, methods=["GET"]),
             *self._login.routes(),
             Route("/export", self._shown(export_form, "export"), methods=["GET"]),
-            Route("/export", self._done(export, "export"), methods=["POST"]),
+            Route("/devices/revoke", self._shown(revoke_form, "erase"), methods=["GET"]),
             *(Route(path, self._done(view, scope), methods=["POST"]) for path, view, scope in done),
             *(Route(path, self._shown(view, "read"), methods=["GET"]) for path, view in shown),
         ]
@@ -140,7 +148,7 @@ class Pages:
         visit = Visit(
             caller=caller,
             app=app,
-            accounts=self._accounts,
+            check_passphrase=lambda given: from_thread.run(self._login.check, request, caller.grant.user, given),
             connections=self._connections,
             path=request.path_params,
             query=request.query_params,
@@ -182,5 +190,5 @@ def _response(rendering: Rendering, common: dict[str, Any], result: Result) -> R
             disposition = f"attachment; filename*=UTF-8''{quote(name)}"
             headers = {**PRIVATE_HEADERS, "Content-Disposition": disposition}
             return StreamingResponse(iter(parts), media_type=media_type, headers=headers)
-        case Page(template, title, context, status):
-            return rendering.html(template, {**common, **context, "title": title}, status)
+        case Page():
+            return rendering.html(result, common)

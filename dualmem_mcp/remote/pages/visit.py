@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dualmem_mcp.errors import UsageError
-from dualmem_mcp.remote.interfaces import Accounts, Caller
+from dualmem_mcp.remote.interfaces import Caller
 from dualmem_mcp.remote.pages.sessions import Connections
 
 if TYPE_CHECKING:
@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Visit:
     """One request of a user who is logged in. `path` are the parts that the route names, `query` what follows `?`,
-    `form` the fields of a POST whose CSRF token was checked."""
+    `form` the fields of a POST whose CSRF token was checked. `check_passphrase` raises LockedError unless it is
+    given the user's own, and OverBudgetError where too many were tried."""
 
     caller: Caller
     app: App
-    accounts: Accounts
+    check_passphrase: Callable[[str], None]
     connections: Connections | None
     path: Mapping[str, str]
     query: Mapping[str, str]
@@ -48,6 +49,7 @@ class Page:
     title: str
     context: Mapping[str, Any] = field(default_factory=dict)
     status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -21,6 +21,7 @@ from dualmem_mcp.errors import LockedError
 from dualmem_mcp.model.grant import ALL_SCOPES, Grant, Scope, UserId
 from dualmem_mcp.model.graph import Entity, Relation
 from dualmem_mcp.remote.interfaces import Caller, Unlocked
+from dualmem_mcp.remote.oauth.passphrases import USUAL_PACE, PassphraseGate
 from dualmem_mcp.remote.options import RemoteOptions
 from dualmem_mcp.remote.pages import Pages
 from dualmem_mcp.remote.pages.sessions import Connection
@@ -179,7 +180,9 @@ class Host:
     def __post_init__(self) -> None:
         self.tenants = OneOfEach({OWNER: lambda: self.app})
         self.let_in.of.setdefault(OWNER, clients(self.app.clock.now()))
-        pages = Pages(self.tenants, self.sessions, self.users, self.options, self.let_in)
+        # Wrong passphrases cost a second each where nobody waits for tests.
+        gate = PassphraseGate(self.users, bytes(32), replace(USUAL_PACE, wrong_seconds=0.0))
+        pages = Pages(self.tenants, self.sessions, self.users, self.options, gate=gate, connections=self.let_in)
         self.asgi = Starlette(routes=pages.routes())
 
 
