@@ -79,7 +79,7 @@ def run(options: RemoteOptions, open_endpoint: OpenEndpoint, listening: Callable
 
 def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """What can be told to the user, out of what failed while tasks were running; the group if it is a fault."""
-    known = group.subgroup(DualmemError)
+    known: BaseException | None = group.subgroup(DualmemError)
     while isinstance(known, BaseExceptionGroup):
         known = known.exceptions[0]
     return known or group

@@ -63,8 +63,10 @@ class Certificate:
             _log.info("took the renewed certificate")
 
     def _load(self) -> None:
-        # A key with a passphrase fails at once: nobody is there to type it.
-        self.context.load_cert_chain(self._certificate, self._key, password=lambda: b"")
+        # Tried on another context first: one that is given a certificate without its key shows none any more.
+        for context in (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), self.context):
+            # A key with a passphrase fails at once: nobody is there to type it.
+            context.load_cert_chain(self._certificate, self._key, password=lambda: b"")
 
     def _state(self) -> tuple[int, int] | None:
         try:
