@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,12 +24,12 @@ from dualmem_mcp.model.handoff import HandoffRecord
 from dualmem_mcp.model.ids import ConversationId, DeviceId, parse_conversation_id
 from dualmem_mcp.model.source import PROGRESS
 from dualmem_mcp.ports import CLIENT_PLACES, BlobCache, Catalogue, Clock, Records, Threads
-from dualmem_mcp.sync.progress import ProgressKeeper, remember_shown, save_progress
+from dualmem_mcp.sync.progress import ProgressKeeper, derived_id, is_uuid, remember_shown, save_progress
 from dualmem_mcp.sync.progress_input import parse_progress
 from dualmem_mcp.transcripts.restore import RestoredSession
 from dualmem_mcp.transcripts.source import SessionSource
-from dualmem_mcp.transcripts.weave import Strand, WovenTurn
-from dualmem_mcp.transcripts.weaving import restore_with
+from dualmem_mcp.transcripts.weave import Strand, WovenTurn, first_line
+from dualmem_mcp.transcripts.weaving import Restored, restore_with
 
 _TEXTS_READ: Final = 200
 """Turns whose texts are read for a brief, the newest: it has no room for more."""
@@ -183,21 +184,57 @@ class WayBack:
             cwd=cwd,
         )
         self._note_apart(record.conversation_id, strands, restored.sessions)
-        return {
-            **_session_fields(restored.session),
-            "sessions": [{**_session_fields(one), "devices": list(one.devices)} for one in restored.sessions],
-            "warnings": list(restored.warnings),
-        }
+        return _restored_fields(restored)
+
+    def restore_unpacked(
+        self, conversation_id: ConversationId, *, claude_dir: Path, cwd: str | None
+    ) -> dict[str, Any] | None:
+        """Write a conversation that was never handed over, as one that began on a phone, as a session made of its
+        turns; what `restore` gives, None if there are no turns here.
+
+        It lies in the folder `cwd`, else in that of the conversation, else in the present one; if it was written
+        before, it stays where it is and gets what came since. Raises as `restore_with`.
+        """
+        known = self.threads.conversation(conversation_id)
+        tree, _ = self._tree(conversation_id, ())
+        strands = [strand for strand in self._strands(conversation_id, tree, ()) if strand.turns]
+        if known is None or not strands:
+            return None
+        session_id = _session_id_for(conversation_id)
+        first = strands[0].turns[0]
+        place = os.path.realpath(cwd) if cwd else known.cwd or str(Path.cwd())
+        was_here = any((claude_dir / "projects").glob(f"*/{session_id}.jsonl"))
+        restored = restore_with(
+            strands,
+            {f"{session_id}.jsonl": first_line(first, session_id, place)},
+            claude_dir=claude_dir.absolute(),
+            conversation_id=session_id,
+            cwd=cwd,
+        )
+        self._note_apart(conversation_id, strands, restored.sessions)
+        warnings = ["it was never handed over: the session has what was said, as far as it was saved, and no more"]
+        if session_id != conversation_id:
+            warnings.append(
+                f"Claude Code names sessions by UUIDs: this one is {session_id}, which is handed over as a "
+                "conversation of its own"
+            )
+        if not was_here:  # the first line was not woven in, but is of another device as well
+            restored = replace(restored, session=replace(restored.session, woven=restored.session.woven + 1))
+        fields = _restored_fields(restored)
+        return {**fields, "warnings": [*warnings, *fields["warnings"]]}
 
     def strands(self, record: HandoffRecord) -> list[Strand]:
         """The ways on from a handoff, the newest first, with the turns that it does not have."""
         tree, _ = self._tree(record.conversation_id, ())
-        handed_over = set(tree.path(record.last_turn_uuid))
+        return self._strands(record.conversation_id, tree, tree.path(record.last_turn_uuid))
+
+    def _strands(self, conversation_id: ConversationId, tree: TurnTree, passed: Sequence[str]) -> list[Strand]:
+        handed_over = set(passed)
         strands = []
         for way in tree.ways():
             start = max((place for place, uuid in enumerate(way) if uuid in handed_over), default=-1) + 1
             links = [link for uuid in way[start:] if (link := tree.links.get(uuid)) is not None and link.is_talk]
-            texts = self.threads.texts(record.conversation_id, [link.uuid for link in links])
+            texts = self.threads.texts(conversation_id, [link.uuid for link in links])
             devices = dict.fromkeys(one_line(tree.links[uuid].device) for uuid in way[start:] if uuid in tree.links)
             turns = tuple(_woven(link, texts.get(link.uuid, "")) for link in links)
             strands.append(Strand(way[:start], turns, tuple(devices)))
@@ -249,6 +286,21 @@ class WayBack:
             )
             for link in links
         ]
+
+
+def _session_id_for(conversation_id: ConversationId) -> ConversationId:
+    """The conversation's id where Claude Code takes it for a session's, which is a UUID; else one that follows from
+    it."""
+    named = is_uuid(conversation_id)
+    return conversation_id if named else ConversationId(derived_id(conversation_id, "session"))
+
+
+def _restored_fields(restored: Restored) -> dict[str, Any]:
+    return {
+        **_session_fields(restored.session),
+        "sessions": [{**_session_fields(one), "devices": list(one.devices)} for one in restored.sessions],
+        "warnings": list(restored.warnings),
+    }
 
 
 def _session_fields(session: RestoredSession) -> dict[str, Any]:

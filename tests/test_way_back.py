@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +17,7 @@ from dualmem_mcp.model.ids import ConversationId
 from dualmem_mcp.model.index_scope import IndexScope
 from dualmem_mcp.model.source import PROGRESS
 from dualmem_mcp.transcripts.claude_code import read_session
+from dualmem_mcp.transcripts.slug import project_slug
 from tests.conftest import SteppingClock
 from tests.handoff.conftest import SESSION_ID, World, bare_environment
 
@@ -56,7 +58,8 @@ class Trip:
         path = path or self.path
         records = [json.loads(line) for line in path.read_bytes().splitlines()]
         parent = records[-1]["uuid"]
-        model = {name: records[0][name] for name in ("isSidechain", "userType", "cwd", "version", "gitBranch")}
+        copied = ("isSidechain", "userType", "cwd", "version", "gitBranch")
+        model = {name: records[0][name] for name in copied if name in records[0]}
         lines = []
         for index, text in enumerate(("hook", *texts)):
             number = len(records) + len(lines)
@@ -322,6 +325,90 @@ def test_a_conversation_that_began_on_the_phone_is_resumed_at_the_desk(trip: Tri
     for ask in (trip.desk.resume_conversation, lambda name: trip.desk.load_context(name, "thread")):
         with pytest.raises(NotFoundError):
             ask("nobody-knows-it")
+
+
+ROAD_ID = "2b5f0c66-7a3e-4f0e-9a53-2c1d5f1b7a10"
+ROAD = ["What makes a crane stand?", "Its counterweight.", "How heavy?", "Ten tons."]
+
+
+def said_on_the_road(trip: Trip, conversation_id: str, texts: list[str] = ROAD, **given: Any) -> None:
+    """The phone's client begins a conversation of its own, or goes on with it."""
+    messages = [{"role": ("user", "assistant")[index % 2], "text": text} for index, text in enumerate(texts)]
+    trip.phone.save_progress(conversation_id, messages=messages, **given)
+    trip.exchange()
+
+
+def test_what_began_on_the_phone_goes_on_at_the_desk(trip: Trip, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(trip.world.project)
+    said_on_the_road(trip, ROAD_ID, decisions=["ten tons"], tasks=["weigh it"])
+    restored = trip.desk.restore(ROAD_ID)
+    path = Path(restored["session_path"])
+    assert (restored["session_id"], restored["written"], restored["records"]) == (ROAD_ID, True, 4)
+    assert restored["woven_turns"] == 4
+    # In the project's folder, which is the present one.
+    assert path == trip.world.claude / "projects" / project_slug(str(trip.world.project)) / f"{ROAD_ID}.jsonl"
+    session = read_session(path)
+    assert [turn.role for turn in session.turns] == ["user", "assistant"] * 2
+    assert trip.said(path) == ROAD
+    assert (session.title, session.cwd) == (ROAD[0], str(trip.world.project))
+    lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+    assert [line["parentUuid"] for line in lines] == [None, *(line["uuid"] for line in lines[:-1])]
+    assert all(line["sessionId"] == ROAD_ID and line["isSidechain"] is False for line in lines)
+    assert all(line["cwd"] == str(trip.world.project) and line["userType"] == "external" for line in lines)
+    assert any("never handed over" in warning for warning in restored["warnings"])
+
+    again = trip.desk.restore(ROAD_ID)
+    assert (again["session_path"], again["written"], again["woven_turns"]) == (str(path), False, 0)
+    trip.at_the_desk("and the hook?", "black", path=path)
+    said_on_the_road(trip, "another", ["something else"])
+    assert trip.desk.restore(ROAD_ID)["written"] is False  # what the desk said stays
+    assert trip.said(path) == [*ROAD, "and the hook?", "black"]
+
+    handed = trip.desk.prepare_handoff(ROAD_ID)
+    trip.exchange()
+    assert (handed["conversation_id"], handed["message_count"]) == (ROAD_ID, 6)
+    for app in (trip.desk, trip.phone):
+        links = app.threads.links(ConversationId(ROAD_ID))
+        assert len(links) == len({link.uuid for link in links}) == 6
+    brief = trip.phone.resume_conversation(ROAD_ID)
+    assert (brief["since_handoff"]["count"], brief["branches"]) == (0, [])
+    assert [one["text"] for one in brief["decisions"]] == ["ten tons"]
+
+
+def test_what_the_phone_adds_later_comes_into_that_session(trip: Trip) -> None:
+    said_on_the_road(trip, ROAD_ID, ROAD[:1])
+    first = trip.desk.restore(ROAD_ID, cwd=str(trip.world.project))
+    assert (first["records"], first["woven_turns"]) == (1, 1)
+    said_on_the_road(trip, ROAD_ID, ROAD)
+    second = trip.desk.restore(ROAD_ID)
+    assert second["session_path"] == first["session_path"]
+    assert (second["records"], second["woven_turns"]) == (4, 3)
+    assert trip.said(Path(first["session_path"])) == ROAD
+    # Both go on: the phone's words get a session of their own.
+    trip.at_the_desk("the desk goes on", "so it does", path=Path(first["session_path"]))
+    said_on_the_road(trip, ROAD_ID, [*ROAD, "the phone goes on", "so it does, too"])
+    third = trip.desk.restore(ROAD_ID)
+    assert third["session_id"] != ROAD_ID
+    assert trip.said(Path(third["session_path"])) == [*ROAD, "the phone goes on", "so it does, too"]
+    assert trip.said(Path(first["session_path"])) == [*ROAD, "the desk goes on", "so it does"]
+
+
+def test_a_conversation_whose_name_is_no_uuid_gets_a_session_that_has_one(trip: Trip) -> None:
+    said_on_the_road(trip, "from-the-road")
+    restored = trip.desk.restore("from-the-road", cwd=str(trip.world.project))
+    assert str(uuid.UUID(restored["session_id"])) == restored["session_id"]
+    assert any("names sessions by UUIDs" in warning for warning in restored["warnings"])
+    assert trip.said(Path(restored["session_path"])) == ROAD
+    assert trip.desk.restore("from-the-road")["session_id"] == restored["session_id"]
+
+
+def test_of_notes_alone_no_session_is_made(trip: Trip) -> None:
+    trip.phone.save_progress("from-the-road", decisions=["ten tons"])
+    trip.exchange()
+    with pytest.raises(NotFoundError, match="has not been handed over"):
+        trip.desk.restore("from-the-road", cwd=str(trip.world.project))
+    with pytest.raises(NotFoundError):
+        trip.desk.restore("nobody-knows-it", cwd=str(trip.world.project))
 
 
 def test_secrets_of_the_road_are_not_shown(trip: Trip) -> None:

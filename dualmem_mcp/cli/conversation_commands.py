@@ -97,7 +97,7 @@ def show(conversation_id: str, section: str, cursor: str, as_json: bool) -> None
 @click.option("--cwd", help="The project's folder on this machine.")
 @json_option
 def restore(conversation_id: str, claude_dir: Path | None, cwd: str | None, as_json: bool) -> None:
-    """Write a handed-over conversation as a session that `claude --resume` opens."""
+    """Write a conversation as a session that `claude --resume` opens."""
     with opened() as app:
         _catch_up(app)
         restored = app.restore(conversation_id, claude_dir=claude_dir, cwd=cwd)
@@ -110,7 +110,7 @@ def restore(conversation_id: str, claude_dir: Path | None, cwd: str | None, as_j
     else:
         click.echo(f"{restored['session_path']} has all {restored['records']:,} records already")
     if woven := restored["woven_turns"]:
-        click.echo(f"With {woven} turn{'' if woven == 1 else 's'} of other devices after what was handed over")
+        click.echo(f"With {woven} turn{'' if woven == 1 else 's'} of other devices")
     click.echo(f"Open it in its project's folder with: claude --resume {restored['session_id']}")
 
 

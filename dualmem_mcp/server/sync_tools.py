@@ -102,7 +102,7 @@ SYNC_TOOLS: tuple[Tool, ...] = (
         "something again adds nothing.",
         object_of(
             {
-                "conversation_id": text("Default: the conversation handed over last"),
+                "conversation_id": text("Default: the conversation handed over last. A new UUID begins another"),
                 "messages": list_of(
                     object_of(
                         {

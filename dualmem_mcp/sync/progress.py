@@ -235,7 +235,7 @@ class _Place:
         hits = [one for one in uuids if len(name) >= _SHORTEST_PREFIX and one.startswith(name)]
         if len(hits) == 1:
             return hits[0]
-        if not hits and _is_uuid(name):
+        if not hits and is_uuid(name):
             return name  # of a turn that has not come here yet
         what = "no turn" if not hits else f"{len(hits)} turns"
         raise UsageError(
@@ -302,7 +302,8 @@ class _RecordWriter:
         return sum(self._changed.values())
 
 
-def _is_uuid(text: str) -> bool:
+def is_uuid(text: str) -> bool:
+    """Whether the text is a UUID as Claude Code and this module write them."""
     try:
         return str(uuid.UUID(text)) == text.lower()
     except ValueError:

@@ -145,6 +145,13 @@ class SessionText:
         return {}
 
 
+def first_line(turn: WovenTurn, session_id: str, cwd: str) -> bytes:
+    """The file, of one line, of a session that begins with a turn from elsewhere; others are woven in below it."""
+    model = {"userType": "external", "cwd": cwd, "gitBranch": ""}
+    time = turn.timestamp or datetime(1970, 1, 1, tzinfo=UTC)
+    return (compact_json(_record(turn, None, session_id, model, time)) + "\n").encode()
+
+
 def _before(strand: Strand, uuid: str) -> list[str]:
     """What a turn of the strand follows on, from the first turn of the conversation."""
     turns = [turn.uuid for turn in strand.turns]
