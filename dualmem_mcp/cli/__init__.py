@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from dualmem_mcp.cli import (
+    client_commands,
     compaction_commands,
     conversation_commands,
     device_commands,
@@ -29,6 +30,7 @@ from dualmem_mcp.exit_status import exit_after
 
 __all__ = [
     "cli",
+    "client_commands",
     "compaction_commands",
     "conversation_commands",
     "device_commands",

@@ -286,13 +286,15 @@ class LoginStore:
             _remove_ended(connection, now)
             return True
 
-    def grants(self, user: UserId | None = None) -> Sequence[KeptGrant]:
-        """All grants, or those of one user, the one used last first."""
+    def grants(self, now: int, user: UserId | None = None) -> Sequence[KeptGrant]:
+        """All grants that a token still opens, or those of one user, the one used last first."""
         with self._database.read() as connection:
             rows = connection.execute(
-                f"SELECT {_GRANT_COLUMNS} FROM grants WHERE ?1 IS NULL OR user = ?1"  # noqa: S608
+                f"SELECT {_GRANT_COLUMNS} FROM grants WHERE (?1 IS NULL OR user = ?1)"  # noqa: S608
+                " AND EXISTS (SELECT 1 FROM tokens WHERE tokens.grant_id = grants.grant_id"
+                "  AND rotated_at IS NULL AND expires_at > ?2)"
                 " ORDER BY used_at DESC, granted_at DESC, grant_id",
-                (user,),
+                (user, now),
             )
             return [_grant(row) for row in rows]
 

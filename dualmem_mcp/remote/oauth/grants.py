@@ -128,7 +128,7 @@ class Grants:
 
     def granted(self, user: UserId) -> Sequence[KeptGrant]:
         """The user's, the one used last first."""
-        return self._store.grants(user)
+        return self._store.grants(self._now(), user)
 
     def caller(self, text: str) -> Caller | None:
         """Whose access token that is; None if it is unknown, has ended, was revoked or is for another endpoint.
