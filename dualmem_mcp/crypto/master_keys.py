@@ -31,6 +31,12 @@ def master_id(generation: int) -> str:
     return f"master.{generation}"
 
 
+def master_generation(key_id: str) -> int:
+    """The generation whose wrapping key a header names so; 0 for another kind of key."""
+    match = _KEY_ID.fullmatch(key_id)
+    return int(match[1]) if match else 0
+
+
 def old_master_object_key(generation: int) -> str:
     """Where the master key of a past generation lies."""
     return f"keys/g/{generation}"
@@ -87,10 +93,10 @@ class MasterKeys:
 
         Raises NewerFormatError for one of a later generation, or for another kind of key; NotFoundError.
         """
-        match = _KEY_ID.fullmatch(header.key_id)
-        if match is None or int(match[1]) > self.generation:
+        generation = master_generation(header.key_id)
+        if not 0 < generation <= self.generation:
             raise newer("is sealed under a key unknown here", header.object_id.hex())
-        return _wrapping_key(self.of(int(match[1])))
+        return _wrapping_key(self.of(generation))
 
     def of(self, generation: int) -> bytes:
         """The master key of that generation, through those between. Raises NotFoundError, TamperedError."""

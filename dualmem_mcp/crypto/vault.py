@@ -21,7 +21,7 @@ from dualmem_mcp.crypto.key_objects import (
     seal_tombstone,
 )
 from dualmem_mcp.crypto.keys import ConversationKey, DeviceKeys
-from dualmem_mcp.crypto.master_keys import MasterKeys
+from dualmem_mcp.crypto.master_keys import MasterKeys, master_generation
 from dualmem_mcp.crypto.next_keys import KeyOf, Member, finish_revocation, take_newer_master_key
 from dualmem_mcp.crypto.recovery import format_recovery_key, new_recovery_key
 from dualmem_mcp.crypto.roster import Roster, RosterEntry, roster_key
@@ -283,6 +283,11 @@ class Vault:
     def _keep_old_master(self, object_key: str, data: bytes) -> None:
         if self._cache.get(object_key) != data:
             self._cache.put(object_key, data)
+
+    def generation_of(self, epoch: int) -> int:
+        """The generation of the master key that an epoch is sealed under: a device that was revoked knows no later
+        ones. Raises NotFoundError, TamperedError, and what the bucket raises."""
+        return master_generation(self._epochs.key(epoch, objects=self._objects).key_id)
 
     def is_of_present_key(self, epoch: int) -> bool:
         """Whether that epoch is sealed under the present master key: what is new is sealed under no other."""

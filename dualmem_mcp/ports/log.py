@@ -70,9 +70,9 @@ class OpLog(Protocol):
         ...
 
     def adopt(self, device_id: DeviceId, limit: LogHead) -> int:
-        """Take a device's log to count to that segment only, as it was revoked: what is here of it from beyond stays,
-        and ops of this device tell the others of it. Returns how many of its ops that were; 0 if nothing is here
-        from beyond."""
+        """Take a device's log to count to that segment only, since it was revoked: what is here of it from beyond
+        stays, and ops of this device tell the others of it. Returns how many of its ops that were; 0 if nothing is
+        here from beyond."""
         ...
 
     def fork(self, device_id: DeviceId, after: int, head: LogHead) -> int:

@@ -1,7 +1,7 @@
 """Ops of a log that was read further than it counts: told to the others by an op of one's own, and taken from one.
 
-What a segment brought is here as ops and as rows; what a snapshot brought, as rows with stamps and deleted tags, too.
-Source: docs/sync.md, "Revoked devices".
+What a segment brought is here as ops and as rows; what a snapshot brought, as rows with stamps and deleted tags,
+too. Source: docs/sync.md, "Revoked devices".
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _late(connection: Connection, device_id: DeviceId, after: int) -> Iterator[t
         (device_id, after, *OF_ROWS),
     ).fetchall():
         yield _about(connection, kind, payload), Op(Stamp(ticks, device_id), sequence, kind, payload)
-    # Rows tell their stamp only. Where ops of the last segment that counts have gone, more is handed on than need be.
+    # Rows tell their stamp. Where ops of the last segment that counts have gone, more is handed on than need be.
     (last,) = connection.execute(
         "SELECT coalesce(max(ticks), 0) FROM ops WHERE device_id = ? AND sequence <= ?", (device_id, after)
     ).fetchone()

@@ -90,7 +90,7 @@ class OwnLog:
         if listed.last > sealed.segment == uploaded:
             self._look_behind(sealed)
         elif not uploaded or not (listed.known_is_there or self._is_there(uploaded)):
-            included = reach(self.vault.device_id)
+            included = self._included(reach, uploaded)
             if included > uploaded:
                 before = sealed if uploaded == sealed.segment else self._before(self._key(uploaded + 1))
                 self._fork(before, before.sequence)
@@ -101,6 +101,15 @@ class OwnLog:
                     subject=self._key(uploaded),
                     hint="Put what is missing below log/ back from a backup. Nothing was changed on this device.",
                 )
+
+    def _included(self, reach: Callable[[DeviceId], int], uploaded: int) -> int:
+        try:
+            return reach(self.vault.device_id)
+        except TamperedError:
+            # Of a log that was ever written its last segment stays; a new one begins, whatever is wrong elsewhere.
+            if uploaded:
+                raise
+            return 0
 
     def _look_behind(self, head: LogHead) -> None:
         """The bucket's log goes on behind what this device has sealed: another machine has written it."""

@@ -109,8 +109,7 @@ def _pull_log(source: _Source, pulled: Pulled, listed: Listing | None) -> None:
     entry = source.entry
     head = source.head()
     if not head.segment and listed is not None:
-        # A log that is new here begins with the snapshot, if there is one: all of it may have been compacted away.
-        source.catch_up(entry.device_id, into=pulled.add)
+        _begin(source, pulled)
         head = source.head()
     seen = ListedLog(known_is_there=True, last=0) if listed is None else listed.log(entry.device_id)
     if head.segment and not seen.known_is_there:
@@ -128,6 +127,19 @@ def _pull_log(source: _Source, pulled: Pulled, listed: Listing | None) -> None:
             head = source.head()
             continue
         head = _take_in(source, source.open(data, head), len(data), head, pulled)
+
+
+def _begin(source: _Source, pulled: Pulled) -> None:
+    """A log that is new here begins with the snapshot, if there is one: all of it may have been compacted away.
+
+    A snapshot that does not hold is told of once, and stops no log that is there without it.
+    """
+    try:
+        source.catch_up(source.entry.device_id, into=pulled.add)
+    except (TamperedError, NotFoundError) as error:
+        problem = f"the newest snapshot was not taken in: {error.message}. {error.hint}".strip()
+        if problem not in pulled.problems:
+            pulled.problems.append(problem)
 
 
 def _take_in(source: _Source, segment: Segment, size: int, head: LogHead, pulled: Pulled) -> LogHead:
@@ -150,7 +162,7 @@ def _pull_revoked(source: _Source, pulled: Pulled) -> None:
     if not source.head().segment < last:
         return
     if not source.head().segment:
-        source.catch_up(entry.device_id, into=pulled.add)
+        _begin(source, pulled)
     while (head := source.head()).segment < last:
         chain = trace_back(source.objects, entry, head)
         if not chain.missing:

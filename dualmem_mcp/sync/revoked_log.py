@@ -83,8 +83,8 @@ def adopt_late(vault: Vault, log: OpLog) -> list[str]:
 
 
 def check_adoptions(vault: Vault, segment: Segment, key: str) -> None:
-    """Raises TamperedError if the segment hands on what nobody has to, NotFoundError if that may be right as soon as
-    this device has read more of the roster."""
+    """Raises TamperedError if the segment hands on what nobody has to, NotFoundError if it may be right once this
+    device has read more of the roster."""
     for op in segment.ops:
         if op.kind != OpKind.LOG_ADOPT:
             continue

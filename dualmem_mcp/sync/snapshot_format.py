@@ -46,11 +46,18 @@ class RevokedMakerError(TamperedError):
 
 @dataclass(frozen=True, slots=True)
 class Pointer:
-    """Which snapshot counts: its id, its manifest's object hash (32 bytes), and how often that has changed."""
+    """Which snapshot counts: its id, its manifest's object hash (32 bytes), and how often that has changed under the
+    master key of that generation."""
 
     snapshot_id: str
     manifest_hash: bytes
     sequence: int
+    generation: int = 1
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Of two pointers the later has the greater: whoever was revoked can write none of a later generation."""
+        return self.generation, self.sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +217,12 @@ def open_pointer(vault: Vault, data: bytes) -> Pointer:
     def place_of(header: Header) -> Place:
         return Place(vault.vault_id, ObjectKind.POINTER, POINTER_KEY, header.device_id, header.sequence)
 
-    reader = SealedReader.open(bytes_reader(data), place_of=place_of, unwrap=vault.unwrap, subject=POINTER_KEY)
+    def unwrap(header: Header) -> bytes:
+        if header.key_id != "epoch":
+            raise tampered("is sealed with a key that is not a pointer's", POINTER_KEY)
+        return vault.unwrap(header)
+
+    reader = SealedReader.open(bytes_reader(data), place_of=place_of, unwrap=unwrap, subject=POINTER_KEY)
     fields = Fields.parse(_section(reader, "pointer", MOST_MANIFEST_BYTES), subject=POINTER_KEY)
     if fields.integer("format") != 1:
         raise newer("is of a newer format", POINTER_KEY)
@@ -218,6 +230,7 @@ def open_pointer(vault: Vault, data: bytes) -> Pointer:
         fields.binary("snapshot", length=16).hex(),
         fields.binary("manifest", length=32),
         fields.integer("sequence", low=1),
+        vault.generation_of(reader.header.key_epoch),
     )
     if pointer.sequence != reader.header.sequence:
         raise tampered("belongs in another place", POINTER_KEY)

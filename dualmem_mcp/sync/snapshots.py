@@ -127,8 +127,7 @@ class Snapshots:
         )
         data, manifest_hash = seal_manifest(self.vault, manifest)
         self.objects.put(manifest_key(snapshot_id), data, if_absent=True)
-        sequence = max(self._seen_sequence(), latest.pointer.sequence if latest else 0) + 1
-        pointer = Pointer(snapshot_id, manifest_hash, sequence)
+        pointer = self._next_pointer(snapshot_id, manifest_hash, latest)
         sealed = seal_pointer(self.vault, pointer)
         self._put_pointer(sealed, tag)
         self._remember_pointer(pointer)
@@ -293,23 +292,34 @@ class Snapshots:
             if self.objects.get(key, length=len(data) + 1) != data:
                 raise
 
-    def _seen_sequence(self) -> int:
+    def _next_pointer(self, snapshot_id: str, manifest_hash: bytes, latest: Latest | None) -> Pointer:
+        generation = self.vault.generation_of(self.vault.current_epoch())
+        before = [one for one in (self._seen(), latest.pointer if latest else None) if one is not None]
+        sequence = max((one.sequence for one in before if one.generation == generation), default=0) + 1
+        return Pointer(snapshot_id, manifest_hash, sequence, generation)
+
+    def _seen(self) -> Pointer | None:
+        """The latest pointer that this device has seen."""
         kept = self.blobs.get(_SEEN)
-        return int(json.loads(kept)["sequence"]) if kept else 0
+        if not kept:
+            return None
+        values = json.loads(kept)
+        manifest_hash, generation = bytes.fromhex(values["manifest"]), values.get("generation", 1)
+        return Pointer(values["snapshot"], manifest_hash, values["sequence"], generation)
 
     def _remember_pointer(self, pointer: Pointer) -> None:
-        known = self._seen_sequence()
-        stated = canonical_json(
-            {
-                "sequence": pointer.sequence,
-                "snapshot": pointer.snapshot_id,
-                "manifest": pointer.manifest_hash.hex(),
-            }
-        )
-        if pointer.sequence < known or (pointer.sequence == known and self.blobs.get(_SEEN) != stated):
+        seen = self._seen()
+        if pointer == seen:
+            return
+        if seen is not None and pointer.order <= seen.order:
             raise _set_back("is older than this device saw it, or another one")
-        if pointer.sequence > known:
-            self.blobs.put(_SEEN, stated)
+        stated = {
+            "generation": pointer.generation,
+            "sequence": pointer.sequence,
+            "snapshot": pointer.snapshot_id,
+            "manifest": pointer.manifest_hash.hex(),
+        }
+        self.blobs.put(_SEEN, canonical_json(stated))
 
     def _remember_taken(self, pointer: Pointer, vector: Mapping[DeviceId, LogHead]) -> None:
         covered = {device: head.segment for device, head in vector.items()}

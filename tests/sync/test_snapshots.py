@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from dualmem_mcp.crypto.canonical import canonical_json
+from dualmem_mcp.crypto.envelope import ObjectKind, Section, seal_object
 from dualmem_mcp.errors import ConflictError, TamperedError
 from dualmem_mcp.model.ids import DeviceId
 from dualmem_mcp.sync.snapshot_format import POINTER_KEY, manifest_key, part_key
 from tests.sync.compacting import hash_of, joined, snapshots_of
-from tests.sync.conftest import Bench
+from tests.sync.conftest import Bench, Device, revoke
 
 
 def test_a_device_that_starts_from_a_snapshot_has_what_the_others_have(bench: Bench) -> None:
@@ -136,3 +140,111 @@ def test_a_snapshot_of_a_device_that_is_not_of_the_vault_is_refused(bench: Bench
     snapshots_of(phone).write(None)
     with pytest.raises(TamperedError, match="not of this vault"):
         snapshots_of(desk).latest()
+
+
+def far_ahead(device: Device, by: Device, *, key_id: str = "epoch") -> bytes:
+    """A pointer as a device seals it that knows no later keys: to the snapshot that counts, with a great number."""
+    assert by.vault is not None
+    latest = snapshots_of(device).latest()
+    assert latest is not None
+    sequence = 2**53 - 1
+    content = {
+        "format": 1,
+        "snapshot": latest.pointer.snapshot_id,
+        "manifest": latest.pointer.manifest_hash.hex(),
+        "sequence": sequence,
+    }
+    epoch = by.vault.current_epoch()
+    keys = {"epoch": by.vault.epoch_key(epoch), "master.1": by.vault._masters.wrapping_key}
+    return seal_object(
+        [Section("pointer", canonical_json(content), compress=False)],
+        place=by.vault.place(ObjectKind.POINTER, POINTER_KEY, sequence=sequence),
+        key_id=key_id,
+        key_epoch=epoch if key_id == "epoch" else device.vault.current_epoch() if device.vault else 0,
+        wrapping_key=keys[key_id],
+    )
+
+
+@pytest.fixture
+def revoked(bench: Bench) -> tuple[Device, Device, Device]:
+    """A desk that wrote a snapshot, a laptop that has read it, and a phone that was revoked after it."""
+    desk, laptop, phone = (bench.device(name) for name in ("desk", "laptop", "phone"))
+    desk.add("Ada")
+    bench.settle()
+    snapshots_of(desk).write(None)
+    snapshots_of(laptop).latest()
+    revoke(phone, by=desk)
+    desk.sync()
+    laptop.sync()
+    return desk, laptop, phone
+
+
+@pytest.mark.parametrize("key_id", ["epoch", "master.1"])
+@pytest.mark.parametrize("snapshot_since", [False, True])
+def test_a_pointer_of_a_revoked_device_far_ahead_stops_nobody(
+    bench: Bench, revoked: tuple[Device, Device, Device], key_id: str, snapshot_since: bool
+) -> None:
+    desk, laptop, phone = revoked
+    if snapshot_since:
+        snapshots_of(desk).write(snapshots_of(desk).latest())
+        snapshots_of(laptop).latest()
+    bench.objects.objects[POINTER_KEY] = far_ahead(desk, phone, key_id=key_id)
+    tablet = joined(bench, "tablet")
+    tablet.add("Slate")
+    tablet.sync()
+    for device in (desk, laptop, desk):
+        device.sync()
+    assert desk.names() == laptop.names() == {"Ada", "Slate"}
+    # And what members write now is later than that.
+    if not snapshot_since and key_id == "epoch":
+        snapshots_of(laptop).write(snapshots_of(laptop).latest())
+    else:
+        with pytest.raises(TamperedError):
+            snapshots_of(laptop).latest()
+        snapshots_of(laptop).write(None, replace=True)
+    for device in (desk, laptop, tablet):
+        latest = snapshots_of(device).latest()
+        assert latest is not None
+        assert latest.manifest.made_by == laptop.id
+        assert latest.pointer.generation == 2
+        assert latest.pointer.sequence < 5
+    assert tablet.sync().warnings == []
+    assert tablet.names() == {"Ada", "Slate"}
+
+
+def test_a_pointer_from_before_a_revocation_leads_a_newcomer(
+    bench: Bench, revoked: tuple[Device, Device, Device]
+) -> None:
+    desk, _, _ = revoked
+    for key in [key for key in bench.objects.objects if key.startswith("log/")]:
+        del bench.objects.objects[key]
+    newcomer = joined(bench, "new")
+    newcomer.sync()
+    assert newcomer.names() == desk.names() == {"Ada"}
+
+
+def test_a_pointer_that_this_device_saw_before_there_were_generations(bench: Bench) -> None:
+    desk = bench.device("desk")
+    desk.add("Ada")
+    desk.sync()
+    snapshots_of(desk).write(None)
+    kept = json.loads(desk.blobs.get("local/snapshot/seen") or b"")
+    del kept["generation"]
+    desk.blobs.put("local/snapshot/seen", canonical_json(kept))
+    latest = snapshots_of(desk).latest()
+    assert latest is not None
+    assert snapshots_of(desk).write(latest)
+
+
+def test_a_snapshot_that_does_not_hold_stops_no_log_that_is_there(bench: Bench) -> None:
+    desk = bench.device("desk")
+    desk.add("Ada")
+    desk.sync()
+    snapshots_of(desk).write(None)
+    bench.objects.objects[POINTER_KEY] = b"garbage"
+    phone, tablet = bench.device("phone"), bench.device("tablet")
+    tablet.add("Slate")
+    tablet.sync()
+    [warning] = phone.sync().warnings
+    assert "the newest snapshot was not taken in" in warning
+    assert phone.names() == {"Ada", "Slate"}
