@@ -32,7 +32,7 @@ IDLE_SECONDS: Final = 900.0
 token or the passphrase."""
 
 MOST_OPEN: Final = 64
-"""Applications open at once; each has some 10 MB, and 150 MB more while its user searches."""
+"""Applications open at once; each has a few MB, and 150 MB more for minutes after its user has searched."""
 
 _JUST_ASKED_SECONDS: Final = 10.0
 """One that was asked so recently does not make room for another: its request may be about to begin."""
