@@ -68,7 +68,7 @@ class Pages:
         self._limiters: WeakKeyDictionary[Tenant, CapacityLimiter] = WeakKeyDictionary()
 
     def routes(self) -> list[Route]:
-        """The routes of all pages; whoever is not logged in is sent to `/login`."""
+        """The routes of all pages, the last for every other path; who is not logged in is sent to `/login`."""
         shown = [
             ("/", conversations),
             ("/c/{conversation_id}", brief),
@@ -93,11 +93,15 @@ class Pages:
             Route("/devices/revoke", self._shown(revoke_form, "erase"), methods=["GET"]),
             *(Route(path, self._done(view, scope), methods=["POST"]) for path, view, scope in done),
             *(Route(path, self._shown(view, "read"), methods=["GET"]) for path, view in shown),
+            Route("/{path:path}", self._nothing, methods=["GET"]),
         ]
 
     async def _static(self, request: Request) -> Response:
-        found = self._rendering.static_file(request.path_params["name"])
-        return found or self._render_for(None)(error_page(NotFoundError("there is no such file")))
+        return self._rendering.static_file(request.path_params["name"]) or await self._nothing(request)
+
+    async def _nothing(self, request: Request) -> Response:
+        error = NotFoundError("there is no such page", hint="The address may have been cut or typed wrong.")
+        return self._render_for(request)(error_page(error))
 
     def _shown(self, view: View, scope: Scope) -> Handler:
         """A page for whoever is logged in; others are sent to the login, and come back from there."""

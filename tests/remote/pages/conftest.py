@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
+from dualmem_mcp.app import App
+from dualmem_mcp.model.grant import OWNER
 from dualmem_mcp.remote.options import RemoteOptions
 from tests.conftest import SteppingClock
 from tests.handoff.conftest import PASSPHRASE, World
@@ -35,36 +37,32 @@ def world(tmp_path: Path, clock: SteppingClock, environment: None) -> Iterator[W
 
 
 @pytest.fixture(scope="module")
-def hostile_world(tmp_path_factory: pytest.TempPathFactory, environment: None) -> Iterator[World]:
-    """A world for tests that change nothing but what they say."""
-    made = World(tmp_path_factory.mktemp("hostile"), SteppingClock())
-    yield made
+def filled(tmp_path_factory: pytest.TempPathFactory, environment: None) -> Iterator[App]:
+    """A memory with something of everything, for tests that leave it as it is."""
+    made = World(tmp_path_factory.mktemp("filled"), SteppingClock())
+    app = fill(made, hostile=False)
+    app.local_edge.catch_up(embed=False)
+    yield app
     made.close()
 
 
-@pytest.fixture(scope="module")
-def hostile_host(hostile_world: World) -> Host:
-    """The pages of a memory full of text that wants to be more than text."""
-    return Host(hostile_world, fill(hostile_world, hostile=True), RemoteOptions(PUBLIC_URL))
+@pytest.fixture
+def host(filled: App) -> Host:
+    """Pages of the test's own on that memory."""
+    return Host({OWNER: filled}, RemoteOptions(PUBLIC_URL))
 
 
 @pytest.fixture
-def host(world: World) -> Host:
-    """The pages of a memory of its own for the test."""
-    return Host(world, fill(world, hostile=False), RemoteOptions(PUBLIC_URL))
-
-
-@pytest.fixture
-def empty_host(world: World) -> Host:
-    """The pages of a new data home."""
-    return Host(world, world.open("desktop"), RemoteOptions(PUBLIC_URL))
+def own_host(world: World) -> Host:
+    """Pages on a memory of the test's own."""
+    return Host({OWNER: fill(world, hostile=False)}, RemoteOptions(PUBLIC_URL))
 
 
 class Browser(TestClient):
     """A client that keeps cookies, follows nothing by itself, and can log in."""
 
-    def __init__(self, host: Host) -> None:
-        super().__init__(host.asgi, base_url=PUBLIC_URL, follow_redirects=False, raise_server_exceptions=True)
+    def __init__(self, host: Host, base_url: str = PUBLIC_URL) -> None:
+        super().__init__(host.asgi, base_url=base_url, follow_redirects=False, raise_server_exceptions=True)
         self.host = host
 
     def token(self, path: str) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -18,17 +17,16 @@ from starlette.applications import Starlette
 
 from dualmem_mcp.app import App
 from dualmem_mcp.errors import LockedError
-from dualmem_mcp.model.grant import ALL_SCOPES, Grant, Scope, UserId
+from dualmem_mcp.model.grant import ALL_SCOPES, OWNER, Scope, UserId
 from dualmem_mcp.model.graph import Entity, Relation
 from dualmem_mcp.remote.interfaces import Caller, Unlocked
+from dualmem_mcp.remote.oauth.browser import BrowserSessions
 from dualmem_mcp.remote.oauth.passphrases import USUAL_PACE, PassphraseGate
 from dualmem_mcp.remote.options import RemoteOptions
 from dualmem_mcp.remote.pages import Pages
 from dualmem_mcp.remote.pages.sessions import Connection
 from dualmem_mcp.server.lazy_app import LazyApp
 from tests.handoff.conftest import PASSPHRASE, World
-
-OWNER = UserId("owner")
 
 HOSTILE = (
     "<script>document.title='owned'</script>",
@@ -41,29 +39,14 @@ HOSTILE = (
 )
 
 
-class MemorySessions:
-    """Browser sessions in a dict."""
+class Sessions(BrowserSessions):
+    """Browser sessions that may be given less than all scopes."""
 
-    def __init__(self, scopes: frozenset[Scope] = ALL_SCOPES) -> None:
-        self.scopes = scopes
-        self._open: dict[str, tuple[Caller, str]] = {}
-
-    def open(self, unlocked: Unlocked) -> str:
-        cookie = secrets.token_urlsafe(32)
-        grant = Grant(unlocked.user, "browser", secrets.token_hex(8), self.scopes, int(time.time()) + 3600)
-        self._open[cookie] = (Caller(grant, unlocked.secret), secrets.token_urlsafe(32))
-        return cookie
+    scopes: frozenset[Scope] = ALL_SCOPES
 
     def caller(self, cookie: str) -> Caller | None:
-        found = self._open.get(cookie)
-        return found[0] if found else None
-
-    def csrf(self, cookie: str) -> str:
-        found = self._open.get(cookie)
-        return found[1] if found else ""
-
-    def close(self, cookie: str) -> None:
-        self._open.pop(cookie, None)
+        found = super().caller(cookie)
+        return found and replace(found, grant=replace(found.grant, scopes=self.scopes))
 
 
 @dataclass
@@ -170,15 +153,19 @@ def fill(world: World, *, hostile: bool) -> App:
 class Host:
     """The pages over a world, and what stands behind them."""
 
-    world: World
-    app: App
+    apps: Mapping[UserId, App]
     options: RemoteOptions
-    sessions: MemorySessions = field(default_factory=MemorySessions)
     users: Users = field(default_factory=lambda: Users({OWNER: PASSPHRASE}))
     let_in: LetIn = field(default_factory=LetIn)
 
+    @property
+    def app(self) -> App:
+        """The owner's application."""
+        return self.apps[OWNER]
+
     def __post_init__(self) -> None:
-        self.tenants = OneOfEach({OWNER: lambda: self.app})
+        self.sessions = Sessions(self.app.clock)
+        self.tenants = OneOfEach({user: lambda app=app: app for user, app in self.apps.items()})
         self.let_in.of.setdefault(OWNER, clients(self.app.clock.now()))
         # Wrong passphrases cost a second each where nobody waits for tests.
         gate = PassphraseGate(self.users, bytes(32), replace(USUAL_PACE, wrong_seconds=0.0))

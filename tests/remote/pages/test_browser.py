@@ -11,11 +11,12 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from playwright.sync_api import Error as PlaywrightError
 
+from dualmem_mcp.model.grant import OWNER
 from dualmem_mcp.remote.options import RemoteOptions
 from tests.conftest import SteppingClock
 from tests.handoff.conftest import PASSPHRASE, SESSION_ID, World
 from tests.remote.pages.chromium import find_chromium, log_in, start, window
-from tests.remote.pages.memory import HOSTILE, OWNER, Host, fill, free_port, served
+from tests.remote.pages.memory import HOSTILE, Host, fill, free_port, served
 
 PATHS = [
     "/",
@@ -53,7 +54,7 @@ def house(tmp_path_factory: pytest.TempPathFactory, environment: None) -> Iterat
     app = fill(world, hostile=True)
     app.local_edge.catch_up(embed=False)
     port = free_port()
-    host = Host(world, app, RemoteOptions(f"http://127.0.0.1:{port}"))
+    host = Host({OWNER: app}, RemoteOptions(f"http://127.0.0.1:{port}"))
     with served(host, port) as address:
         yield host, address
     world.close()
@@ -65,7 +66,7 @@ def own_house(world: World) -> Iterator[tuple[Host, str]]:
     app = fill(world, hostile=False)
     app.local_edge.catch_up(embed=False)
     port = free_port()
-    host = Host(world, app, RemoteOptions(f"http://127.0.0.1:{port}"))
+    host = Host({OWNER: app}, RemoteOptions(f"http://127.0.0.1:{port}"))
     with served(host, port) as address:
         yield host, address
 
@@ -136,9 +137,9 @@ def test_a_walk_without_script(browser: Browser, own_house: tuple[Host, str]) ->
 
 
 def test_a_device_is_revoked_and_the_new_recovery_key_opens_the_vault(
-    browser: Browser, own_house: tuple[Host, str]
+    browser: Browser, own_house: tuple[Host, str], world: World
 ) -> None:
-    host, address = own_house
+    _, address = own_house
     with window(browser, address) as (page, _):
         log_in(page, PASSPHRASE)
         page.get_by_role("link", name="Devices").click()
@@ -156,7 +157,7 @@ def test_a_device_is_revoked_and_the_new_recovery_key_opens_the_vault(
         with contextlib.suppress(PlaywrightError):  # Chromium asks whether to send the form again
             page.go_back()
         assert key not in page.locator("body").inner_text()
-    assert host.world.open("tablet").join(key, device_name="tablet")["vault_id"]
+    assert world.open("tablet").join(key, device_name="tablet")["vault_id"]
 
 
 def focused(page: Page) -> str:

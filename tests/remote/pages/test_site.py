@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from dualmem_mcp.model.grant import ALL_SCOPES
+from dualmem_mcp.model.grant import ALL_SCOPES, OWNER
 from dualmem_mcp.remote.pages.rendering import CONTENT_SECURITY_POLICY
 from tests.handoff.conftest import SESSION_ID
 from tests.remote.pages.conftest import PUBLIC_URL, Browser
-from tests.remote.pages.memory import OWNER, Host
+from tests.remote.pages.memory import Host
 
 PAGES = [
     "/",
@@ -21,7 +21,7 @@ PAGES = [
     "/state",
     "/export",
 ]
-ACTIONS = ["/clients/revoke", "/conflicts/decide", "/state/sync", "/export", "/logout"]
+ACTIONS = ["/clients/revoke", "/devices/revoke", "/conflicts/decide", "/state/sync", "/export", "/logout"]
 
 
 def test_every_page_is_for_its_owner_alone(visitor: Browser, owner: Browser) -> None:
@@ -148,6 +148,8 @@ def test_a_fault_of_the_program_is_a_page_without_its_words(
         ("/?after=zzzz", 400),
         ("/static/..%2fvisit.py", 404),
         ("/static/nope.css", 404),
+        ("/nope", 404),
+        ("/devices/revoke?device=nope", 404),
     ],
 )
 def test_what_there_is_not_is_a_page_that_says_what_to_do(owner: Browser, path: str, status: int) -> None:
