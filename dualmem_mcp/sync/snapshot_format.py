@@ -46,7 +46,7 @@ class RevokedMakerError(TamperedError):
 
 @dataclass(frozen=True, slots=True)
 class Pointer:
-    """Which snapshot counts: its id, its manifest's object hash (32 bytes), and how often that has changed under the
+    """Which snapshot counts: its id, its manifest's object hash (32 bytes), and how often that changed under the
     master key of that generation."""
 
     snapshot_id: str

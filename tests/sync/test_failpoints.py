@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,24 +34,37 @@ KINDS = {
 }
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks a process for each of hundreds of failpoints")
-def test_devices_killed_at_any_failpoint_heal_and_lose_nothing() -> None:
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks a process for each of hundreds of failpoints")
+
+
+def played(module: str) -> Any:
+    """What the module prints last, run in a process of its own over an empty folder."""
     # In memory where there is such a folder: it is processes that are killed, and the disk would only take time.
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(
         prefix="dualmem-failpoints-", dir=memory if os.access(memory, os.W_OK) else None
     ) as folder:
         done = subprocess.run(
-            [sys.executable, "-m", "tests.sync.failpoint_driver", folder],
-            cwd=ROOT,
-            capture_output=True,
-            check=False,
-            text=True,
+            [sys.executable, "-m", module, folder], cwd=ROOT, capture_output=True, check=False, text=True
         )
     assert done.returncode == 0, done.stderr
-    passed: dict[str, list[str]] = json.loads(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@forks
+def test_devices_killed_at_any_failpoint_heal_and_lose_nothing() -> None:
+    passed: dict[str, list[str]] = played("tests.sync.failpoint_driver")
     assert {point for points in passed.values() for point in points} == KINDS
     assert all(len(points) > 30 for points in passed.values())
+
+
+@forks
+def test_a_revocation_killed_at_any_failpoint_is_finished_by_any_device() -> None:
+    points: list[str] = played("tests.sync.crashes_of_revocation")
+    # What lies ready, the entry in the roster, the old key, the copies, vault.json, a new epoch; then deletions.
+    assert points.count("bucket: in place") == 9
+    assert points.count("bucket: deleted") == 4
+    assert "database: committed" in points
 
 
 def test_a_process_ends_at_the_failpoint_that_it_was_told() -> None:
