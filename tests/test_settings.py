@@ -12,7 +12,7 @@ import pytest
 from dualmem_mcp.errors import DiskFullError, LockedError, UsageError
 from dualmem_mcp.model.index_scope import IndexScope
 from dualmem_mcp.model.sync_timing import SyncTiming
-from dualmem_mcp.settings import CONFIG_FILE, load_settings, save_config
+from dualmem_mcp.settings import CONFIG_FILE, load_hosted_settings, load_settings, save_config
 
 VARIABLES = (
     "DUALMEM_HOME",
@@ -278,3 +278,24 @@ def test_how_much_room_packages_may_take(tmp_path: Path) -> None:
     write_config(tmp_path, {"package_cache_mb": -1})
     with pytest.raises(UsageError, match="package_cache_mb"):
         load_settings(tmp_path)
+
+
+def test_a_hosts_own_environment_says_nothing_of_its_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in VARIABLES:
+        monkeypatch.setenv(name, "file" if name == "DUALMEM_KEYSTORE" else str(tmp_path / "of the host"))
+    monkeypatch.setenv("DUALMEM_DEVICE", "ios")
+    monkeypatch.setenv("DUALMEM_MODEL_DIR", str(tmp_path / "models"))
+    document = {"bucket": "s3://vaults/ana", "mirror": True, "protected_files": ["*.md"], "protected_root": "/etc"}
+    write_config(tmp_path / "ana", document)
+    settings = load_hosted_settings(tmp_path / "ana")
+    assert (settings.home, settings.bucket) == (tmp_path / "ana", "s3://vaults/ana")
+    assert settings.profile.name == "desktop"
+    assert settings.model_dir == tmp_path / "models"
+    assert settings.read_passphrase() is None
+    # Nothing of theirs in clear, and nothing of the host's for them.
+    assert (settings.memory_file, settings.protected_files, settings.protected_root) == (None, (), None)
+    assert settings.claude_dir.is_relative_to(settings.home)
+    assert (settings.claude_session_id, settings.claude_project_dir) == ("", "")
+    assert settings.hosted
+    assert not load_settings(tmp_path / "ana").hosted
+    assert "of the host" not in repr(settings)

@@ -10,9 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from dualmem_mcp.app import open_app
 from dualmem_mcp.edge import client
 from dualmem_mcp.edge.client import EdgeProcess
 from dualmem_mcp.errors import LockedError, StoreUnreachableError, UsageError
+from dualmem_mcp.model.graph import Entity
+from dualmem_mcp.settings import load_hosted_settings
+from dualmem_mcp.stores.keystore import make_sealed
 from tests.edge.conftest import StartEdge, children, texts, until
 
 
@@ -217,3 +221,32 @@ def test_a_home_that_it_cannot_open_is_told_as_such(start_edge: StartEdge, home:
         edge.search("glaze")
     with pytest.raises(LockedError):
         edge.search("glaze")
+
+
+def test_the_secret_of_a_sealed_home_goes_through_the_pipe_alone(tmp_path: Path) -> None:
+    home = tmp_path / "ana"
+    secret = make_sealed(home)
+    with open_app(load_hosted_settings(home), secret=secret, edge_process=True) as app:
+        app.graph.create_entities([Entity("kiln", "oven", ("blistered glaze",))])
+        assert app.edge.search("glaze")["results"]
+        assert isinstance(app.edge, EdgeProcess)
+        process = Path(f"/proc/{process_of(app.edge)}")
+        for told in ("cmdline", "environ"):
+            data = (process / told).read_bytes()
+            assert secret not in data
+            assert secret.hex().encode() not in data
+        os.kill(process_of(app.edge), signal.SIGKILL)
+        assert app.edge.search("glaze")["results"]  # handed on again to the next one
+
+
+@pytest.mark.parametrize("secret", [b"\1" * 32, b"short"])
+def test_a_process_with_another_secret_opens_nothing(tmp_path: Path, secret: bytes) -> None:
+    home = tmp_path / "ana"
+    make_sealed(home)
+    edge = EdgeProcess(home, secret=secret)
+    try:
+        with pytest.raises(LockedError):
+            edge.search("glaze")
+    finally:
+        edge.close()
+    assert [path.name for path in home.iterdir()] == ["device.key"]

@@ -7,19 +7,24 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
+from dualmem_mcp.app import open_app
 from dualmem_mcp.crypto.user_keys import unwrap_for_token, wrap_for_token
 from dualmem_mcp.errors import LockedError
 from dualmem_mcp.model.grant import UserId
 from dualmem_mcp.model.graph import Entity
 from dualmem_mcp.server.protocol import TOOLS
+from dualmem_mcp.settings import load_hosted_settings
+from dualmem_mcp.stores.keystore import make_sealed
 from dualmem_mcp.stores.login_store import KeptGrant, NewToken, open_logins
-from tests.handoff.conftest import PASSPHRASE, SESSION_ID
+from tests.conftest import SteppingClock
+from tests.handoff.conftest import PASSPHRASE, SESSION_ID, World
 from tests.remote.object_graph import owned_objects
 from tests.remote.two_users import (
     INITIALIZE,
@@ -412,6 +417,24 @@ async def test_two_users_share_no_object_that_changes(made: UserHost) -> None:
         assert marker("ana") not in repr(TOOLS)
         shared = [hers[key] for key in hers.keys() & his.keys() - constants.keys()]
         assert [f"{type(one).__module__}.{type(one).__qualname__}: {one!r:.80}" for one in shared] == []
+
+
+def test_nothing_is_told_of_the_hosts_files(tmp_path: Path) -> None:
+    """A handoff names folders and files with checksums; on a host they would be guesses at what lies there."""
+    world = World(tmp_path, SteppingClock())
+    world.write_session(["keep it", "kept"])
+    guessed = world.project / "guessed.md"
+    guessed.write_text("as it was")
+    world.desktop(protected_files=("guessed.md",)).prepare_handoff()
+    guessed.write_text("as it is on the host")
+    secret = make_sealed(tmp_path / "host")
+    settings = replace(load_hosted_settings(tmp_path / "host"), bucket=str(world.bucket))
+    with open_app(settings, secret=secret) as app:
+        app.join(PASSPHRASE)
+        assert "guessed" not in json.dumps(app.resume_conversation()["warnings"])
+    # On a device of the user's own they are compared.
+    assert "guessed.md differs" in json.dumps(world.phone().resume_conversation()["warnings"])
+    world.close()
 
 
 # What lies on the disk

@@ -11,9 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from dualmem_mcp.errors import LockedError, StoreUnreachableError
+from dualmem_mcp.errors import ConflictError, LockedError, StoreUnreachableError
 from dualmem_mcp.stores import keystore
-from dualmem_mcp.stores.keystore import KEY_FILE, SERVICE, open_device_secret, usable_keyring
+from dualmem_mcp.stores.keystore import (
+    KEY_FILE,
+    SERVICE,
+    handed_in,
+    make_sealed,
+    open_device_secret,
+    usable_keyring,
+)
 
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no permission bits")
 
@@ -247,3 +254,50 @@ def test_backends_without_a_store_are_not_usable(monkeypatch):
     for backend in (fail.Keyring(), null.Keyring(), Chain()):
         monkeypatch.setattr(keyring, "get_keyring", lambda backend=backend: backend)
         assert usable_keyring() is None
+
+
+def test_a_sealed_data_home_opens_with_what_is_handed_in_and_keeps_nothing(tmp_path):
+    home = tmp_path / "ana"
+    secret = make_sealed(home)
+    assert len(secret) == 32
+    assert names(home) == [KEY_FILE]
+    kept = (home / KEY_FILE).read_bytes()
+    assert secret not in kept
+    assert secret.hex().encode() not in kept
+    opened = handed_in(home, secret)
+    assert (opened.secret, opened.kept_in) == (secret, "login")
+    for other in (b"", secret[:31], bytes(32), secret + b"x"):
+        with pytest.raises(LockedError):
+            handed_in(home, other)
+    with pytest.raises(LockedError, match="login alone"):
+        open_device_secret(home, choice="file")
+
+
+def test_a_sealed_data_home_is_made_once_and_over_nothing(tmp_path):
+    secret = make_sealed(tmp_path)
+    with pytest.raises(ConflictError):
+        make_sealed(tmp_path)
+    assert handed_in(tmp_path, secret).secret == secret
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "memory.db").write_bytes(b"x")
+    with pytest.raises(ConflictError):
+        make_sealed(other)
+
+
+def test_nothing_is_handed_in_to_a_data_home_that_keeps_its_secret(tmp_path):
+    kept = open_device_secret(tmp_path, choice="file").secret
+    with pytest.raises(LockedError):
+        handed_in(tmp_path, kept)
+    with pytest.raises(LockedError):
+        handed_in(tmp_path / "nowhere", kept)
+
+
+def test_every_changed_byte_of_a_sealed_homes_note_closes_it(tmp_path):
+    secret = make_sealed(tmp_path)
+    path = tmp_path / KEY_FILE
+    data = path.read_bytes()
+    for at in range(len(data)):
+        path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        with pytest.raises(LockedError):
+            handed_in(tmp_path, secret)
