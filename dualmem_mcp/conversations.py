@@ -23,6 +23,7 @@ from dualmem_mcp.handoff.offline import offline_pack
 from dualmem_mcp.handoff.package import Content, hand_over
 from dualmem_mcp.handoff.reconstruct import (
     OpenedPackage,
+    PackageGoneError,
     Refresh,
     find_handoff,
     keep_package,
@@ -176,13 +177,13 @@ class Conversations:
         wanted = self._not_erased(conversation_id, "load context")
         try:
             package = self._newest_package(conversation_id)
-        except (NotFoundError, StoreUnreachableError):
-            known = None if self.catalogue.handoffs(wanted) else self.way_back.unpacked(wanted)
-            if known is None:
+            text, next_cursor = load_section(package, section, cursor, parse=parse_session)
+        except (NotFoundError, StoreUnreachableError) as error:
+            is_gone = isinstance(error, PackageGoneError)
+            known = self.way_back.unpacked(wanted) if is_gone or not self.catalogue.handoffs(wanted) else None
+            if known is None or (is_gone and not known.has_section(section)):
                 raise
             text, next_cursor = known.section(section, cursor)
-        else:
-            text, next_cursor = load_section(package, section, cursor, parse=parse_session)
         return {"section": section, "text": text, "next_cursor": next_cursor}
 
     def restore(

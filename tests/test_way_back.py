@@ -13,6 +13,7 @@ import pytest
 
 from dualmem_mcp.app import App
 from dualmem_mcp.errors import NotFoundError
+from dualmem_mcp.handoff.reconstruct import PackageGoneError
 from dualmem_mcp.model.ids import ConversationId
 from dualmem_mcp.model.index_scope import IndexScope
 from dualmem_mcp.model.source import PROGRESS
@@ -409,6 +410,47 @@ def test_of_notes_alone_no_session_is_made(trip: Trip) -> None:
         trip.desk.restore("from-the-road", cwd=str(trip.world.project))
     with pytest.raises(NotFoundError):
         trip.desk.restore("nobody-knows-it", cwd=str(trip.world.project))
+
+
+@pytest.mark.parametrize("lost", ["the package", "its base"])
+def test_of_a_package_that_is_gone_what_is_here_is_told(world: World, lost: str) -> None:
+    """What was synced does not go with the package: turns, decisions and tasks are told all the same."""
+    trip = Trip(world)
+    trip.desk.sync()
+    talk = [*TALK, "and the hook?", "black"]
+    world.write_session(talk)
+    world.clock.advance(60)  # type: ignore[attr-defined]
+    second = trip.desk.prepare_handoff()
+    trip.exchange()
+    trip.phone.resume_conversation()
+    trip.on_the_road("paint it", "red now", decisions=["red"], tasks=["buy paint"])
+    trip.exchange()
+    records = {one.handoff_id: one for one in trip.phone.catalogue.handoffs(ConversationId(SESSION_ID))}
+    newest = records[second["handoff_id"]]
+    assert newest.base == trip.first["handoff_id"]
+    gone = newest if lost == "the package" else records[newest.base]
+    (world.bucket / gone.package_key).unlink()
+    trip.phone.packages.remove(gone.handoff_id)
+
+    brief = trip.phone.resume_conversation(SESSION_ID)
+    assert brief["handoff_id"] == newest.handoff_id
+    for words in ("is gone from the bucket", "desk message 18", "and the hook?", "paint it", "red", "buy paint"):
+        assert words in brief["brief"], words
+    assert brief["brief"].startswith("> a package of this conversation is gone from the bucket: ")
+    assert any("Hand the conversation over again" in warning for warning in brief["warnings"])
+    assert brief["since_handoff"]["from_device"] == "desk"
+    small = trip.phone.resume_conversation(SESSION_ID, token_budget=400)
+    assert small["brief_tokens"] <= 400
+    assert "and the hook?" in trip.phone.load_context(SESSION_ID, "thread")["text"]
+    for name in [section["name"] for section in brief["sections"]]:
+        trip.phone.load_context(SESSION_ID, name)
+    for ask in (
+        lambda: trip.phone.restore(SESSION_ID, claude_dir=world.root / "elsewhere"),
+        lambda: trip.phone.make_offline(SESSION_ID),
+    ):
+        with pytest.raises(PackageGoneError) as raised:
+            ask()
+        assert "Hand the conversation over again" in raised.value.hint
 
 
 def test_secrets_of_the_road_are_not_shown(trip: Trip) -> None:

@@ -38,6 +38,10 @@ _FETCHES_AT_ONCE = 16
 _PASSED_OVER = "a handoff was passed over, so this may not show the newest"
 
 
+class PackageGoneError(NotFoundError):
+    """The package of a handoff, or one that it is built upon, is neither here nor in the bucket."""
+
+
 @dataclass(frozen=True, slots=True)
 class Refresh:
     """What a look at the bucket brought: handoffs not known before, warnings, and what they warn of."""
@@ -263,7 +267,7 @@ def _does_not_fit(name: str, key: str) -> TamperedError:
 def open_package(channel: Channel, record: HandoffRecord) -> OpenedPackage:
     """The package of a handoff, from this device where it is kept, else by ranges from the bucket.
 
-    Raises NotFoundError if it is gone, StoreUnreachableError, TamperedError.
+    Raises PackageGoneError, StoreUnreachableError, TamperedError.
     """
     opened = OpenedPackage(channel, record.handoff_id, record.package_key)
     if (opened.manifest.handoff_id, opened.manifest.conversation_id) != (record.handoff_id, record.conversation_id):
@@ -291,7 +295,7 @@ def keep_package(
     ]
     if not missing:
         return True
-    sizes = {key: channel.objects.stat(key).size_bytes for _, key in missing}
+    sizes = {key: _size_of(channel, key) for _, key in missing}
     if limit_bytes is not None and sum(sizes.values()) > limit_bytes:
         return False
     for holder, key in missing:
@@ -301,6 +305,22 @@ def keep_package(
             whole.read_section(name)
         channel.packages.write(holder, data, made_here=False)
     return True
+
+
+def _size_of(channel: Channel, key: str) -> int:
+    try:
+        return channel.objects.stat(key).size_bytes
+    except NotFoundError:
+        raise _gone(key) from None
+
+
+def _gone(key: str) -> PackageGoneError:
+    return PackageGoneError(
+        f"a package of this conversation is gone from the bucket: {key}",
+        operation="open package",
+        subject=key,
+        hint="Hand the conversation over again from the device that has it.",
+    )
 
 
 def _drop_kept(channel: Channel, handoff_id: HandoffId) -> bool:
@@ -320,12 +340,7 @@ def _reader_of(channel: Channel, handoff_id: HandoffId, key: str) -> SealedReade
         try:
             return channel.objects.get(key, start=start, length=length)
         except NotFoundError:
-            raise NotFoundError(
-                f"a package of this conversation is gone from the bucket: {key}",
-                operation="open package",
-                subject=key,
-                hint="Hand the conversation over again from the device that has it.",
-            ) from None
+            raise _gone(key) from None
 
     return channel.open(ObjectKind.PACKAGE, key, read)
 

@@ -10,10 +10,13 @@ from typing import Any
 
 from dualmem_mcp.errors import NotFoundError, StoreUnreachableError
 from dualmem_mcp.handoff.brief import Brief, build_brief, device_budget, section_text
+from dualmem_mcp.handoff.brief.sections import SECTIONS
 from dualmem_mcp.handoff.channel import Channel
 from dualmem_mcp.handoff.context import thread_page
+from dualmem_mcp.handoff.quoting import one_line
 from dualmem_mcp.handoff.reconstruct import (
     OpenedPackage,
+    PackageGoneError,
     find_handoff,
     keep_package,
     open_package,
@@ -41,6 +44,10 @@ class Unpacked:
     session: Session
     digest: Digest
     newer: Newer
+
+    def has_section(self, name: str) -> bool:
+        """Whether it has a section of that name."""
+        return name == "thread" or name in SECTIONS
 
     def section(self, name: str, cursor: str) -> tuple[str, str]:
         """One page of a section of the digest, or of `thread`, and the next cursor. Raises NotFoundError,
@@ -71,7 +78,8 @@ def resume(
 
     `token_budget` wins over the device's; None gives what suits the device and the conversation's length. What
     it leaves free goes to related material of other conversations. A conversation that was never handed over is
-    told by its turns and records; `handoff_id` is then empty.
+    told by its turns and records; `handoff_id` is then empty. So is one whose package, or one that this is built
+    upon, is gone from the bucket; brief and warnings then say so.
 
     Works from what this device keeps when the bucket cannot be reached. Raises NotFoundError,
     StoreUnreachableError if the package is not kept here, TamperedError, LockedError.
@@ -88,6 +96,8 @@ def resume(
                 raise
             return _resume_unpacked(
                 known,
+                None,
+                "it was never handed over: this is what synced turns and notes tell of it",
                 profile=profile,
                 token_budget=token_budget,
                 find_related=find_related,
@@ -97,9 +107,25 @@ def resume(
     warnings = [*refreshed.warnings]
 
     progress(1, 3, "opening")
-    with steps.step("open"):
-        package = open_package(channel, record)
-        digest = package.digest
+    try:
+        with steps.step("open"):
+            package = open_package(channel, record)
+            digest = package.digest
+    except PackageGoneError as error:
+        known = unpacked(record.conversation_id)
+        if known is None:
+            raise
+        return _resume_unpacked(
+            known,
+            record,
+            f"{error.message}; what was handed over cannot be read here, and this is what synced turns and notes "
+            f"tell of it: no files, commands or agents. {error.hint}",
+            profile=profile,
+            token_budget=token_budget,
+            find_related=find_related,
+            warnings=refreshed.warnings,
+            steps=steps,
+        )
 
     progress(2, 3, "writing the brief")
     with steps.step("reconstruct"):
@@ -144,6 +170,8 @@ def resume(
 
 def _resume_unpacked(
     known: Unpacked,
+    record: HandoffRecord | None,
+    why: str,
     *,
     profile: DeviceProfile,
     token_budget: int | None,
@@ -152,12 +180,16 @@ def _resume_unpacked(
     steps: Steps,
 ) -> dict[str, Any]:
     digest = known.digest
+    # A lack has to be seen by whoever reads the brief alone.
+    note = f"> {one_line(why)}\n\n" if record is not None else ""
     with steps.step("reconstruct"):
         budget = token_budget or device_budget(digest, profile.context_tokens)
+        budget = max(1, budget - estimate_tokens(note))
         brief, text, related = _written(digest, known.newer, budget, profile, find_related)
+        text = note + text
     return {
         "conversation_id": digest.conversation_id,
-        "handoff_id": "",
+        "handoff_id": record.handoff_id if record else "",
         "title": digest.title,
         "brief": text,
         "brief_tokens": estimate_tokens(text),
@@ -167,8 +199,8 @@ def _resume_unpacked(
             {"name": "thread", "tokens": digest.visible_tokens, "cursor": "0"},
         ],
         "since_handoff": {
-            "handed_over_at": None,
-            "from_device": "",
+            "handed_over_at": record.created_at.isoformat() if record else None,
+            "from_device": record.device_name if record else "",
             "new_turns_on_this_device": known.newer.own_turns,
             **since_to_json(known.newer),
         },
@@ -176,7 +208,7 @@ def _resume_unpacked(
         "related": related,
         "timings_ms": {"fetch": 0.0, "open": 0.0, "reconstruct": steps.duration_of("reconstruct")},
         "completeness": _plain(brief.completeness),
-        "warnings": [*warnings, "it was never handed over: this is what synced turns and notes tell of it"],
+        "warnings": [*warnings, why],
     }
 
 
