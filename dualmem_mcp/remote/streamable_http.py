@@ -25,7 +25,13 @@ from starlette.requests import Request
 from dualmem_mcp.remote import wire
 from dualmem_mcp.remote.exchange import IN_THREADS, Exchange, OneWay, Outlet, Response, attended, until_gone
 from dualmem_mcp.remote.sessions import MakeRunner, Principal, Session, Sessions
-from dualmem_mcp.remote.versions import BATCH_VERSIONS, claimed_version, modern_route, refused_version
+from dualmem_mcp.remote.versions import (
+    BATCH_VERSIONS,
+    claimed_version,
+    is_modern_handshake,
+    modern_route,
+    refused_version,
+)
 from dualmem_mcp.remote.wire import Accept, Json, UnfitBodyError, checked_message
 
 if TYPE_CHECKING:
@@ -139,7 +145,7 @@ class StreamableHttp:
         message = checked_message(body)
         if "method" not in message or "id" not in message:
             await self._told(post, message)
-        elif message["method"] == "initialize":
+        elif message["method"] == "initialize" and not is_modern_handshake(post.request.headers, message):
             await self._initialize(post, message)
         elif (route := modern_route(post.request.headers, message)) is None:
             await self._request(post, message)

@@ -42,10 +42,16 @@ def modern_route(headers: Headers, message: Json) -> InboundModernRoute | Inboun
         return unsupported
     if (twice := find_duplicated_routing_header(headers.items())) is not None:
         return InboundLadderRejection(HEADER_MISMATCH, f"{twice} header appears more than once")
-    told = dict(headers)
+    told = {name: value.strip() for name, value in headers.items()}  # some servers leave the blanks at the end
     if claimed in MODERN_PROTOCOL_VERSIONS and older_header:
         told = {**_mirrored(message), **told, MCP_PROTOCOL_VERSION_HEADER: str(claimed)}
     return classify_inbound_request(message, headers=told)
+
+
+def is_modern_handshake(headers: Headers, message: Json) -> bool:
+    """Whether an `initialize` is one of the newer era throughout, which has none."""
+    versions = (headers.get(MCP_PROTOCOL_VERSION_HEADER), claimed_version(message))
+    return all(version in MODERN_PROTOCOL_VERSIONS for version in versions)
 
 
 def claimed_version(message: Json) -> object:
