@@ -165,7 +165,14 @@ class Compaction:
         if self.force or (latest is not None and self._is_of_revoked(latest.manifest)):
             return True
         vector = latest.manifest.vector if latest else {}
-        new = [info for device, number, info in segments if number > vector.get(device, NO_HEAD).segment]
+        # What a revoked device wrote beyond what counts is in no snapshot, ever.
+        entries = self.snapshots.vault.devices()
+        last = {one.device_id: one.revoked_after for one in entries if one.revoked_after is not None}
+        new = [
+            info
+            for device, number, info in segments
+            if number > vector.get(device, NO_HEAD).segment and number <= last.get(device, number)
+        ]
         if new and self.snapshots.blobs.get(WANTED):
             return True
         size = sum(info.size_bytes for info in new)

@@ -214,7 +214,10 @@ class _Run:
         if not self.probe:
             known = {device_id: head.segment for device_id, head in exchange.log.heads().items()}
             known[own.vault.device_id] = own.uploaded()
-            listed = list_logs(self.objects, {entry.device_id for entry in own.vault.devices()}, known)
+            entries = own.vault.devices()
+            revoked = {entry.device_id for entry in entries if entry.revoked_after is not None}
+            devices = {entry.device_id for entry in entries} - revoked
+            listed = list_logs(self.objects, devices, known, passed_over=revoked)
             own.check(listed.log(own.vault.device_id), exchange.reach)
         pull(own.vault, self.objects, exchange.log, listed=listed, catch_up=exchange.catch_up, into=self.pulled)
         self.problems = [] if listed is None else listed.problems()

@@ -45,8 +45,15 @@ class Listing:
         return [f"the bucket holds logs of devices that are not in the vault, which count for nobody: {named}"]
 
 
-def list_logs(objects: ObjectStore, devices: Collection[DeviceId], known: Mapping[DeviceId, int]) -> Listing:
-    """The logs as the bucket lists them; `known` are the numbers of their last segments that are known here.
+def list_logs(
+    objects: ObjectStore,
+    devices: Collection[DeviceId],
+    known: Mapping[DeviceId, int],
+    *,
+    passed_over: Collection[DeviceId] = (),
+) -> Listing:
+    """The logs as the bucket lists them; `known` are the numbers of their last segments that are known here. Of
+    devices that are passed over nothing is listed, however much lies there.
 
     A listing goes on from the last known segment of a log and ends with the first object of the next, so that it
     is one request for each log that has nothing new, and one more.
@@ -58,7 +65,9 @@ def list_logs(objects: ObjectStore, devices: Collection[DeviceId], known: Mappin
         if folder is None:
             break
         device_id = DeviceId(folder)
-        if device_id in devices:
+        if device_id in passed_over:
+            folder = _next_folder(objects, f"{LOG}{folder}/{_LAST}")
+        elif device_id in devices:
             logs[device_id], folder = _list_log(objects, device_id, known.get(device_id, 0))
         else:
             strangers.append(folder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import permutations
@@ -15,6 +15,7 @@ from dualmem_mcp.model.conversation import Block, Session, Turn
 from dualmem_mcp.model.ids import ConversationId
 from dualmem_mcp.model.oplog import NO_HEAD, Op, OpKind, Stamp
 from dualmem_mcp.model.source import Finding
+from dualmem_mcp.ports import ObjectInfo
 from dualmem_mcp.stores.conversation_store import ConversationStore
 from dualmem_mcp.stores.op_log import OpWriter
 from dualmem_mcp.stores.record_store import RecordStore
@@ -385,3 +386,30 @@ def test_the_copies_of_an_op_are_one(four: Four) -> None:
     with four.desk.database.read() as connection:
         rows = connection.execute("SELECT sequence FROM ops WHERE device_id = ?", (four.lost.id,)).fetchall()
     assert len(rows) == len(set(rows)) > 5
+
+
+def test_a_flood_in_the_log_of_a_revoked_device_costs_nothing(four: Four) -> None:
+    """It may have credentials still."""
+    revoke(four.lost, by=four.desk)
+    for device in four.staying:
+        device.sync()
+    objects = four.bench.objects
+    for number in range(3, 3000):
+        objects.objects[f"log/{four.lost.id}/{number:020d}"] = b"x"
+    four.laptop.add("Slate")
+    four.laptop.sync()
+    seen: list[str] = []
+    listed = objects.list
+
+    def watched(prefix: str = "", *, start_after: str = "") -> Iterator[ObjectInfo]:
+        for info in listed(prefix, start_after=start_after):
+            seen.append(info.key)
+            yield info
+
+    objects.list = watched
+    report = four.desk.sync()
+    objects.list = listed
+    assert report.warnings == []
+    assert four.desk.names() == {"Ada", "Loom", "Slate"}
+    assert len([key for key in seen if key.startswith("log/")]) < 10
+    assert not compact(four.desk).written
