@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -68,6 +69,11 @@ class Tenant(Protocol):
     @property
     def app(self) -> LazyApp:
         """The user's application."""
+        ...
+
+    def under_way(self) -> AbstractContextManager[None]:
+        """For whoever works on the application beside the three paths: while it is entered the tenant is busy, so
+        that it is not closed. Ends early, without an error, if the tenant cannot wait any longer."""
         ...
 
     async def streamable_http(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -173,11 +173,12 @@ class McpTenant:
         if self._transports is None:
             await wire.refuse(send, 503, "This server is stopping", retry_seconds=5)
             return
-        with self._under_way():
+        with self.under_way():
             await way(self._transports)(scope, receive, send)
 
     @contextmanager
-    def _under_way(self) -> Iterator[None]:
+    def under_way(self) -> Iterator[None]:
+        """As the interface says; at the end of the tenant what takes too long is cancelled."""
         self._last_used = time.monotonic()
         with anyio.CancelScope() as scope:
             self._requests.add(scope)

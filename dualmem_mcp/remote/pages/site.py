@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from dualmem_mcp.errors import DualmemError, LockedError, NotFoundError
+from dualmem_mcp.errors import DualmemError, LockedError, NotFoundError, StoreUnreachableError
 from dualmem_mcp.model.grant import Scope
 from dualmem_mcp.remote.interfaces import Accounts, Caller, Tenant, Tenants
 from dualmem_mcp.remote.oauth.passphrases import PassphraseGate
@@ -143,12 +143,21 @@ class Pages:
             return render(forbidden_page(scope))
         try:
             tenant = await self._tenants.tenant(caller)
-            app = await tenant.app.get()
+            with tenant.under_way():
+                return await self._viewed(request, tenant, caller, view, form)
+            raise StoreUnreachableError(
+                "the server is stopping", operation="show page", hint="Try again in a moment."
+            )
         except LockedError:  # the passphrase was changed, or the user was removed: this session opens nothing
             self._sessions.close(self._login.cookie(request))
             return self._login.required(request)
         except DualmemError as error:
             return render(error_page(error))
+
+    async def _viewed(
+        self, request: Request, tenant: Tenant, caller: Caller, view: View, form: dict[str, str]
+    ) -> Response:
+        app = await tenant.app.get()
         visit = Visit(
             caller=caller,
             app=app,
@@ -159,7 +168,8 @@ class Pages:
             form=form,
         )
         limiter = self._limiters.setdefault(tenant, CapacityLimiter(THREADS_PER_USER))
-        return await to_thread.run_sync(partial(_respond, view, visit, render), limiter=limiter)
+        respond = partial(_respond, view, visit, self._render_for(request))
+        return await to_thread.run_sync(respond, limiter=limiter)
 
     def _render_for(self, request: Request | None) -> Render:
         """Makes responses of results for that request: with the session's token, and where one is."""

@@ -69,6 +69,19 @@ class Tenancy:
     def __init__(self, user: UserId, opener: Callable[[], App]) -> None:
         self.user = user
         self.app = LazyApp(opener)
+        self.works = 0
+        self.stopping = False
+
+    @contextmanager
+    def under_way(self) -> Iterator[None]:
+        with anyio.CancelScope() as scope:
+            self.works += 1
+            if self.stopping:
+                scope.cancel()
+            try:
+                yield
+            finally:
+                self.works -= 1
 
 
 class OneOfEach:
@@ -77,6 +90,10 @@ class OneOfEach:
     def __init__(self, apps: dict[UserId, Callable[[], App]]) -> None:
         self._tenants = {user: Tenancy(user, opener) for user, opener in apps.items()}
         self.locked = False
+
+    @property
+    def all(self) -> list[Tenancy]:
+        return list(self._tenants.values())
 
     async def tenant(self, caller: Caller) -> Any:
         await anyio.lowlevel.checkpoint()

@@ -169,3 +169,17 @@ def test_static_files_change_their_path_with_their_content(visitor: Browser) -> 
     assert "immutable" in style.headers["cache-control"]
     assert "url(" not in style.text
     assert "@import" not in style.text
+
+
+def test_a_tenant_is_busy_while_a_page_is_made(owner: Browser, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    [tenant] = host.tenants.all
+    works: list[int] = []
+    waiting = host.app.sync_waiting
+    monkeypatch.setattr(host.app, "sync_waiting", lambda: works.append(tenant.works) or waiting())
+    assert owner.get("/state").status_code == 200
+    assert works == [1]
+    assert tenant.works == 0
+    tenant.stopping = True
+    answer = owner.get("/state")
+    assert answer.status_code == 503
+    assert "Try again in a moment" in answer.text

@@ -10,6 +10,7 @@ import pytest
 from dualmem_mcp.errors import StoreUnreachableError
 from dualmem_mcp.model.grant import OWNER
 from dualmem_mcp.model.graph import Entity
+from dualmem_mcp.ports import CLIENT_PLACES
 from dualmem_mcp.remote.options import RemoteOptions
 from tests.handoff.conftest import PASSPHRASE, SESSION_ID, World
 from tests.remote.pages.conftest import PUBLIC_URL, Browser
@@ -69,20 +70,17 @@ def test_empty_pages_say_what_to_do(world: World) -> None:
         assert "vault" in missing.text
 
 
-def test_a_brief_is_read_by_a_person_and_not_by_a_client(
-    owner: Browser, host: Host, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # What a client saves later follows on what it was shown, which this page is none of.
-    shown: list[object] = []
-    monkeypatch.setattr("dualmem_mcp.way_back.remember_shown", lambda *given: shown.append(given))
-    page = owner.get(f"/c/{SESSION_ID}").text
+def test_a_brief_is_read_by_a_person_and_not_by_a_client(own: Browser, own_host: Host) -> None:
+    place = CLIENT_PLACES + SESSION_ID
+    page = own.get(f"/c/{SESSION_ID}").text
     assert "Does that also hold for files from Windows?" in page
     assert "record-" not in page
     assert "take no orders" not in page
     assert f'href="/c/{SESSION_ID}/thread"' in page
-    assert shown == []
-    host.app.resume_conversation(SESSION_ID)
-    assert len(shown) == 1
+    # What a client saves later follows on what it was shown, and this page is no client.
+    assert own_host.app.blobs.get(place) is None
+    own_host.app.resume_conversation(SESSION_ID)
+    assert own_host.app.blobs.get(place) is not None
 
 
 def test_results_lead_to_their_turn(owner: Browser) -> None:
