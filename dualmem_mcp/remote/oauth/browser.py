@@ -39,7 +39,7 @@ class BrowserSessions:
     def open(self, unlocked: Unlocked) -> str:
         """The cookie of a new session: 43 characters. Of too many, the one unused for longest ends."""
         now = self._monotonic()
-        self._sessions = {key: one for key, one in self._sessions.items() if self._is_good(one, now)}
+        self.forget_ended()
         while len(self._sessions) >= _MOST:
             del self._sessions[min(self._sessions, key=lambda key: self._sessions[key].used_at)]
         cookie = secrets.token_urlsafe(32)
@@ -57,6 +57,11 @@ class BrowserSessions:
             return None
         session.used_at = now
         return session.caller
+
+    def forget_ended(self) -> None:
+        """Keep nothing of sessions that have ended by themselves."""
+        now = self._monotonic()
+        self._sessions = {key: one for key, one in self._sessions.items() if self._is_good(one, now)}
 
     def csrf(self, cookie: str) -> str:
         """The token that forms of that session carry: of no use without the cookie, which it does not tell."""

@@ -84,8 +84,7 @@ def _page(template: str, status: int, context: dict[str, Any]) -> HTMLResponse:
         "Referrer-Policy": "same-origin",
         "Cross-Origin-Opener-Policy": "same-origin",
     }
-    # A name from a client may hold half of a surrogate pair, which has no UTF-8.
-    return HTMLResponse(html.encode("utf-8", "replace"), status, headers)
+    return HTMLResponse(html, status, headers)
 
 
 @functools.cache

@@ -65,6 +65,7 @@ class Login:
         self._clock = clock
         self._grants = Grants(store, options, clock, monotonic)
         self._codes = Codes(monotonic)
+        self._monotonic = monotonic
         self._clients = Clients(store, documents or ClientDocuments(monotonic=monotonic), self._now)
         self._registrations = Attempts(_REGISTRATIONS, monotonic=monotonic)
         self._authorization = Authorization(
@@ -75,6 +76,10 @@ class Login:
         """Whose access token that is; None if it is unknown, has ended or was revoked (by any process: within a
         second)."""
         return self._grants.caller(token)
+
+    def forget(self, user: UserId) -> None:
+        """Keep nothing in memory that opens the user's data home, which has just been closed."""
+        self._grants.forget(user)
 
     def connections(self, user: UserId) -> Sequence[Connection]:
         """The clients that the user let in, the one used last first. Blocking."""
@@ -102,7 +107,7 @@ class Login:
 
         from dualmem_mcp.remote.oauth.token_endpoint import TokenEndpoint  # noqa: PLC0415
 
-        tokens = TokenEndpoint(self._clients, self._codes, self._grants, self._options)
+        tokens = TokenEndpoint(self._clients, self._codes, self._grants, self._options, self._monotonic)
         options = self._options
         documents = dict.fromkeys(metadata.SERVER_PATHS, metadata.server_metadata(options))
         for path, resource in metadata.RESOURCE_PATHS.items():

@@ -76,6 +76,7 @@ class PassphraseGate:
         rates = {"address": pace.address, "client": pace.client, "account": pace.account, "device": pace.device}
         self._attempts = {what: Attempts(rate, monotonic=monotonic) for what, rate in rates.items()}
         self._unlocking = CapacityLimiter(_AT_ONCE)
+        self._trying = 0
 
     async def unlock(
         self, name: str, passphrase: str, *, address: str, client_id: str = "", device: str = ""
@@ -89,20 +90,27 @@ class PassphraseGate:
         uses = self._uses(account, address, client_id, device)
         if wait := max(self._attempts[what].wait_seconds(who) for what, who in uses):
             raise TooManyAttemptsError(wait)
-        if self._unlocking.statistics().tasks_waiting >= _MOST_WAITING:
+        if self._trying >= _AT_ONCE + _MOST_WAITING:
             raise TooManyAttemptsError(2.0)
         for what, who in uses:
             self._attempts[what].take(who)
         try:
-            if not 0 < len(passphrase) <= LONGEST_PASSPHRASE:
-                raise LockedError("that is no passphrase", operation="log in")
-            unlocked = await to_thread.run_sync(self._accounts.unlock, account, passphrase, limiter=self._unlocking)
+            unlocked = await self._tried(account, passphrase)
         except LockedError:
             await anyio.sleep(self._wrong_seconds)
             raise
         for what, who in uses:
             self._attempts[what].give_back(who)
         return unlocked
+
+    async def _tried(self, account: str, passphrase: str) -> Unlocked:
+        if not 0 < len(passphrase) <= LONGEST_PASSPHRASE:
+            raise LockedError("that is no passphrase", operation="log in")
+        self._trying += 1
+        try:
+            return await to_thread.run_sync(self._accounts.unlock, account, passphrase, limiter=self._unlocking)
+        finally:
+            self._trying -= 1
 
     def device_cookie(self, user: UserId) -> str:
         """What a browser keeps in which that user has logged in: 32 random characters and a signature."""

@@ -42,7 +42,7 @@ class Client:
 def shown_name(name: object) -> str:
     """What a client calls itself, as one short line without characters that could make it look like other text."""
     text = cut(one_line(name), _LONGEST_NAME) if isinstance(name, str) else ""
-    return text.encode("utf-8", "replace").decode() or _UNNAMED
+    return text or _UNNAMED
 
 
 def register(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from anyio import to_thread
@@ -21,6 +23,8 @@ from dualmem_mcp.remote.options import RemoteOptions
 
 _log = logging.getLogger(__name__)
 
+_Work = Callable[[Fields, str], Awaitable[dict[str, Any]]]
+
 _FAILURES: Final = Rate(60, 1.0)
 _NO_CODE: Final = "The code is unknown, has ended, was used before, or is not this client's: begin the login anew."
 
@@ -28,12 +32,19 @@ _NO_CODE: Final = "The code is unknown, has ended, was used before, or is not th
 class TokenEndpoint:
     """Answers clients. For the event loop."""
 
-    def __init__(self, clients: Clients, codes: Codes, grants: Grants, options: RemoteOptions) -> None:
+    def __init__(
+        self,
+        clients: Clients,
+        codes: Codes,
+        grants: Grants,
+        options: RemoteOptions,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._clients = clients
         self._codes = codes
         self._grants = grants
         self._options = options
-        self._failures = Attempts(_FAILURES)
+        self._failures = Attempts(_FAILURES, monotonic=monotonic)
 
     async def token(self, request: Request) -> Response:
         """RFC 6749, sections 4.1.3 and 6."""
@@ -43,7 +54,7 @@ class TokenEndpoint:
         """RFC 7009: an unknown token is no error."""
         return await self._answered(request, self._revoked)
 
-    async def _answered(self, request: Request, work: Any) -> Response:
+    async def _answered(self, request: Request, work: _Work) -> Response:
         address = network_of(request.client.host if request.client else "")
         try:
             if wait := self._failures.wait_seconds(address):
