@@ -5,7 +5,6 @@ All that a session's client is told, its answers too, goes down the session's ow
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final
@@ -68,8 +67,7 @@ class EventStreams:
         if not wire.accepted(scope).stream and wire.header(scope, b"accept"):
             await wire.refuse(send, 406, "The answer is a stream: accept text/event-stream")
             return
-        grant = self._grant_of(scope)
-        session = await self._sessions.open(Principal.of(grant))
+        session = await self._sessions.open(Principal.of(self._grant_of(scope)))
         if session is None:
             await wire.refuse(send, 503, "Too many streams are open", retry_seconds=30)
             return
@@ -77,8 +75,7 @@ class EventStreams:
             path = f"{scope.get('root_path', '').rstrip('/')}{MESSAGES_PATH}?session_id={session.id}"
             await send(wire.start_of_stream())
             await send(wire.part_of_stream(wire.event(path.encode(), b"endpoint")))
-            with anyio.move_on_after(grant.expires_at - time.time()):
-                await until_gone(receive, session.outbox.stream(send))
+            await until_gone(receive, session.outbox.stream(send))
             await send(wire.part_of_stream(b"", last=True))
         finally:
             await self._sessions.end(session)

@@ -6,7 +6,6 @@ keep the id that `initialize` gave them, and send from several addresses.
 
 from __future__ import annotations
 
-import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
@@ -55,7 +54,6 @@ class _Post:
     send: Send
     accept: Accept
     principal: Principal
-    grant: Grant
 
 
 class _NoSuchSessionError(Exception):
@@ -114,8 +112,7 @@ class StreamableHttp:
             allow = "POST" if session_id is None else "GET, POST, DELETE"
             await wire.refuse(send, 405, "Method not allowed", allow=allow)
             return
-        grant = self._grant_of(scope)
-        session = self._find(session_id, Principal.of(grant))
+        session = self._find(session_id, Principal.of(self._grant_of(scope)))
         if scope["method"] == "DELETE":
             await self._sessions.end(session)
             await wire.answer(send, 200)
@@ -123,8 +120,7 @@ class StreamableHttp:
             await wire.refuse(send, 406, "The answer is a stream: accept text/event-stream")
         else:
             await send(wire.start_of_stream([(_SESSION, session.id.encode())]))
-            with anyio.move_on_after(grant.expires_at - time.time()):
-                await until_gone(receive, session.outbox.stream(send))
+            await until_gone(receive, session.outbox.stream(send))
             session.use()
             await send(wire.part_of_stream(b"", last=True))
 
@@ -137,8 +133,7 @@ class StreamableHttp:
             await wire.refuse(send, 415, "The body must be application/json")
             return
         body = wire.parse(await wire.read_body(receive, self._body_bytes))
-        grant = self._grant_of(scope)
-        post = _Post(Request(scope), receive, send, accept, Principal.of(grant), grant)
+        post = _Post(Request(scope), receive, send, accept, Principal.of(self._grant_of(scope)))
         if isinstance(body, list):
             await self._batch(post, body)
             return
@@ -263,7 +258,6 @@ class StreamableHttp:
             return
         if endless:
             self._endless.add(exchange)
-            exchange.scope.deadline = anyio.current_time() + post.grant.expires_at - time.time()
         try:
             async with self._room(method):
                 running = exchange.run(self._make_runner(connection), method, params)

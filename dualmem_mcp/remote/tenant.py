@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 from anyio import to_thread
 from mcp.server.connection import Connection
+from mcp.server.lowlevel import Server
+from mcp.server.models import InitializationOptions
 from mcp.server.runner import ServerRunner
 
 from dualmem_mcp.model.grant import Grant, UserId
@@ -22,7 +24,7 @@ from dualmem_mcp.remote.options import Limits, RemoteOptions
 from dualmem_mcp.remote.sessions import Sessions
 from dualmem_mcp.remote.streamable_http import StreamableHttp
 from dualmem_mcp.server.lazy_app import LazyApp
-from dualmem_mcp.server.protocol import Built, build_server
+from dualmem_mcp.server.protocol import build_server
 from dualmem_mcp.server.subscriptions import Context
 from dualmem_mcp.server.sync_worker import SyncWorker
 
@@ -52,18 +54,17 @@ class Transports:
         self.sessions.end_streams()
         self.event_sessions.end_streams()
 
-    async def end_grant(self, grant_id: str) -> None:
-        """End the sessions of that grant, with their streams."""
-        for sessions in (self.sessions, self.event_sessions):
-            await sessions.end_those(lambda session: session.owner.grant_id == grant_id)
-
 
 @asynccontextmanager
 async def transports(
-    built: Built, limits: Limits, grant_of: Callable[[Scope], Grant], warm_up: Callable[[], Any]
+    server: Server[Any],
+    options: InitializationOptions,
+    *,
+    limits: Limits,
+    grant_of: Callable[[Scope], Grant],
+    warm_up: Callable[[], Awaitable[None]],
 ) -> AsyncIterator[Transports]:
     """Transports to that server, until the context ends. Requests must not come any more by then."""
-    server, options = built.server, built.options
     threads = anyio.CapacityLimiter(THREADS)
     async with server.lifespan(server) as state, anyio.create_task_group() as tasks:
 
@@ -131,7 +132,13 @@ class McpTenant:
             built = build_server(self._app, self._worker, _permissions)
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(built.subscriptions.watch)
-                async with transports(built, self._options.limits, self._grant, self._app.warm_up) as ways:
+                async with transports(
+                    built.server,
+                    built.options,
+                    limits=self._options.limits,
+                    grant_of=self._grant,
+                    warm_up=self._app.warm_up,
+                ) as ways:
                     self._transports = ways
                     try:
                         yield
@@ -156,16 +163,6 @@ class McpTenant:
     async def messages(self, scope: Scope, receive: Receive, send: Send) -> None:
         """What clients of HTTP+SSE post."""
         await self._serve(lambda ways: ways.event_streams.messages, scope, receive, send)
-
-    def end_streams(self) -> None:
-        """End all streams, as before a stop; calls go on, and sessions stay."""
-        if self._transports is not None:
-            self._transports.end_streams()
-
-    async def end_grant(self, grant_id: str) -> None:
-        """End what a revoked grant has open."""
-        if self._transports is not None:
-            await self._transports.end_grant(grant_id)
 
     async def _serve(
         self, way: Callable[[Transports], ASGIApp], scope: Scope, receive: Receive, send: Send
