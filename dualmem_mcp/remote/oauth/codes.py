@@ -56,7 +56,7 @@ class Codes:
 
     def give(self, code: Code) -> str:
         """A new code: 43 characters."""
-        self._forget()
+        self.forget_ended()
         text = secrets.token_urlsafe(32)
         self._open[_digest(text)] = (code, self._monotonic() + CODE_SECONDS)
         return text
@@ -66,7 +66,7 @@ class Codes:
 
         For a code used before: no code, but its use, on which is noted that it came twice.
         """
-        self._forget()
+        self.forget_ended()
         digest = _digest(text)
         code, _ = self._open.pop(digest, (None, 0.0))
         if code is None:
@@ -78,7 +78,8 @@ class Codes:
         self._used[digest] = use
         return code, use
 
-    def _forget(self) -> None:
+    def forget_ended(self) -> None:
+        """Let go of what no client can fetch any more."""
         now = self._monotonic()
         self._open = {key: one for key, one in list(self._open.items())[-_MOST:] if one[1] > now}
         self._used = {key: one for key, one in list(self._used.items())[-_MOST:] if one.forget_at > now}

@@ -130,6 +130,12 @@ class Grants:
         """The user's, the one used last first."""
         return self._store.grants(self._now(), user)
 
+    def forget(self, user: UserId) -> None:
+        """Keep nothing of the user's in memory: the next request brings its token, which opens it again. For the
+        event loop."""
+        self._callers = {key: one for key, one in self._callers.items() if one.grant.user != user}
+        self._forget_answers()
+
     def caller(self, text: str) -> Caller | None:
         """Whose access token that is; None if it is unknown, has ended, was revoked or is for another endpoint.
 
@@ -217,12 +223,16 @@ class Grants:
         if not self._store.rotate(token.token_id, now, new_access, new_refresh):
             raise OAuthError("invalid_grant", _ENDED)  # another process was faster, or it has just ended
         answer = _tokens(access, refresh, kept.grant.scopes, ACCESS_SECONDS)
-        monotonic = self._monotonic()
-        self._answers = {key: one for key, one in self._answers.items() if one.forget_at > monotonic}
+        self._forget_answers()
         self._answers[token.digest] = _Answer(
-            answer, refresh.token_id, now + ACCESS_SECONDS, monotonic + RETRY_SECONDS
+            answer, refresh.token_id, now + ACCESS_SECONDS, self._monotonic() + RETRY_SECONDS
         )
         return answer
+
+    def _forget_answers(self) -> None:
+        now = self._monotonic()
+        for key in [key for key, one in self._answers.copy().items() if one.forget_at <= now]:
+            self._answers.pop(key, None)
 
     def _again(self, token: Token, kept: KeptToken) -> dict[str, Any]:
         now = self._now()
