@@ -49,6 +49,9 @@ async def hosted(options: RemoteOptions, settings: Settings, users: Path | None 
         with open_logins(folder, choice=settings.keystore) as store:
             login = Login(store, accounts, options, clock)
             sessions = BrowserSessions(clock)
+            if isinstance(tenants, UserTenants):
+                tenants.on_close(login.forget)
+                tenants.on_close(lambda _: sessions.forget_ended())
             pages = Pages(tenants, sessions, accounts, options, gate=login.gate, connections=login)
             yield build_endpoint(
                 options,

@@ -128,7 +128,12 @@ class UserTenants:
         self._idle_seconds = idle_seconds
         self._clock = clock
         self._entries: dict[UserId, _Entry] = {}
+        self._listeners: list[Callable[[UserId], object]] = []
         self._tasks: TaskGroup | None = None
+
+    def on_close(self, listener: Callable[[UserId], object]) -> None:
+        """Call the listener, in the event loop, with whom an application was closed of."""
+        self._listeners.append(listener)
 
     @property
     def open_users(self) -> list[UserId]:
@@ -241,6 +246,8 @@ class UserTenants:
             entry.closed.set()
             if entry.failure is None:
                 entry.secret = b""  # those that wait for its closing compare nothing any more
+            for listener in self._listeners:
+                listener(entry.user)
 
     def _rested(self, entry: _Entry) -> float:
         """Seconds since somebody asked it; none while it is opened."""
