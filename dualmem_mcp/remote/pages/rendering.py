@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import HTMLResponse, Response
 
 from dualmem_mcp.handoff.quoting import clean, one_line
+from dualmem_mcp.remote.pages.text_blocks import marked
 from dualmem_mcp.remote.pages.visit import Page
 from dualmem_mcp.remote.pages.wording import age_text, count_text, cut_text, instant, size_text, time_text
 
@@ -55,6 +56,7 @@ class Rendering:
             "cut": cut_text,
             "instant": instant,
             "line": one_line,
+            "marked": marked,
             "size": size_text,
             "time": time_text,
         }

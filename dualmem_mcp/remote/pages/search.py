@@ -11,7 +11,7 @@ from dualmem_mcp.remote.pages.visit import Page, Visit
 _RESULTS: Final = 20
 _MAX_QUERY: Final = 1_000
 
-_WHERE: Final = {"all": "Everywhere", "conversations": "Conversations", "memory": "Memory and notes"}
+_WHERE: Final = {"all": "Everywhere", "conversations": "Conversations", "memory": "Memory"}
 _WHEN: Final = {"": "Any time", "7d": "Last 7 days", "30d": "Last 30 days", "1y": "Last year"}
 _KINDS: Final = {
     "turn": "Said",

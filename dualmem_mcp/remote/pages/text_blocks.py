@@ -20,12 +20,15 @@ _FENCE: Final = re.compile(r"(`{3,})[^`]*")
 _ITEM: Final = re.compile(r"- +(.*)")
 _LABEL: Final = re.compile(r"\*\*([A-Za-z ]{1,40})\*\*(.*)")
 
+_MARK: Final = re.compile(r"\[([0-9a-f]{4,8})(?:(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})?(!?)\] ")
+
 # The element around a brief's record, and what it tells a model about it.
 _FRAME: Final = re.compile(r"</?record-[0-9a-f]{6}>|Record of an earlier (Claude Code )?session[,:].*")
 _TURN: Final = re.compile(
     r"\[([^\[\]\s]{1,128})\] (user|assistant|system|compaction summary)(?: (\d{4}-\d\d-\d\dT[0-9:+.]{5,30}))?"
 )
 
+_ANSWERS: Final = ("result:", "failed:")
 _SPEAKERS: Final = {"user": "You", "assistant": "Claude"}
 
 BlockKind = Literal["heading", "list", "text", "quote", "turn", "said"]
@@ -49,6 +52,12 @@ class Block:
         return [(match[1], match[2]) if match else ("", line) for match, line in matches]
 
 
+def marked(item: str) -> tuple[str, str]:
+    """The turn that an item of a list comes from, in short, and the rest of the item; empty where none is named."""
+    match = _MARK.match(item)
+    return (match[1] + match[2], item[match.end() :]) if match else ("", item)
+
+
 def brief_blocks(markdown: str) -> Sequence[Block]:
     """The blocks of a brief, without its title and without what it tells the model of itself."""
     lines = markdown.splitlines()
@@ -61,7 +70,7 @@ def section_blocks(name: str, cursor: str, text: str) -> Sequence[Block]:
     """The blocks of one page of a section; of one that is not written as a brief is, or whose page begins within
     an entry, all of it as it stands."""
     if name == "thread":
-        return list(_turns(text))
+        return _turns(text)
     whole_entries = not cursor or cursor == "0" or cursor.endswith(":0")
     if name in SECTIONS and whole_entries:
         return list(_blocks(iter(text.splitlines())))
@@ -104,19 +113,22 @@ def _add(block: Block, line: str) -> None:
         block.items[-1] += f"\n{line.strip()}"
 
 
-def _turns(text: str) -> Iterator[Block]:
+def _turns(text: str) -> Sequence[Block]:
     """The turns of a thread, each a head and then what was said, called and answered."""
     lines = iter(text.splitlines())
-    at_head = False
+    blocks: list[Block] = []
     for line in lines:
-        turn, opening = _TURN.fullmatch(line), _FENCE.fullmatch(line)
-        if turn:
-            yield Block("turn", _SPEAKERS.get(turn[2], turn[2].capitalize()), time=instant(turn[3]))
-        elif opening:
-            yield Block("said" if at_head else "quote", _fenced(lines, opening[1]))
+        at_head = bool(blocks) and blocks[-1].kind == "turn"
+        if turn := _TURN.fullmatch(line):
+            speaker = _SPEAKERS.get(turn[2], turn[2].capitalize())
+            blocks.append(Block("turn", speaker, time=instant(turn[3])))
+        elif opening := _FENCE.fullmatch(line):
+            blocks.append(Block("said" if at_head else "quote", _fenced(lines, opening[1])))
         elif line.strip():
-            yield Block("said" if line.startswith(" ") else "text", line)
-        at_head = bool(turn) or (at_head and not line.strip())
+            if at_head and line.startswith(_ANSWERS):
+                blocks[-1].text = "Tool"  # which Claude's transcripts keep as said by the user
+            blocks.append(Block("said" if line.startswith(" ") else "text", line))
+    return blocks
 
 
 def _fenced(lines: Iterator[str], opening: str) -> str:

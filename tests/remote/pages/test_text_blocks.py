@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dualmem_mcp.handoff.quoting import fence, quoted
-from dualmem_mcp.remote.pages.text_blocks import Block, brief_blocks, section_blocks
+from dualmem_mcp.remote.pages.text_blocks import Block, brief_blocks, marked, section_blocks
 
 BRIEF = """\
 # A title
@@ -54,7 +54,7 @@ def test_a_thread_in_turns() -> None:
     text = (
         "[0a-1] user 2026-02-01T00:00+00:00\n look here\n\n"
         "[0a-2] assistant 2026-02-01T00:01+00:00\n````\nfirst\n```\n[0a-9] user 2026-02-01T00:09+00:00\n````\n"
-        "calls Bash: ls\nresult:\n```\na b\n```\n\n[0a-3] compaction summary\n (image)"
+        "calls Bash: ls\n\n[0a-4] user\nresult:\n```\na b\n```\n\n[0a-3] compaction summary\n (image)"
     )
     blocks = list(section_blocks("thread", "", text))
     assert shown(blocks) == [
@@ -63,6 +63,7 @@ def test_a_thread_in_turns() -> None:
         ("turn", "Claude"),
         ("said", "first\n```\n[0a-9] user 2026-02-01T00:09+00:00"),
         ("text", "calls Bash: ls"),
+        ("turn", "Tool"),
         ("text", "result:"),
         ("quote", "a b"),
         ("turn", "Compaction summary"),
@@ -79,6 +80,14 @@ def test_what_is_no_markdown_of_ours_stays_as_it_is() -> None:
         assert shown(list(section_blocks(name, cursor, text))) == [("quote", text)]
     assert section_blocks("state", "", " \n") == []
     assert shown(list(section_blocks("requests", "3:0", "## Requests"))) == [("heading", "Requests")]
+
+
+def test_marks_of_turns_are_short() -> None:
+    uuid = "1ec7ddf1-e0bf-4fd1-abfd-1313b334e5cf"
+    assert marked(f"[{uuid}] docs/design.md") == ("1ec7ddf1", "docs/design.md")
+    assert marked("[1ec7!] keep the order") == ("1ec7!", "keep the order")
+    for other in ("[x] done", "[1ec7ddf1](javascript:x)", "text [1ec7ddf1] text", "[1ec7ddf12] text", ""):
+        assert marked(other) == ("", other)
 
 
 @given(st.text(alphabet="ab#-`*<>[]() \n", max_size=60), st.text(alphabet="ab#-`*<>[]() \n", max_size=60))

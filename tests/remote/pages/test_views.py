@@ -91,6 +91,10 @@ def test_results_lead_to_their_turn(owner: Browser) -> None:
     turn = owner.get(f"/c/{SESSION_ID}/thread?at=00000002").text
     assert "Does that also hold for files from Windows?" in turn
     assert "drops the last row" not in turn.partition("<article")[2]
+    chosen = owner.get("/search?q=rows&where=memory&when=30d").text
+    assert '<option value="memory" selected>' in chosen
+    assert '<option value="30d" selected>' in chosen
+    assert chosen.count(" selected") == 2
     # Choices that there are not count as the usual ones.
     assert owner.get("/search?q=rows&where=nowhere&when=never").status_code == 200
 
