@@ -155,19 +155,6 @@ class Grants:
             return None
         return caller
 
-    def forget(self, user: UserId) -> None:
-        """Keep nothing in memory that opens the user's data home: the next token brings its key by itself.
-
-        For the event loop, when nobody is at it any more.
-        """
-        self._callers = {key: one for key, one in self._callers.items() if one.grant.user != user}
-        if self._refreshing.acquire(blocking=False):  # else a refresh under way sweeps them itself
-            try:
-                now = self._monotonic()
-                self._answers = {key: one for key, one in self._answers.items() if one.forget_at > now}
-            finally:
-                self._refreshing.release()
-
     def _looked_up(self, token: Token) -> Caller | None:
         kept = self._store.token(token.token_id, "access")
         if kept is None or not self._fits(token, kept):

@@ -78,8 +78,10 @@ class Login:
         return self._grants.caller(token)
 
     def forget(self, user: UserId) -> None:
-        """Keep nothing in memory that opens the user's data home, which has just been closed."""
+        """Keep nothing in memory that opens the user's data home, which has just been closed: their next request
+        brings it again. For the event loop."""
         self._grants.forget(user)
+        self._codes.forget_ended()
 
     def connections(self, user: UserId) -> Sequence[Connection]:
         """The clients that the user let in, the one used last first. Blocking."""

@@ -75,6 +75,16 @@ def test_sessions_are_bounded_and_the_longest_unused_goes(sessions, clock):
     assert sessions.caller(last) is not None
 
 
+def test_ended_sessions_are_let_go_of(sessions, clock):
+    ended = sessions.open(ANNA)
+    clock.turn(IDLE_SECONDS)
+    good = sessions.open(BEN)
+    sessions.forget_ended()
+    assert len(sessions._sessions) == 1
+    assert sessions.caller(good) is not None
+    assert sessions.caller(ended) is None
+
+
 def test_forms_of_a_session_carry_a_token_of_its_own(sessions):
     anna, ben = sessions.open(ANNA), sessions.open(BEN)
     assert sessions.csrf(anna) == sessions.csrf(anna)

@@ -210,6 +210,27 @@ async def test_a_caller_that_is_known_costs_no_look_at_the_disk(one, monkeypatch
     assert looked == []
 
 
+async def test_what_opens_a_users_data_home_is_forgotten_when_it_is_closed(tmp_path):
+    secrets = {"anna": bytes(range(32)), "ben": bytes(range(50, 82))}
+    users = Users({name: (name, secret) for name, secret in secrets.items()})
+    with host(tmp_path, users=users) as made:
+        browser = made.browser()
+        tokens = {}
+        for name in secrets:
+            client_id, first = await browser.log_in(name=name, passphrase=name)
+            tokens[name] = (await browser.refresh(client_id, first["refresh_token"])).json()
+            await browser.code(client_id, name=name, passphrase=name)  # never fetched
+            assert made.login.caller(tokens[name]["access_token"])
+        made.clock.turn(60)
+        made.login.forget(UserId("anna"))
+        grants, codes = made.login._grants, made.login._codes
+        assert [one.grant.user for one in grants._callers.values()] == ["ben"]
+        assert grants._answers == {}
+        assert codes._open == {}
+        for name, secret in secrets.items():
+            assert made.login.caller(tokens[name]["access_token"]).secret == secret
+
+
 async def test_what_is_kept_on_the_disk_opens_nothing(tmp_path):
     secret = bytes(range(100, 132))
     with host(tmp_path, users=Users({"anna": ("a", secret)})) as made:
