@@ -6,12 +6,8 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
-from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
-from mcp.server.auth.provider import AccessToken
-from starlette.authentication import AuthCredentials
-
 from dualmem_mcp.model.grant import DEFAULT_SCOPES, SCOPES
-from dualmem_mcp.remote.interfaces import CALLER_KEY, Caller, Callers
+from dualmem_mcp.remote.interfaces import CALLER_KEY, Callers
 from dualmem_mcp.remote.options import RemoteOptions
 from dualmem_mcp.remote.refusals import Header, Refusal
 
@@ -45,7 +41,7 @@ class Authentication:
                 "insufficient_scope",
                 "The token allows nothing: log in and tick what it may do.",
             )
-        self._note(scope, caller, token or "")
+        scope[CALLER_KEY] = caller
         return None
 
     def is_good(self, scope: Scope) -> bool:
@@ -67,22 +63,6 @@ class Authentication:
             parts = [f'error="{error}"', f'error_description="{description}"', *parts]
         challenge = f"Bearer {', '.join(parts)}".encode("ascii")
         return Refusal(status, error or "login_required", description, ((b"www-authenticate", challenge),))
-
-    def _note(self, scope: Scope, caller: Caller, token: str) -> None:
-        grant = caller.grant
-        access = AccessToken(
-            token=token,
-            client_id=grant.client_id,
-            scopes=sorted(grant.scopes),
-            expires_at=grant.expires_at,
-            resource=self._options.resource,
-            subject=grant.user,
-            claims={"iss": self._options.public_url},
-        )
-        scope[CALLER_KEY] = caller
-        # The SDK compares these with those that a session was begun with.
-        scope["user"] = AuthenticatedUser(access)
-        scope["auth"] = AuthCredentials(access.scopes)
 
 
 def _bearer_token(headers: Iterable[Header]) -> tuple[bool, str | None]:

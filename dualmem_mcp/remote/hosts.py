@@ -7,6 +7,7 @@ letting its own name point there (DNS rebinding, as in CVE-2025-66416). Such a r
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import logging
 from collections.abc import Iterable, Sequence
@@ -40,6 +41,12 @@ class AllowedHosts:
             if (normal := _normal_origin(origin)) is not None
         )
         self._told: set[str] = set()
+        # As clients usually write them, so that a usual request costs no more than a look.
+        self._spellings = frozenset(
+            spelling.encode("latin-1", "replace")
+            for host in self._hosts
+            for spelling in {host, host.removesuffix(f":{_DEFAULT_PORTS[self._scheme]}")}
+        )
 
     def refusal(self, headers: Iterable[Header], path: str) -> Refusal | None:
         """Why a request with these headers (names in lower case) is not for this endpoint; None if it is."""
@@ -50,6 +57,8 @@ class AllowedHosts:
                 hosts.append(value)
             elif name == b"origin":
                 origins.append(value)
+        if len(hosts) == 1 and not origins and hosts[0] in self._spellings:
+            return None
         if len(hosts) != 1:
             return Refusal(400, "invalid_request", "A request names exactly one host.", ends_connection=True)
         host = hosts[0].decode("latin-1")
@@ -115,6 +124,8 @@ def forwarded_client(headers: Iterable[Header]) -> str | None:
     for name, value in headers:
         if name == b"x-forwarded-for":
             last = value
+    if not last:
+        return None
     text = last.rpartition(b",")[2].strip().decode("latin-1")[:64]
     if text.startswith("["):
         text = text[1:].partition("]")[0]
@@ -126,6 +137,7 @@ def forwarded_client(headers: Iterable[Header]) -> str | None:
         return None
 
 
+@functools.lru_cache(maxsize=256)
 def is_loopback(host: str) -> bool:
     """Whether only this machine's own programs reach that address; `localhost` counts."""
     if host == "localhost":

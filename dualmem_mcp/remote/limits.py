@@ -121,12 +121,16 @@ class Requests:
             return
         answer = _Answer(send)
         self._running += 1
+        time = asyncio.timeout(self._seconds)
         try:
-            with anyio.move_on_after(self._seconds) as time:
+            async with time:
                 await app(scope, receive, answer)
+        except TimeoutError:
+            if not time.expired():
+                raise
         finally:
             self._running -= 1
-        if time.cancelled_caught:
+        if time.expired():
             await answer.cut_off(
                 Refusal(504, "timeout", f"No answer within {self._seconds:g} s.", ends_connection=True)
             )

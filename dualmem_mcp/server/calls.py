@@ -14,6 +14,7 @@ from dualmem_mcp.model.grant import Scope
 from dualmem_mcp.ports import Progress
 from dualmem_mcp.server.faults import error_text, fault_text, log_fault
 from dualmem_mcp.server.lazy_app import LazyApp
+from dualmem_mcp.server.shared_answers import SharedAnswers
 from dualmem_mcp.server.tool import Answer, Call, Order, Tool
 from dualmem_mcp.server.validation import InvalidArgumentsError, checked_arguments
 
@@ -44,6 +45,7 @@ class Calls:
         self._app = app
         self._activity = activity
         self._writing = anyio.Lock()
+        self._shared = SharedAnswers()
 
     async def answer(self, name: str, arguments: Mapping[str, Any], report: ReportProgress) -> Answer:
         """The tool's answer; every failure is an answer too, with what to do next.
@@ -58,15 +60,20 @@ class Calls:
         except InvalidArgumentsError as error:
             text = f"MCP error -32602: Input validation error: Invalid arguments for tool {name}: {error}"
             return Answer(text, is_error=True)
+        if tool.shared:
+            return await self._shared.get(tool.name, lambda: self._made(tool, fitting, report))
+        return await self._made(tool, fitting, report)
+
+    async def _made(self, tool: Tool, arguments: Mapping[str, Any], report: ReportProgress) -> Answer:
         try:
             async with self._in_order(tool.order):
-                call = Call(await self._app.get(), fitting, _from_worker_thread(report))
+                call = Call(await self._app.get(), arguments, _from_worker_thread(report))
                 # Not abandoned when the request is cancelled: a write that has begun is finished.
                 return await to_thread.run_sync(self._handled, tool, call)
         except DualmemError as error:
             return Answer(error_text(error), is_error=True)
         except Exception as error:  # noqa: BLE001 - one failing call must not end the connection
-            log_fault(f"tool {name}", error)
+            log_fault(f"tool {tool.name}", error)
             return Answer(fault_text(error), is_error=True)
 
     def scope(self, name: str) -> Scope:

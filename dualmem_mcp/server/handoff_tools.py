@@ -273,5 +273,6 @@ HANDOFF_TOOLS: tuple[Tool, ...] = (
         OBJECT,
         READS,
         _memory_status,
+        shared=True,
     ),
 )

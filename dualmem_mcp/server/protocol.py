@@ -97,6 +97,8 @@ def build_server(app: LazyApp, worker: SyncWorker, permits: Permits = everything
             "resources/read": CacheHint(),
         },
     )
+    # The SDK's only one: it gives the names of tools to whatever exporter of traces this machine has.
+    server.middleware.clear()
     subscriptions = Subscriptions(app)
     worker.on_sync(subscriptions.look_soon)
     app.on_open(worker.start)

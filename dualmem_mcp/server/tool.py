@@ -74,6 +74,8 @@ class Tool:
     meta: Mapping[str, Any] = field(default_factory=dict)
     mends: bool = False
     """It replaces something, but what it replaces is kept and can be had back."""
+    shared: bool = False
+    """It reads only, takes no arguments and reports no progress: calls that wait at once get one answer."""
 
     @property
     def reads_only(self) -> bool:

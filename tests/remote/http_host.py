@@ -77,7 +77,6 @@ class ShowingTenant:
             "method": scope["method"],
             "body": body.decode("latin-1"),
             "user": scope[CALLER_KEY].grant.user,
-            "principal": scope["user"].access_token.subject,
             "client": scope["client"][0],
         }
         self.seen.append(seen)
