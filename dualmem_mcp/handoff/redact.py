@@ -200,7 +200,7 @@ def redact(text: str) -> str:
         text = _PRIVATE_KEY_BLOCK.sub("[redacted: private key]", text)
     if not is_suspicious(text):
         return text
-    return _redact_again(text) if len(text) <= _REMEMBERED_CHARACTERS else _redact_suspicious(text)
+    return redact_again(text) if len(text) <= _REMEMBERED_CHARACTERS else _redact_suspicious(text)
 
 
 def _redact_suspicious(text: str) -> str:
@@ -221,7 +221,7 @@ def _redact_suspicious(text: str) -> str:
 # In a running server a conversation is handed over again and again, each time a little longer; what was scanned
 # before need not be scanned anew. Bounded to some tens of megabytes.
 _REMEMBERED_CHARACTERS = 8_000
-_redact_again = lru_cache(maxsize=4_096)(_redact_suspicious)
+redact_again = lru_cache(maxsize=4_096)(_redact_suspicious)
 
 
 def _end_of_run(text: str, end: int) -> int:

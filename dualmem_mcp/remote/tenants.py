@@ -14,6 +14,7 @@ import anyio
 from anyio import to_thread
 
 from dualmem_mcp.errors import DualmemError, LockedError, OverBudgetError
+from dualmem_mcp.handoff.remembered import forget_texts
 from dualmem_mcp.model.grant import OWNER, UserId
 from dualmem_mcp.remote.interfaces import Caller, Tenant
 from dualmem_mcp.server.faults import log_fault
@@ -246,6 +247,7 @@ class UserTenants:
             entry.closed.set()
             if entry.failure is None:
                 entry.secret = b""  # those that wait for its closing compare nothing any more
+            forget_texts()
             for listener in self._listeners:
                 listener(entry.user)
 

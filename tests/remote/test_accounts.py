@@ -70,6 +70,8 @@ def test_a_vault_json_of_somebody_else_in_the_bucket_lets_nobody_in(
     with open_app(other) as app:
         app.init("the passphrase of another")
     (tmp_path / "bucket" / "vault.json").write_bytes((tmp_path / "others bucket" / "vault.json").read_bytes())
+    with pytest.raises(TamperedError):
+        closing.sync()
     with pytest.raises(LockedError, match="passphrase is wrong"):
         OwnAccount(own).unlock("", "the passphrase of another")
     assert OwnAccount(own).unlock("", PASSPHRASE).user == OWNER

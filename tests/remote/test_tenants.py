@@ -15,6 +15,8 @@ import pytest
 
 from dualmem_mcp.app import App, open_app
 from dualmem_mcp.errors import LockedError, OverBudgetError
+from dualmem_mcp.handoff.digest.suites import is_test_command, runs_tests
+from dualmem_mcp.handoff.redact import redact, redact_again
 from dualmem_mcp.model.grant import OWNER, UserId
 from dualmem_mcp.model.graph import Entity
 from dualmem_mcp.remote.tenant import McpTenant
@@ -152,6 +154,17 @@ async def test_an_idle_application_is_closed_and_its_secret_forgotten(host: User
         assert [trace() for trace in traces] == [None] * len(traces)
         # Her next request opens it again.
         assert (await tenants.tenant(host.caller("ana"))).app.opened is not None
+
+
+async def test_texts_that_were_redacted_are_not_remembered_beyond_their_user(host: UserHost) -> None:
+    async with serving(host) as tenants:
+        await tenants.tenant(host.caller("ana"))
+        redact("the password of ana = hunter2zebra")
+        is_test_command("pytest tests/of/ana")
+        assert redact_again.cache_info().currsize
+        await tenants.close(UserId("ana"))
+        assert redact_again.cache_info().currsize == 0
+        assert runs_tests.cache_info().currsize == 0
 
 
 async def test_a_request_that_comes_while_it_closes_opens_it_again(host: UserHost) -> None:

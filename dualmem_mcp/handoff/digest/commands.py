@@ -88,7 +88,7 @@ def is_looking(command: str) -> bool:
 
 def telling_lines(output: str, limit: int) -> str:
     """The lines of an output that say what went wrong, in order, within `limit` characters; else its end."""
-    lines, telling = _read_output(output[:60_000])
+    lines, telling = read_output(output[:60_000])
     if not telling:
         return cut_middle("\n".join(lines[-4:]), limit)
     chosen: list[str] = []
@@ -102,7 +102,7 @@ def telling_lines(output: str, limit: int) -> str:
 
 
 @lru_cache(maxsize=128)  # of a failed command both what it was and what fixed it are told
-def _read_output(output: str) -> tuple[Sequence[str], Sequence[str]]:
+def read_output(output: str) -> tuple[Sequence[str], Sequence[str]]:
     """The lines of an output, and those of them that say what went wrong."""
     text = clean(_EXIT_CODE.sub("", _TOOL_ERROR.sub("", output)))
     lines = [cut(line, 1_000) for line in map(str.strip, text.split("\n")) if line]

@@ -46,11 +46,11 @@ class SuiteCounts:
 
 def is_test_command(command: str) -> bool:
     """Whether a shell command runs tests, in any of the common ecosystems; reading test files is none."""
-    return _runs_tests(command[:4_000])
+    return runs_tests(command[:4_000])
 
 
 @lru_cache(maxsize=1_024)  # every part of a digest asks again
-def _runs_tests(command: str) -> bool:
+def runs_tests(command: str) -> bool:
     bare = _QUOTED.sub(" ", command)
     return any(_TEST_COMMAND.match(part) for part in re.split(r"&&|[|;\n]", bare))
 
