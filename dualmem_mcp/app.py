@@ -29,6 +29,7 @@ from dualmem_mcp.handoff.redact import redact
 from dualmem_mcp.model.bucket_access import BucketAccess
 from dualmem_mcp.model.ids import parse_conversation_id
 from dualmem_mcp.model.source import ImportFormat
+from dualmem_mcp.news_keeper import NewsKeeper
 from dualmem_mcp.ports import Clock, Progress, SystemClock, no_progress
 from dualmem_mcp.search.turns_file import is_turns_file
 from dualmem_mcp.settings import Settings
@@ -113,6 +114,8 @@ class App(Conversations):
                 access=self._access,
                 channel=self.channel,
             )
+            # Whoever is a guest on this machine has no projects here.
+            self.news = None if settings.hosted else NewsKeeper(settings.home, clock)
             self.sharing.on_synced(self._took_in)
             self.packages = FilePackageCache(self.home.desktop_sessions, self.home.mobile_reconstruction)
             self.outbox.remove_abandoned()
@@ -224,7 +227,7 @@ class App(Conversations):
     @property
     def notebook(self) -> Notebook:
         """Notes, tasks and bookmarks."""
-        return Notebook(self.records)
+        return Notebook(self.records, self.threads)
 
     # What all devices share
 
@@ -270,7 +273,15 @@ class App(Conversations):
     def _took_in(self, merged: Merged) -> None:
         if merged.subjects:
             self.graph.tell_changed()
+        if self.news is not None:
+            own_name = self._device_name()
+            self.news.note(merged.conversations, self.catalogue, self.threads, own_name=own_name)
         self.wake_edge()
+
+    def settle_news(self, conversation_id: str) -> None:
+        """As `Conversations` says."""
+        if self.news is not None:
+            self.news.settle(conversation_id)
 
     # Checkpoints
 

@@ -142,11 +142,13 @@ class WayBack:
         apart = self._sessions_apart(conversation_id)
 
         def is_open(branch: Branch) -> bool:
+            last = tree.links[branch.uuids[-1]]
+            if last.uuid in apart:
+                return False
             # A copy of the session that was handed over, as `claude --fork-session` makes it, is no branch of it.
-            if newest is not None and newest.device_name in branch.devices:
+            if last.origin != PROGRESS and newest is not None and newest.device_name in branch.devices:
                 return True
-            last = branch.uuids[-1]
-            return last not in apart and not self.threads.is_elsewhere(conversation_id, last)
+            return not self.threads.is_elsewhere(conversation_id, last.uuid)
 
         still = tuple(branch for branch in branches if is_open(branch))
         return still if len(still) > 1 else ()

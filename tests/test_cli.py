@@ -128,7 +128,15 @@ def test_the_whole_way_from_one_device_to_another(shell: Shell, session: Path) -
     assert [row["conversation_id"] for row in listed["conversations"]] == [SESSION_ID]
     assert "message 3 about" in shell.json("show", SESSION_ID, "--section", "thread")["text"]
     restored = shell.json("restore", SESSION_ID, "--claude-dir", str(shell.root / "restored"))
-    assert set(restored) == {"session_path", "session_id", "records", "sha256", "woven_turns", "sessions"}
+    assert set(restored) == {
+        "session_path",
+        "session_id",
+        "records",
+        "sha256",
+        "written",
+        "woven_turns",
+        "sessions",
+    }
     assert Path(restored["session_path"]).read_bytes() == session.read_bytes()
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from dualmem_mcp.app import App
+from dualmem_mcp.errors import NotFoundError, UsageError
 from dualmem_mcp.model.ids import ConversationId
 from dualmem_mcp.model.index_scope import IndexScope
 from dualmem_mcp.sync.engine import Merged
@@ -134,3 +135,21 @@ def test_listeners_hear_of_what_came_in_before_an_error(world: World, monkeypatc
     assert phone.status()["sync_problem"].endswith("an internal fault (ValueError)")
     phone.sync()
     assert len(told) == 1
+
+
+def test_a_bookmark_is_on_a_turn_that_there_is(world: World) -> None:
+    desk = world.desktop()
+    world.write_session(["What holds the harbour?", "Rust."])
+    desk.prepare_handoff(SESSION_ID)
+    turn = "00000001-0000-4000-8000-000000000000"
+    for name in (turn, turn[:8]):
+        assert desk.notebook.add_bookmark(SESSION_ID, name, label="rust")["turn_uuid"] == turn
+    unseen = "2b5f0c66-7a3e-4f0e-9a53-2c1d5f1b7a10"
+    assert desk.notebook.add_bookmark(SESSION_ID, unseen)["turn_uuid"] == unseen
+    with pytest.raises(UsageError, match="no turn of the conversation begins with 'zzzz'"):
+        desk.notebook.add_bookmark(SESSION_ID, "zzzz")
+    with pytest.raises(UsageError, match="2 turns of the conversation begin with '0000'"):
+        desk.notebook.add_bookmark(SESSION_ID, "0000")
+    with pytest.raises(NotFoundError, match=f"there is no conversation {OTHER_ID} here"):
+        desk.notebook.add_bookmark(OTHER_ID, turn)
+    assert len(desk.notebook.entries()) == 3

@@ -6,7 +6,7 @@ import hashlib
 import json
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from dualmem_mcp.errors import NotFoundError, UsageError
 from dualmem_mcp.model.field_versions import Clash
@@ -21,6 +21,9 @@ from dualmem_mcp.stores.op_log import OpWriter
 from dualmem_mcp.stores.subject_fold import fold, refold
 
 _Decision = tuple[OpKind, dict[str, Any]]
+
+_SHORTEST_PREFIX: Final = 4
+"""Digits that an id may be named by, if no other begins so."""
 
 
 class ConflictStore:
@@ -54,15 +57,7 @@ class ConflictStore:
         """As the port says. A record that was deleted comes back under a new id."""
         with self._database.write() as connection:
             rows = connection.execute("SELECT subject, field, detail FROM conflicts").fetchall()
-            named = [row for row in rows if _conflict_id(row[0], row[1]) == conflict_id]
-            if not named:
-                raise NotFoundError(
-                    f"there is no conflict {conflict_id}",
-                    operation="resolve conflict",
-                    subject=conflict_id,
-                    hint="`dualmem conflicts` lists those that wait; another device may have decided this one.",
-                )
-            subject, column, detail = named[0]
+            subject, column, detail = _row_of(rows, conflict_id)
             conflict = _conflict(subject, column, json.loads(detail))
             lost = _chosen(conflict, stamp)
             state = fold(connection, [subject])[subject]
@@ -77,6 +72,27 @@ class ConflictStore:
         for listener in self._listeners:
             listener()
         return conflict
+
+
+def _row_of(rows: Sequence[tuple[bytes, str, str]], conflict_id: str) -> tuple[bytes, str, str]:
+    """The row of the conflict of that id, or whose id alone begins so."""
+    wanted = conflict_id.lower()
+    found = [row for row in rows if _conflict_id(row[0], row[1]).startswith(wanted)]
+    if len(wanted) < _SHORTEST_PREFIX or not found:
+        raise NotFoundError(
+            f"there is no conflict {conflict_id[:40]}",
+            operation="resolve conflict",
+            subject=conflict_id[:40],
+            hint="`dualmem conflicts` lists those that wait; another device may have decided this one.",
+        )
+    if len(found) > 1:
+        raise UsageError(
+            f"{len(found)} conflicts have an id that begins with {conflict_id[:40]}",
+            operation="resolve conflict",
+            subject=conflict_id[:40],
+            hint="Give more of the id; `dualmem conflicts` lists them.",
+        )
+    return found[0]
 
 
 def _conflict_id(subject: bytes, column: str) -> str:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
 from dualmem_mcp.errors import NotFoundError, UsageError
-from dualmem_mcp.model.ids import parse_conversation_id
+from dualmem_mcp.model.ids import ConversationId, parse_conversation_id
 from dualmem_mcp.model.record import RecordType
-from dualmem_mcp.ports import Record, Records
+from dualmem_mcp.ports import Record, Records, Threads
 from dualmem_mcp.sync.erasure import was_erased
+from dualmem_mcp.sync.progress import turn_named
 
 TaskStatus = Literal["open", "done", "dropped"]
 TASK_STATUSES: Final[tuple[TaskStatus, ...]] = get_args(TaskStatus)
@@ -21,9 +22,11 @@ MAX_TEXT_CHARACTERS: Final = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Notebook:
-    """The notes, tasks and bookmarks of all devices."""
+    """The notes, tasks and bookmarks of all devices. Without `threads` nothing is known of conversations, and a
+    bookmark names its turn as it is given."""
 
     records: Records
+    threads: Threads | None = None
 
     def add_note(self, text: str, *, title: str = "", conversation_id: str | None = None) -> dict[str, Any]:
         """A new note, as `entries` shows it. Raises UsageError for a text that is empty or too long."""
@@ -41,9 +44,24 @@ class Notebook:
         return _entry(self.records.get("task", record.id) or record)
 
     def add_bookmark(self, conversation_id: str, turn_uuid: str, *, label: str = "") -> dict[str, Any]:
-        """A new bookmark on a turn, as `entries` shows it. Raises UsageError."""
-        fields = {"turn_uuid": _checked(turn_uuid, "turn"), "label": label}
-        return self._add("bookmark", fields, conversation_id)
+        """A new bookmark on a turn, as `entries` shows it; of a turn here the beginning of its uuid will do.
+
+        Raises UsageError, NotFoundError for a conversation that is not known here.
+        """
+        turn = self._turn(parse_conversation_id(conversation_id), _checked(turn_uuid, "turn"))
+        return self._add("bookmark", {"turn_uuid": turn, "label": label}, conversation_id)
+
+    def _turn(self, conversation_id: ConversationId, name: str) -> str:
+        if self.threads is None:
+            return name
+        if self.threads.conversation(conversation_id) is None:
+            raise NotFoundError(
+                f"there is no conversation {conversation_id} here",
+                operation="add bookmark",
+                subject=conversation_id,
+                hint="`dualmem conversations` lists them; `dualmem sync` brings those of other devices.",
+            )
+        return turn_named([link.uuid for link in self.threads.links(conversation_id)], name, conversation_id)
 
     def remove(self, entry_id: str) -> dict[str, Any]:
         """The entry that was there under that id, or the beginning of one. Raises NotFoundError, UsageError."""
@@ -79,7 +97,7 @@ class Notebook:
             record for record in self.records.find(types=types, limit=1_000_000) if record.id.startswith(entry_id)
         ]
         if not entry_id or not found:
-            raise _missing(entry_id)
+            raise _missing(entry_id, types)
         exact = [record for record in found if record.id == entry_id]
         if len(exact or found) > 1:
             raise UsageError(
@@ -103,9 +121,10 @@ def _checked(text: str, what: str) -> str:
     return text
 
 
-def _missing(entry_id: str) -> NotFoundError:
+def _missing(entry_id: str, types: Sequence[RecordType]) -> NotFoundError:
+    *others, last = types
     return NotFoundError(
-        f"there is no note, task or bookmark {entry_id[:60]!r}",
+        f"there is no {', '.join(others)}{' or ' if others else ''}{last} {entry_id[:60]!r}",
         operation="find entry",
         subject=entry_id[:60],
         hint="`dualmem notes` lists them.",

@@ -229,26 +229,31 @@ class _Place:
 
     def turn_named(self, name: str) -> str:
         """The uuid of the turn that goes by that uuid or the beginning of it. Raises UsageError."""
-        uuids = self._tree.order
-        if name in uuids:
-            return name
-        hits = [one for one in uuids if len(name) >= _SHORTEST_PREFIX and one.startswith(name)]
-        if len(hits) == 1:
-            return hits[0]
-        if not hits and is_uuid(name):
-            return name  # of a turn that has not come here yet
-        what = "no turn" if not hits else f"{len(hits)} turns"
-        raise UsageError(
-            f"{what} of the conversation begin{'s' if not hits else ''} with {name[:40]!r}",
-            operation="save progress",
-            subject=self._id,
-            hint="Name the turn by its uuid, or as many of its first characters as tell it from the others.",
-        )
+        return turn_named(self._tree.order, name, self._id)
 
     def remember(self, last_turn: str | None) -> None:
         """Note the turn saved last."""
         if last_turn is not None:
             _write_place(self._keeper.blobs, self._id, {"shown": last_turn, "saved": last_turn})
+
+
+def turn_named(uuids: Sequence[str], name: str, conversation_id: ConversationId) -> str:
+    """The uuid among these that is this name, or alone begins with it; a whole one may be of a turn that has not come
+    here yet. Raises UsageError."""
+    if name in uuids:
+        return name
+    hits = [one for one in uuids if len(name) >= _SHORTEST_PREFIX and one.startswith(name)]
+    if len(hits) == 1:
+        return hits[0]
+    if not hits and is_uuid(name):
+        return name
+    what = "no turn" if not hits else f"{len(hits)} turns"
+    raise UsageError(
+        f"{what} of the conversation begin{'s' if not hits else ''} with {name[:40]!r}",
+        operation="find turn",
+        subject=conversation_id,
+        hint="Name the turn by its uuid, or as many of its first characters as tell it from the others.",
+    )
 
 
 def _task_record(records: Records, conversation_id: ConversationId, task: TaskGiven) -> tuple[str, dict[str, Any]]:

@@ -42,7 +42,8 @@ def saved_text(saved: Mapping[str, Any]) -> str:
 
 def conflict_text(conflict: Mapping[str, Any]) -> str:
     """A conflict in a few lines: what it is about, what counts now, what lost, each with device, time and stamp."""
-    about = one_line(f"{conflict['kind']} {conflict['name']}")
+    # The name of a record begins with what it is.
+    about = one_line(conflict["name"] if conflict["kind"] == "record" else f"{conflict['kind']} {conflict['name']}")
     about = f"{about}, {one_line(conflict['field'])}" if conflict["field"] else about
     kept = conflict["kept"]
     lines = [f"{conflict['conflict_id']}  {cut(about, _MOST_CHARACTERS)}"]

@@ -275,6 +275,28 @@ def test_the_newest_losers_come_first_and_a_limit_holds(homes: list[Home]) -> No
     assert desk.conflicts.count() == 2
 
 
+def test_the_beginning_of_an_id_will_do_where_no_other_begins_so(
+    homes: list[Home], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk, phone = homes
+    desk.set_fields(Entity("Ada", "countess"))
+    phone.set_fields(Entity("Ada", "mathematician"))
+    for home, text in ((desk, "Check the winch"), (phone, "Check the hoist")):
+        home.records.put("task", "1", {"text": text})
+    exchange(homes)
+    one, other = (conflict.conflict_id for conflict in desk.conflicts.find())
+    for wrong in ("", one[:3], "zzzz", f"{one}0"):
+        with pytest.raises(NotFoundError, match="there is no conflict"):
+            desk.conflicts.resolve(wrong, keep=True)
+    names = iter(["abcd0123", "abcd4567"] * 2)
+    with monkeypatch.context() as patch:
+        patch.setattr("dualmem_mcp.stores.conflict_store._conflict_id", lambda *_: next(names))
+        with pytest.raises(UsageError, match="2 conflicts have an id that begins with abcd"):
+            desk.conflicts.resolve("abcd", keep=True)
+    assert desk.conflicts.resolve(one[:6].upper(), keep=True).conflict_id == one
+    assert [conflict.conflict_id for conflict in desk.conflicts.find()] == [other]
+
+
 def test_a_conflict_that_is_none_is_not_found(homes: list[Home]) -> None:
     with pytest.raises(NotFoundError) as caught:
         homes[0].conflicts.resolve("0123456789abcdef", keep=True)

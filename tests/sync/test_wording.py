@@ -26,6 +26,7 @@ def result(**changes: Any) -> dict[str, Any]:
         "warnings": [],
         "busy": False,
         "away": False,
+        "refused": False,
         **changes,
     }
 
@@ -35,6 +36,7 @@ def result(**changes: Any) -> dict[str, Any]:
     [
         ({}, "Up to date (1.2 s).", False),
         ({"busy": True}, "Nothing was exchanged (1.2 s).", False),
+        ({"refused": True}, "Nothing was exchanged (1.2 s).", False),
         (
             {"pushed": moved(1, 1, 999), "cost_usd": 0.0000054},
             "Sent 1 change in 1 segment, 999 bytes (1.2 s, $0.000005 at list price).",
@@ -84,7 +86,7 @@ def test_a_conflict_shows_both_sides_on_lines_of_their_own() -> None:
 
 def test_what_a_deletion_hides_counts_as_deleted() -> None:
     conflict = {"conflict_id": "0" * 16, "kind": "record", "name": "task: x", "field": "", "kept": None, "lost": []}
-    assert conflict_text(conflict) == f"{'0' * 16}  record task: x\n   counts now: deleted"
+    assert conflict_text(conflict) == f"{'0' * 16}  task: x\n   counts now: deleted"
 
 
 def test_what_was_saved_is_counted_by_kind() -> None:
