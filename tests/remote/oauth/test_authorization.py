@@ -21,7 +21,7 @@ async def test_the_page_names_the_client_and_where_access_goes(one):
     assert page.status_code == 200
     for text in ("<q>Claude</q>", "<strong>claude.ai</strong>", "memory.example", 'type="password"'):
         assert text in page.text
-    assert 'name="name"' not in page.text
+    assert "Your name on this server" not in page.text
 
 
 async def test_a_program_on_the_device_is_named_with_a_warning(one):
@@ -314,7 +314,7 @@ async def test_each_user_logs_in_to_their_own(tmp_path):
             caller = made.login.caller(tokens["access_token"])
             assert (caller.grant.user, caller.secret) == (name.strip().lower(), secret)
         page = await browser.page((await browser.register())["client_id"])
-        assert 'name="name"' in page.text
+        assert "Your name on this server" in page.text
         texts = set()
         for name, passphrase in (("anna", "pass b"), ("nobody", "pass a"), ("", "pass a")):
             answer = await browser.submit(page, name=name, passphrase=passphrase)
