@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -44,6 +45,8 @@ from dualmem_mcp.stores.data_home import DataHome
 from dualmem_mcp.stores.package_cache import FilePackageCache
 from dualmem_mcp.stores.record_store import RecordStore
 from dualmem_mcp.stores.thread_store import ThreadStore
+from dualmem_mcp.sync.client_summaries import keep_client_summary, kept_client_summary
+from dualmem_mcp.sync.deadline import DeadlineObjectStore
 from dualmem_mcp.transcripts.carried import parse_session
 from dualmem_mcp.transcripts.claude_code import read_session
 from dualmem_mcp.transcripts.definitions import definition_changes
@@ -101,16 +104,20 @@ class Conversations:
         next_steps: Sequence[str] = (),
         open_questions: Sequence[str] = (),
         transcript: Path | None = None,
+        deliver: bool = True,
         progress: Progress = no_progress,
     ) -> dict[str, Any]:
         """Hand a conversation over; the contract's *handoff* fields.
 
         Default: the session that this server was started in, else the newest of its project, else the
-        newest. Raises NotFoundError, UsageError, MalformedError, and what sealing and queueing raise; a bucket
+        newest. Without `deliver` the bucket is not asked for anything, and the next sync uploads what was queued.
+        Raises NotFoundError, UsageError, MalformedError, and what sealing and queueing raise; a bucket
         that cannot be reached is no error: the report says `queued`.
         """
         target = self.settings.profile_for(target_device)
         channel = self.channel()
+        if not deliver:
+            channel = replace(channel, objects=DeadlineObjectStore(channel.objects, ends_at=-math.inf))
         steps = Steps()
         progress(0, 5, "reading the session")
         with steps.step("read") as facts:
@@ -125,6 +132,7 @@ class Conversations:
                 decisions=self.way_back.saved_decisions(local.session.conversation_id, decisions),
                 next_steps=next_steps,
                 open_questions=open_questions,
+                kept_compaction=kept_client_summary(self.records, local.session.conversation_id),
             )
         content = Content(
             session=local.session,
@@ -167,6 +175,7 @@ class Conversations:
         )
         if to_client:
             self.way_back.shown(brief)
+        self.settle_news(brief["conversation_id"])
         return self._with_room_made(channel, brief)
 
     def load_context(self, conversation_id: str, section: str, cursor: str = "") -> dict[str, Any]:
@@ -208,6 +217,7 @@ class Conversations:
         else:
             package = open_package(channel, record)
             restored = self.way_back.restore(record, package, claude_dir=folder, cwd=cwd)
+        self.settle_news(wanted)
         return {**restored, "warnings": [*refreshed.warnings, *restored["warnings"]]}
 
     def list_conversations(self, query: str = "", limit: int = 20, cursor: str = "") -> dict[str, Any]:
@@ -292,6 +302,18 @@ class Conversations:
         wanted = self._not_erased(conversation_id, "restore checkpoint")
         state = self._checkpoints.restore(wanted, checkpoint_id)
         return state.decode("utf-8", "surrogatepass")
+
+    def keep_compaction(self, conversation_id: str, text: str, *, trigger: str = "") -> None:
+        """Keep what a compaction of the client left of a conversation, for the digest of a session that loses it.
+
+        Raises UsageError, NotFoundError for a conversation that was erased.
+        """
+        wanted = self._not_erased(conversation_id, "keep summary")
+        keep_client_summary(self.records, self.device_id, wanted, text, trigger=trigger)
+
+    def settle_news(self, conversation_id: str) -> None:
+        """What other devices added to a conversation is known here now: no session is told of it any more."""
+        raise NotImplementedError
 
     def _not_erased(self, conversation_id: str, operation: str) -> ConversationId:
         """The id, if the conversation was not erased. Raises UsageError, NotFoundError."""

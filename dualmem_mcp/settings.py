@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StrictBool, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from dualmem_mcp.embedding.minilm import NAME as DEFAULT_MODEL
@@ -114,6 +114,9 @@ class _ConfigFile(BaseModel):
     index: _IndexRules = Field(default_factory=_IndexRules)
     sync: _SyncTiming = Field(default_factory=_SyncTiming)
     remote: RemoteSettings = RemoteSettings()
+    # Read by hook.py, which cannot wait for pydantic; here so that a slip of the pen is told.
+    auto_handoff: StrictBool = False
+    hooks: dict[Literal["SessionStart", "PostCompact", "Stop", "SessionEnd"], StrictBool] = {}
 
 
 @dataclass(frozen=True, slots=True)

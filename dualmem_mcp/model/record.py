@@ -12,6 +12,7 @@ RecordType = Literal[
     "next_step",
     "question",
     "summary",
+    "compaction",
     "checkpoint",
     "digest",
 ]

@@ -58,6 +58,7 @@ def _serve(wire: Wire, home: Path | None) -> signal.Signals | None:
     gc.disable()
     import anyio  # noqa: PLC0415
 
+    from dualmem_mcp.server.hook_watch import HookWatch  # noqa: PLC0415
     from dualmem_mcp.server.lazy_app import LazyApp  # noqa: PLC0415
     from dualmem_mcp.server.protocol import build_server  # noqa: PLC0415
     from dualmem_mcp.server.sync_worker import SyncWorker  # noqa: PLC0415
@@ -67,6 +68,8 @@ def _serve(wire: Wire, home: Path | None) -> signal.Signals | None:
     gc.enable()
     app = LazyApp(partial(_open_app, home))
     worker = SyncWorker()
+    watch = HookWatch()
+    app.on_open(watch.start)
     stopped_by: list[signal.Signals] = []
 
     async def serve() -> None:
@@ -92,6 +95,7 @@ def _serve(wire: Wire, home: Path | None) -> signal.Signals | None:
     try:
         anyio.run(serve)
     finally:
+        watch.stop()
         worker.stop()
         app.close()
     return stopped_by[0] if stopped_by else None

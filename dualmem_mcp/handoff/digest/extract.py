@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 
 from dualmem_mcp.handoff.digest.agents import extract_agents
 from dualmem_mcp.handoff.digest.commands import extract_commands, extract_tests, status_of
@@ -28,6 +29,8 @@ from dualmem_mcp.model.digest import Decision, Digest, GitState, PendingTool, Qu
 
 _STEPS = 40
 _REPLY_LIMIT = 1_500
+_SAME_COMPACTION = timedelta(minutes=2)
+"""A summary that was kept so soon after one that stands in the session is that one, in whatever form."""
 _UNSPOKEN = re.compile(r"\W*No response requested\W*", re.IGNORECASE)
 
 
@@ -38,11 +41,13 @@ def build_digest(
     decisions: Sequence[str] = (),
     next_steps: Sequence[str] = (),
     open_questions: Sequence[str] = (),
+    kept_compaction: Quote | None = None,
 ) -> Digest:
     """The digest of a session, with secrets redacted.
 
     What the calling model passes is kept apart from what was extracted: `summary`, `next_steps`,
     `open_questions`, and decisions of origin "model". It changes nothing of files, tests and git.
+    `kept_compaction` is the last compaction summary that was kept apart, for a session that has lost it.
     """
     session = redact_session(session)
     turns = tuple(session.all_turns())
@@ -81,7 +86,7 @@ def build_digest(
             *answered_questions(requests),
             *extract_findings(turns),
         ),
-        compaction_summary=_compaction_summary(turns),
+        compaction_summary=_compaction_summary(turns, kept_compaction),
         summary=redact(clean(summary)),
         next_steps=tuple(redact(clean(text)) for text in next_steps if clean(text)),
         open_questions=tuple(redact(clean(text)) for text in open_questions if clean(text)),
@@ -206,8 +211,15 @@ def _with_outcomes(requests: Sequence[Request], turns: Sequence[Turn]) -> tuple[
     return tuple(found)
 
 
-def _compaction_summary(turns: Sequence[Turn]) -> Quote:
+def _compaction_summary(turns: Sequence[Turn], kept: Quote | None) -> Quote:
+    found = Quote()
     for turn in reversed(turns):
         if turn.is_compact_summary and turn.text.strip():
-            return Quote(text=squeeze(turn.text), uuid=turn.uuid, timestamp=turn.timestamp)
-    return Quote()
+            found = Quote(text=squeeze(turn.text), uuid=turn.uuid, timestamp=turn.timestamp)
+            break
+    if kept is None or not kept.text.strip():
+        return found
+    is_lost = not found.text or bool(
+        kept.timestamp and found.timestamp and kept.timestamp - found.timestamp > _SAME_COMPACTION
+    )
+    return Quote(text=redact(squeeze(kept.text)), timestamp=kept.timestamp) if is_lost else found
