@@ -12,7 +12,7 @@ import click
 
 from dualmem_mcp.cli.frame import cli, json_option, print_json, settings_of_call, warn
 from dualmem_mcp.cli.vault_commands import known_secret, new_passphrase
-from dualmem_mcp.errors import UsageError
+from dualmem_mcp.errors import TamperedError, UsageError
 
 if TYPE_CHECKING:
     from dualmem_mcp.model.grant import UserId
@@ -90,12 +90,12 @@ def add(
 def list_users(folder: str, *, as_json: bool) -> None:
     """List the users of a host."""
     found = _folder(folder)
-    listed = [{"user": user, "added_at": found.made_at(user).isoformat()} for user in found.users()]
+    listed = [_listed(found, user) for user in found.users()]
     if as_json:
         print_json({"users": listed})
         return
     for one in listed:
-        click.echo(f"{one['user']:<32}  added {one['added_at'][:10]}")
+        click.echo(f"{one['user']:<32}  {one['problem'] or 'added ' + one['added_at'][:10]}")
     if not listed:
         click.echo("no users yet: `dualmem users add NAME --users DIR --bucket BUCKET`")
 
@@ -108,7 +108,7 @@ def list_users(folder: str, *, as_json: bool) -> None:
 def remove(name: str, *, folder: str, yes: bool, as_json: bool) -> None:
     """Remove a user from this host, with everything of theirs here. What is in their bucket stays."""
     user, found = _user(name), _folder(folder)
-    found.made_at(user)  # NotFoundError before anything is asked
+    found.check(user)  # before anything is asked
     if not yes:
         _confirm(user)
     # First what opens it, so that a run that is killed has taken the access away.
@@ -135,6 +135,13 @@ def _end_logins(folder: Path, user: UserId) -> int:
         return 0
     with open_logins(folder, choice=settings_of_call().keystore) as logins:
         return logins.revoke(user=user)
+
+
+def _listed(folder: UserFolder, user: UserId) -> dict[str, Any]:
+    try:
+        return {"user": user, "added_at": folder.made_at(user).isoformat(), "problem": None}
+    except TamperedError as error:
+        return {"user": user, "added_at": None, "problem": error.message}
 
 
 def _user(name: str) -> UserId:

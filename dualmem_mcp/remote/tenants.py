@@ -143,7 +143,11 @@ class UserTenants:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """While this is entered users are served; at its end all applications are closed."""
+        """While this is entered users are served; at its end all applications are closed.
+
+        Raises StoreUnreachableError if the folder cannot be read.
+        """
+        await to_thread.run_sync(self._folder.remove_leftovers)
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
             tasks.start_soon(self._close_idle_ones)

@@ -10,6 +10,7 @@ import secrets
 import shutil
 import stat
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -42,6 +43,11 @@ class UserFolder:
     def has(self, user: UserId) -> bool:
         """Whether there is such a user now."""
         return user_id(user) == user and (self.root / user / USER_FILE).is_file()
+
+    def check(self, user: UserId) -> None:
+        """Raises NotFoundError unless there is a folder of that user."""
+        if not self.home(user).is_dir():
+            raise _no_user(user)
 
     def users(self) -> list[UserId]:
         """All users, sorted. Raises StoreUnreachableError if the folder cannot be read."""
@@ -104,16 +110,15 @@ class UserFolder:
         _erase(aside)
 
     def remove(self, user: UserId) -> None:
-        """Remove a user: the wrap of the key first, by which nothing of the data home can be opened any more, then
-        the data home. Raises NotFoundError, StoreUnreachableError; run again it goes on.
+        """Remove a user: first all at once from among the users, then the wrap of the key, then the data home.
+
+        Raises NotFoundError, StoreUnreachableError; what is left then goes with `remove_leftovers`.
         """
+        self.check(user)
         home = self.home(user)
-        if not home.is_dir():
-            raise _no_user(user)
         removed = self.root / f"{_REMOVED}{user}-{secrets.token_hex(8)}"
         with file_faults("remove", home):
-            _overwrite(home / USER_FILE)
-            home.rename(removed)  # at once, so that nobody finds half a data home
+            home.rename(removed)
             sync_folder(self.root)
         _erase(removed)
 
@@ -139,7 +144,8 @@ def _erase(home: Path) -> None:
     with file_faults("remove", home):
         for name in (USER_FILE, KEY_FILE):
             _overwrite(home / name)
-        shutil.rmtree(home)
+        with suppress(FileNotFoundError):  # another process removes it, too
+            shutil.rmtree(home)
 
 
 def _overwrite(path: Path) -> None:

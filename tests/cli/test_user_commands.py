@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 
 from dualmem_mcp.app import open_app
+from dualmem_mcp.errors import StoreUnreachableError
 from dualmem_mcp.model.grant import UserId
 from dualmem_mcp.remote.accounts import UserAccounts
 from dualmem_mcp.settings import load_hosted_settings
 from dualmem_mcp.stores.bucket_access import kept_bucket_access
 from dualmem_mcp.stores.login_store import KeptGrant, NewToken, open_logins
 from dualmem_mcp.stores.user_folder import UserFolder
+from tests.remote.user_host import UserHost
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 PASSPHRASE = "correct horse battery staple"
@@ -150,9 +152,9 @@ def test_own_credentials_lie_in_the_users_database_alone(run: Run, folder: UserF
 
 
 def test_removing_a_user_ends_their_logins_and_no_others(run: Run, folder: UserFolder) -> None:
-    for name in ("ana", "ben"):
-        done = run("add", name, "--users", "users", "--bucket", f"bucket of {name}", "--new")
-        assert done.returncode == 0, done.stderr
+    host = UserHost(folder.root.parent)
+    host.add("ana")
+    host.add("ben")
     with open_logins(folder.root, choice="file") as logins:
         for name in ("ana", "ben"):
             grant = KeptGrant(
@@ -163,11 +165,11 @@ def test_removing_a_user_ends_their_logins_and_no_others(run: Run, folder: UserF
     removed = run("remove", "ana", "--users", "users", "--yes", "--json")
     assert json.loads(removed.stdout)["logins_ended"] == 1
     with open_logins(folder.root, choice="file") as logins:
-        assert [grant.user for grant in logins.grants()] == ["ben"]
+        assert (logins.revoke(user=UserId("ana")), logins.revoke(user=UserId("ben"))) == (0, 1)
 
 
 def test_removing_asks_first(run: Run, folder: UserFolder) -> None:
-    assert run("add", "ana", "--users", "users", "--bucket", "bucket", "--new").returncode == 0
+    UserHost(folder.root.parent).add("ana")
     asked = run("remove", "ana", "--users", "users")
     assert asked.returncode == 2
     assert "--yes" in asked.stderr
@@ -185,6 +187,43 @@ def test_what_killed_runs_left_goes_with_the_next(folder: UserFolder) -> None:
     folder.remove_leftovers()
     assert names(folder) == sorted([fresh.name, "kept"])
     assert folder.users() == []
+
+
+def test_a_removal_that_does_not_get_to_its_end_has_removed_the_user(
+    folder: UserFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = UserHost(folder.root.parent)
+    host.add("ana")
+    with monkeypatch.context() as patch:
+
+        def fails(*_: object) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        patch.setattr("shutil.rmtree", fails)
+        with pytest.raises(StoreUnreachableError):
+            folder.remove(UserId("ana"))
+    assert folder.users() == []
+    [left] = folder.root.iterdir()
+    assert not (left / "user.json").exists()
+    assert not (left / "device.key").exists()
+    host.add("ana")
+    folder.remove_leftovers()
+    assert names(folder) == ["ana"]
+
+
+def test_one_damaged_user_does_not_hide_the_others(run: Run, folder: UserFolder) -> None:
+    host = UserHost(folder.root.parent)
+    host.add("ana")
+    host.add("ben")
+    (folder.root / "ana" / "user.json").write_text("{}")
+    told = run("list", "--users", "users")
+    assert told.returncode == 0
+    ana, ben = told.stdout.splitlines()
+    assert "damaged" in ana
+    assert "added 2026-03-01" in ben
+    # And who is damaged can be removed.
+    assert run("remove", "ana", "--users", "users", "--yes").returncode == 0
+    assert names(folder) == ["ben"]
 
 
 def test_an_empty_or_missing_folder_has_no_users(run: Run) -> None:
