@@ -121,7 +121,10 @@ class Authorization:
 
     async def _read(self, request: Request) -> AuthorizationRequest:
         query = request.scope["query_string"]
-        return await read_request(query, self._clients, self._options, address=_address(request))
+        try:
+            return await read_request(query, self._clients, self._options, address=_address(request))
+        except DualmemError as error:
+            raise ShownError(f"{error.message}. {error.hint}", status=503, retry_after=10) from None
 
     def _shown(
         self,

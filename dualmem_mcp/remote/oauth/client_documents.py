@@ -67,7 +67,7 @@ class ClientDocuments:
         self._fetcher = fetcher or PublicFetcher()
         self._monotonic = monotonic
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
-        self._failed: OrderedDict[str, tuple[OAuthError, float]] = OrderedDict()
+        self._failed: OrderedDict[str, tuple[str, float]] = OrderedDict()
         self._fetches = Attempts(_FETCHES, monotonic=monotonic)
         self._fetching = asyncio.Semaphore(_AT_ONCE)
 
@@ -82,20 +82,20 @@ class ClientDocuments:
         if kept is not None and kept.until > now:
             self._kept.move_to_end(client_id)
             return kept.client
-        error, again_at = self._failed.get(client_id, (None, 0.0))
-        if error is None or again_at <= now:
+        why, again_at = self._failed.get(client_id, ("", 0.0))
+        if again_at <= now:
             if wait := self._fetches.take(network_of(address)):
                 raise too_many(wait)
             try:
                 return await self._fetched(client_id)
-            except OAuthError as raised:
-                error = raised
-                self._failed[client_id] = (error, now + _FAILED_SECONDS)
+            except OAuthError as error:
+                why = error.description
+                self._failed[client_id] = (why, now + _FAILED_SECONDS)
                 while len(self._failed) > _MOST_KEPT:
                     self._failed.popitem(last=False)
         if kept is not None and now - kept.at < _STALE_SECONDS:
             return kept.client
-        raise error
+        raise invalid_client(why)
 
     async def _fetched(self, client_id: str) -> Client:
         match = _URL.fullmatch(client_id)

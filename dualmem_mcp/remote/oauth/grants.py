@@ -144,14 +144,15 @@ class Grants:
         token = parse(text)
         if token is None:
             return None
+        digest = token.digest
         try:
             self._look_for_revocations()
-            caller = self._callers.get(token.digest) or self._looked_up(token)
+            caller = self._callers.get(digest) or self._looked_up(token)
         except DualmemError as error:
             _log.warning("a login cannot be checked: %s", error)
             return None
         if caller is None or caller.grant.expires_at <= self._now():
-            self._callers.pop(token.digest, None)
+            self._callers.pop(digest, None)
             return None
         return caller
 

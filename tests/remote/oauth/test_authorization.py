@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 
 import pytest
 
+from dualmem_mcp.errors import StoreUnreachableError
 from tests.remote.oauth.hosts import CLAUDE, PASSPHRASE, URL, Users, action, answered, csrf, host
 
 
@@ -281,6 +282,19 @@ async def test_the_name_that_a_user_typed_is_text(tmp_path):
         again = await browser.submit(page, name='"><script>alert(1)</script>', passphrase="x")
         assert again.status_code == 403
         assert "<script" not in again.text
+
+
+async def test_a_store_that_is_away_is_told_on_the_page(one, monkeypatch):
+    browser = one.browser()
+    client_id = str((await browser.register())["client_id"])
+
+    def away(*_):
+        raise StoreUnreachableError("logins.db cannot be read or written", hint="Check the disk.")
+
+    monkeypatch.setattr(one.login._store, "client", away)
+    answer = await browser.page(client_id)
+    assert answer.status_code == 503
+    assert "logins.db cannot be read or written. Check the disk." in answer.text
 
 
 # Passphrases

@@ -6,8 +6,9 @@ import pytest
 from mcp.shared.auth import OAuthMetadata, ProtectedResourceMetadata
 from mcp.shared.auth_utils import check_resource_allowed
 
+from dualmem_mcp.errors import UsageError
 from dualmem_mcp.remote.oauth.metadata import is_resource
-from dualmem_mcp.remote.options import RemoteOptions
+from dualmem_mcp.remote.options import RemoteOptions, public_url
 from tests.remote.oauth.hosts import URL
 
 PROTECTED = "/.well-known/oauth-protected-resource"
@@ -45,6 +46,24 @@ async def test_the_server_says_what_it_does(one, path):
     assert document.scopes_supported == ["read", "write", "erase", "export"]
     for endpoint in ("authorization", "token", "registration", "revocation"):
         assert answer.json()[f"{endpoint}_endpoint"].startswith(f"{URL}/oauth/")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://a.example/$(calc)",
+        "https://a.example;calc",
+        "https://a.example?x=`id`",
+        "https://u:$(id)@a.example",
+        "http://a.example",
+        "file:///c:/windows/system32/calc.exe",
+        "javascript:alert(1)",
+    ],
+)
+def test_no_address_in_the_documents_can_be_more_than_an_address(url):
+    """What a client opens in a browser or hands to a shell comes from here (CVE-2025-6514)."""
+    with pytest.raises(UsageError):
+        public_url(url)
 
 
 @pytest.mark.parametrize("path", [PROTECTED, "/.well-known/oauth-authorization-server"])
