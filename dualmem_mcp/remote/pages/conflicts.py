@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from dualmem_mcp.errors import ConflictError, UsageError
+from dualmem_mcp.errors import ConflictError, NotFoundError, UsageError
 from dualmem_mcp.remote.pages.visit import Goto, Page, Visit
 
 _SHOWN: Final = 50
@@ -29,7 +29,8 @@ def conflicts(visit: Visit) -> Page:
 
 
 def decide_conflict(visit: Visit) -> Goto:
-    """Decide a conflict as the form says. Raises ConflictError if it is not any more what the user was shown."""
+    """Decide a conflict as the form says. Raises ConflictError if it is not any more what the user was shown,
+    NotFoundError if it is decided already."""
     conflict_id, seen, take = visit.field("conflict"), visit.field("seen"), visit.form.get("take", "")
     if bool(take) == ("keep" in visit.form):
         raise UsageError(
@@ -38,14 +39,21 @@ def decide_conflict(visit: Visit) -> Goto:
             subject=conflict_id[:60],
             hint="Go back and choose one side.",
         )
-    for conflict in visit.app.list_conflicts(_ALL)["conflicts"]:
-        if conflict["conflict_id"] == conflict_id and _kept_stamp(conflict) != seen:
-            raise ConflictError(
-                "another device has changed this since you looked",
-                operation="resolve conflict",
-                subject=conflict_id[:60],
-                hint="Look at the conflicts again; nothing was decided.",
-            )
+    waiting = {one["conflict_id"]: _kept_stamp(one) for one in visit.app.list_conflicts(_ALL)["conflicts"]}
+    if conflict_id not in waiting:
+        raise NotFoundError(
+            "this conflict does not wait any more",
+            operation="resolve conflict",
+            subject=conflict_id[:60],
+            hint="It was decided already, here or on another device.",
+        )
+    if waiting[conflict_id] != seen:
+        raise ConflictError(
+            "another device has changed this since you looked",
+            operation="resolve conflict",
+            subject=conflict_id[:60],
+            hint="Look at the conflicts again; nothing was decided.",
+        )
     visit.app.resolve_conflict(conflict_id, not take, take or None)
     return Goto(f"/conflicts?done={'taken' if take else 'kept'}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dualmem_mcp.errors import LockedError, NotFoundError
+from dualmem_mcp.errors import ConflictError, DualmemError, LockedError, NotFoundError
 from dualmem_mcp.remote.pages.visit import Page, Visit
 
 
@@ -31,13 +31,30 @@ def revoke_device(visit: Visit) -> Page:
     except LockedError:
         return _form(one, "That is not the passphrase. Nothing was changed.")
     made: dict[str, Any] = {}
-    visit.app.sharing.revoke(one["device_id"], passphrase, made.update)
+    with visit.alone:
+        # A form that is sent twice, as by a second tap, must not pass for one that failed.
+        one = _device(visit, one["device_id"])
+        try:
+            visit.app.sharing.revoke(one["device_id"], passphrase, made.update)
+        except DualmemError as error:
+            if not made:
+                raise
+            # The key that counts now is shown, whatever could not be finished.
+            made["warnings"] = [*made["warnings"], f"{error.message}. {error.hint}"]
     return Page("revoked.html", f"{one['name']} is revoked", {"made": made})
 
 
 def _device(visit: Visit, device_id: str) -> dict[str, Any]:
-    """The device, if it can be revoked from here. Raises NotFoundError."""
+    """The device, if it can be revoked from here. Raises NotFoundError, ConflictError."""
     for one in visit.app.sharing.devices():
+        if one["device_id"] == device_id and one["revoked"]:
+            raise ConflictError(
+                f"{one['name']} is revoked already",
+                operation="revoke device",
+                subject=device_id,
+                hint="If you have not seen the new recovery key: `dualmem recovery-key new` on a device of the "
+                "vault makes another.",
+            )
         if one["device_id"] == device_id and not one["this_device"]:
             return one
     raise NotFoundError(

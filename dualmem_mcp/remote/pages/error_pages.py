@@ -57,6 +57,12 @@ def forbidden_page(scope: Scope) -> Page:
     return Page("error.html", "Not allowed", context, 403)
 
 
+def stopping_page() -> Page:
+    """The page for a request that the server did not wait for at its end."""
+    context = {"message": "the server is stopping", "hint": "Try again in a moment."}
+    return Page("error.html", "Not now", context, 503, {"Retry-After": "5"})
+
+
 def fault_page() -> Page:
     """The page for a fault of this program."""
     context = {"message": "an internal fault", "hint": "The server's log says where; please report it."}

@@ -93,7 +93,8 @@ class LoginPages:
             "name": name,
             "several": self._accounts.several,
         }
-        response = self._render_for(None)(Page("login.html", "Log in", context, 403 if problem else 200))
+        title = "Log in: try again" if problem else "Log in"
+        response = self._render_for(None)(Page("login.html", title, context, 403 if problem else 200))
         self._set(response, self._token_cookie, token)
         return response
 

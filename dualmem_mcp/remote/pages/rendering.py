@@ -46,6 +46,7 @@ class Rendering:
             loader=PackageLoader("dualmem_mcp.remote.pages", "templates"),
             autoescape=True,
             undefined=StrictUndefined,
+            auto_reload=False,
             trim_blocks=True,
             lstrip_blocks=True,
         )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 from urllib.parse import quote
@@ -14,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from dualmem_mcp.errors import DualmemError, LockedError, NotFoundError, StoreUnreachableError
+from dualmem_mcp.errors import DualmemError, LockedError, NotFoundError
 from dualmem_mcp.model.grant import Scope
 from dualmem_mcp.remote.interfaces import Accounts, Caller, Tenant, Tenants
 from dualmem_mcp.remote.oauth.passphrases import PassphraseGate
@@ -23,7 +25,7 @@ from dualmem_mcp.remote.pages.clients import clients, revoke_client
 from dualmem_mcp.remote.pages.conflicts import conflicts, decide_conflict
 from dualmem_mcp.remote.pages.conversations import brief, conversations, section
 from dualmem_mcp.remote.pages.devices import devices, revoke_device, revoke_form
-from dualmem_mcp.remote.pages.error_pages import error_page, fault_page, forbidden_page
+from dualmem_mcp.remote.pages.error_pages import error_page, fault_page, forbidden_page, stopping_page
 from dualmem_mcp.remote.pages.export import export, export_form
 from dualmem_mcp.remote.pages.forms import check_origin, check_token, read_form
 from dualmem_mcp.remote.pages.login import LoginPages, Render
@@ -38,6 +40,14 @@ THREADS_PER_USER: Final = 4
 """A user whose bucket is slow waits alone."""
 
 Handler = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Seat:
+    """What one user's requests share: their threads, and a lock for what must not be done twice at once."""
+
+    threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(THREADS_PER_USER))
+    alone: threading.Lock = field(default_factory=threading.Lock)
 
 
 class Pages:
@@ -65,7 +75,7 @@ class Pages:
         self._rendering = Rendering()
         gate = gate or PassphraseGate(accounts, os.urandom(32))
         self._login = LoginPages(sessions, accounts, gate, options, self._render_for)
-        self._limiters: WeakKeyDictionary[Tenant, CapacityLimiter] = WeakKeyDictionary()
+        self._seats: WeakKeyDictionary[Tenant, _Seat] = WeakKeyDictionary()
 
     def routes(self) -> list[Route]:
         """The routes of all pages, the last for every other path; who is not logged in is sent to `/login`."""
@@ -145,9 +155,7 @@ class Pages:
             tenant = await self._tenants.tenant(caller)
             with tenant.under_way():
                 return await self._viewed(request, tenant, caller, view, form)
-            raise StoreUnreachableError(
-                "the server is stopping", operation="show page", hint="Try again in a moment."
-            )
+            return render(stopping_page())
         except LockedError:  # the passphrase was changed, or the user was removed: this session opens nothing
             self._sessions.close(self._login.cookie(request))
             return self._login.required(request)
@@ -158,18 +166,19 @@ class Pages:
         self, request: Request, tenant: Tenant, caller: Caller, view: View, form: dict[str, str]
     ) -> Response:
         app = await tenant.app.get()
+        seat = self._seats.setdefault(tenant, _Seat())
         visit = Visit(
             caller=caller,
             app=app,
+            alone=seat.alone,
             check_passphrase=lambda given: from_thread.run(self._login.check, request, caller.grant.user, given),
             connections=self._connections,
             path=request.path_params,
             query=request.query_params,
             form=form,
         )
-        limiter = self._limiters.setdefault(tenant, CapacityLimiter(THREADS_PER_USER))
         respond = partial(_respond, view, visit, self._render_for(request))
-        return await to_thread.run_sync(respond, limiter=limiter)
+        return await to_thread.run_sync(respond, limiter=seat.threads)
 
     def _render_for(self, request: Request | None) -> Render:
         """Makes responses of results for that request: with the session's token, and where one is."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,10 +19,12 @@ if TYPE_CHECKING:
 class Visit:
     """One request of a user who is logged in. `path` are the parts that the route names, `query` what follows `?`,
     `form` the fields of a POST whose CSRF token was checked. `check_passphrase` raises LockedError unless it is
-    given the user's own, and OverBudgetError where too many were tried."""
+    given the user's own, and OverBudgetError where too many were tried. Of what is done under `alone`, one of the
+    user's requests at a time."""
 
     caller: Caller
     app: App
+    alone: threading.Lock
     check_passphrase: Callable[[str], None]
     connections: Connections | None
     path: Mapping[str, str]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -114,7 +115,10 @@ def test_a_conflict_is_decided_for_either_side(own: Browser, own_host: Host) -> 
     assert own_host.app.list_conflicts()["count"] == 0
     [crane] = own_host.app.graph.open_nodes(["harbour crane!"]).entities
     assert crane.entity_type == conflict["lost"][0]["value"]
-    assert own.submit("/conflicts/decide", **form, keep="yes").status_code == 404
+    again = own.submit("/conflicts/decide", **form, keep="yes")
+    assert again.status_code == 404
+    assert "decided already" in again.text
+    assert 'class="button" href="/conflicts"' in again.text
 
 
 def test_state_tells_of_a_bucket_that_is_away(own: Browser, own_host: Host, world: World) -> None:
@@ -143,6 +147,28 @@ def test_the_export_is_the_graph_line_by_line(own: Browser, own_host: Host, worl
     other.import_file(tmp_path / "memory.jsonl")
     assert len(other.graph.read_graph().entities) == len(own_host.app.graph.read_graph().entities)
     assert own.get("/").status_code == 200  # half a pair breaks no page
+
+
+def test_a_device_is_revoked_once_whatever_comes_after(
+    own: Browser, own_host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise StoreUnreachableError("the bucket went away", operation="write", hint="Run `dualmem compact` later.")
+
+    monkeypatch.setattr(own_host.app.sharing, "_replace_snapshot", fail)
+    devices = {one["name"]: one["device_id"] for one in own_host.app.sharing.devices()}
+    assert own.submit("/devices/revoke", device=devices["desk"], passphrase=PASSPHRASE).status_code == 404
+    assert "shown once" in own.get(f"/devices/revoke?device={devices['pocket']}").text
+    with ThreadPoolExecutor(2) as pool:
+        form = {"device": devices["pocket"], "passphrase": PASSPHRASE}
+        answers = list(pool.map(lambda _: own.submit("/devices/revoke", **form), range(2)))
+    done, again = sorted(answers, key=lambda answer: answer.status_code)
+    assert done.status_code == 200
+    assert "DMR1-" in done.text
+    assert "The bucket went away" in done.text or "the bucket went away" in done.text
+    assert again.status_code == 409
+    assert "recovery-key new" in again.text
+    assert "DMR1-" not in again.text
 
 
 def test_a_data_home_that_fails_is_a_page(owner: Browser, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
