@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+import logging
+from typing import Final, NoReturn
 
 from dualmem_mcp.crypto.user_keys import open_user_file, waste_a_derivation
-from dualmem_mcp.errors import LockedError, NotFoundError, StoreUnreachableError
+from dualmem_mcp.errors import LockedError, NotFoundError, StoreUnreachableError, TamperedError
 from dualmem_mcp.model.grant import OWNER, user_id
 from dualmem_mcp.remote.interfaces import Unlocked
 from dualmem_mcp.server.lazy_app import LazyApp
 from dualmem_mcp.stores.user_folder import UserFolder
+
+_log = logging.getLogger(__name__)
+
+_WRONG: Final = "the name or the passphrase is wrong"
 
 
 class OwnAccount:
@@ -49,15 +54,23 @@ class UserAccounts:
         self._folder = folder
 
     def unlock(self, name: str, passphrase: str) -> Unlocked:
-        """As the interface says. Raises TamperedError too, for a user whose `user.json` is damaged."""
+        """As the interface says."""
         user = user_id(name)
         if user is None or not self._folder.has(user):
             waste_a_derivation(passphrase)
-            _refuse("the name or the passphrase is wrong")
+            _refuse(_WRONG)
         try:
             return Unlocked(user, open_user_file(self._folder.read(user), passphrase, user=user))
-        except (LockedError, NotFoundError):  # removed at this moment
-            _refuse("the name or the passphrase is wrong")
+        except LockedError:
+            _refuse(_WRONG)
+        except NotFoundError:  # removed at this moment
+            waste_a_derivation(passphrase)
+            _refuse(_WRONG)
+        except TamperedError as error:
+            # For whoever runs the host to know, and not for strangers.
+            _log.error("%s. %s", error.message, error.hint)
+            waste_a_derivation(passphrase)
+            _refuse(_WRONG)
 
 
 def _refuse(what: str) -> NoReturn:

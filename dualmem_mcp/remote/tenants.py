@@ -16,6 +16,7 @@ from anyio import to_thread
 from dualmem_mcp.errors import DualmemError, LockedError, OverBudgetError
 from dualmem_mcp.handoff.remembered import forget_texts
 from dualmem_mcp.model.grant import OWNER, UserId
+from dualmem_mcp.remote.core_files import forbid_core_files
 from dualmem_mcp.remote.interfaces import Caller, Tenant
 from dualmem_mcp.server.faults import log_fault
 from dualmem_mcp.stores.keystore import handed_in
@@ -147,6 +148,7 @@ class UserTenants:
 
         Raises StoreUnreachableError if the folder cannot be read.
         """
+        forbid_core_files()
         await to_thread.run_sync(self._folder.remove_leftovers)
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 import os
 from datetime import UTC, datetime
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -117,3 +120,32 @@ def test_bytes_that_are_no_such_file_are_refused(data: bytes) -> None:
         open_user_file(data, "the words", user=ANA)
     with pytest.raises(TamperedError, match=r"user\.json"):
         user_made_at(data, user=ANA)
+
+
+# As docs/format.md has it, from the formulas alone
+
+
+def expand(key: bytes, info: bytes) -> bytes:
+    return hmac.digest(key, info + b"\1", "sha256")
+
+
+def opened_by_hand(wrapped: bytes, commitment: bytes, secret: bytes, context: bytes) -> bytes:
+    assert commitment == hmac.digest(expand(secret, b"dualmem/1/wrap/commitment"), context, "sha256")
+    return AESGCM(expand(secret, b"dualmem/1/wrap/key")).decrypt(bytes(12), wrapped, context)
+
+
+def test_a_tokens_wrap_is_as_the_format_says() -> None:
+    secret, token = os.urandom(32), os.urandom(32)
+    wrapped = wrap_for_token(secret, token)
+    own = expand(token, b"dualmem/1/user/token")
+    assert opened_by_hand(wrapped[:48], wrapped[48:], own, b"dualmem/1/user/token") == secret
+
+
+def test_a_users_file_is_as_the_format_says() -> None:
+    secret = os.urandom(32)
+    fields = json.loads(make_user_file(secret, "five words", user=ANA, created_at=AT, kdf=QUICK))
+    assert fields["kdf"].items() >= {"name": "pbkdf2-hmac-sha256", "rounds": 10}.items()
+    own = hashlib.pbkdf2_hmac("sha256", b"five words", bytes.fromhex(fields["kdf"]["salt"]), 10)
+    wrapped, commitment = (bytes.fromhex(fields[name]) for name in ("wrapped", "commitment"))
+    assert opened_by_hand(wrapped, commitment, own, b"dualmem/1/user/passphrase\0ana") == secret
+    assert set(fields) == {"format", "user", "created_at", "kdf", "wrapped", "commitment"}

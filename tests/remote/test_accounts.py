@@ -154,13 +154,18 @@ def test_the_time_of_an_answer_does_not_tell_who_is_there(tmp_path: Path) -> Non
     assert 0.6 < impossible / known < 1.7
 
 
-def test_a_damaged_user_file_is_no_wrong_passphrase(tmp_path: Path) -> None:
+def test_a_damaged_user_file_is_told_to_the_hosts_log_and_not_to_strangers(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     host = UserHost(tmp_path)
     host.add("ana")
     path = host.folder.home(UserId("ana")) / "user.json"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(TamperedError, match="ana"):
+    with pytest.raises(LockedError) as refused:
         UserAccounts(host.folder).unlock("ana", passphrase_of("ana"))
+    assert refused.value.message == "the name or the passphrase is wrong"
+    assert "user.json of ana is damaged" in caplog.text
+    assert passphrase_of("ana") not in caplog.text
 
 
 def test_nobody_gets_in_by_anothers_file(tmp_path: Path) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import random
+import subprocess
+import sys
 import time
 import weakref
 from collections.abc import AsyncIterator, Iterator
@@ -14,7 +18,7 @@ import anyio
 import pytest
 
 from dualmem_mcp.app import App, open_app
-from dualmem_mcp.errors import LockedError, OverBudgetError
+from dualmem_mcp.errors import LockedError, OverBudgetError, StoreUnreachableError
 from dualmem_mcp.handoff.digest.suites import is_test_command, runs_tests
 from dualmem_mcp.handoff.redact import redact, redact_again
 from dualmem_mcp.model.grant import OWNER, UserId
@@ -251,6 +255,59 @@ async def test_nothing_runs_for_a_user_whose_application_is_closed(host: UserHos
         await anyio.sleep(0.3)
         assert {path: path.stat().st_mtime_ns for path in host.bucket("ana").rglob("*")} == before
         assert tenants.open_users == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_whatever_comes_in_whatever_order_everybody_gets_their_own(tmp_path: Path, seed: int) -> None:
+    """Requests with right and wrong secrets, given up or not, while applications idle out and make room."""
+    host, chance, clock = UserHost(tmp_path), random.Random(seed), Clock()
+    names = ("ana", "ben", "cy", "dee")
+    for name in names:
+        host.add(name)
+        with host.opened(name) as app:
+            app.graph.create_entities([Entity(name, "person", ())])
+    served, refused = 0, 0
+
+    async def ask(tenants: UserTenants) -> None:
+        nonlocal served, refused
+        name, wrong = chance.choice(names), chance.random() < 0.3
+        patience = chance.choice((0.0, 0.003, 0.02, 30, 30, 30))
+        await anyio.sleep(chance.random() * 0.5)
+        if chance.random() < 0.2:
+            clock.ahead += chance.choice((20, 400, 1_000))
+            tenants.close_idle()
+        secret = host.secrets[UserId(chance.choice(names))] if wrong else None
+        with anyio.move_on_after(patience):
+            try:
+                tenant = await tenants.tenant(host.caller(name, secret=secret))
+            except OverBudgetError:
+                return
+            except LockedError:
+                assert secret not in (None, host.secrets[UserId(name)])
+                refused += 1
+                return
+            assert secret in (None, host.secrets[UserId(name)])
+            assert tenant.user == name
+            assert len(tenants.open_users) <= 2
+            app = tenant.app.opened
+            if app is not None:  # it may be closed again by the time that this is looked at
+                with contextlib.suppress(StoreUnreachableError):
+                    assert [entity.name for entity in app.graph.read_graph().entities] == [name]
+            served += 1
+
+    async with serving(host, most_open=2, clock=clock) as tenants, anyio.create_task_group() as tasks:
+        for _ in range(60):
+            tasks.start_soon(ask, tenants)
+    assert served > 5
+    assert refused > 2
+    assert tenants.open_users == []
+
+
+def test_no_core_file_is_written_of_a_host_of_users() -> None:
+    command = "from dualmem_mcp.remote.core_files import forbid_core_files; import resource; forbid_core_files();"
+    command += "print(resource.getrlimit(resource.RLIMIT_CORE)[0])"
+    told = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
+    assert told.stdout == "0\n"
 
 
 # One user
