@@ -37,7 +37,7 @@ class _Down(OneWay):
         self._outbox = outbox
 
     async def emit(self, message: Json) -> None:
-        if self._outbox.open:
+        if self._outbox.streams:
             self._outbox.say(message)
 
 

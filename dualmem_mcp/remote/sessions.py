@@ -95,9 +95,9 @@ class Outbox:
         self._wake()
 
     @property
-    def open(self) -> bool:
-        """Whether a stream is open."""
-        return bool(self._streams)
+    def streams(self) -> int:
+        """How many streams are open."""
+        return len(self._streams)
 
     def close(self) -> None:
         """End all streams; what was said to them alone is lost."""
@@ -167,7 +167,7 @@ class Session:
     @property
     def busy(self) -> bool:
         """Whether a request is under way or a stream open."""
-        return bool(self._under_way) or self.outbox.open
+        return bool(self._under_way or self.outbox.streams)
 
     @property
     def under_way(self) -> int:

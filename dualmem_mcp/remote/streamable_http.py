@@ -16,9 +16,14 @@ import anyio
 from mcp.server.connection import Connection
 from mcp.server.runner import aclose_shielded
 from mcp.shared.dispatcher import as_request_id
-from mcp.shared.inbound import ERROR_CODE_HTTP_STATUS, InboundLadderRejection, InboundModernRoute
+from mcp.shared.inbound import (
+    ERROR_CODE_HTTP_STATUS,
+    MCP_PROTOCOL_VERSION_HEADER,
+    InboundLadderRejection,
+    InboundModernRoute,
+)
 from mcp_types import DEFAULT_NEGOTIATED_VERSION, INVALID_REQUEST
-from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, LATEST_HANDSHAKE_VERSION
+from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, LATEST_HANDSHAKE_VERSION, MODERN_PROTOCOL_VERSIONS
 from starlette.requests import Request
 
 from dualmem_mcp.remote import wire
@@ -154,7 +159,8 @@ class StreamableHttp:
         if (refusal := refused_version(post.request.headers)) is not None:
             await _reject(post, refusal, None)
             return
-        session = self._session(post)
+        newer = post.request.headers.get(MCP_PROTOCOL_VERSION_HEADER) in MODERN_PROTOCOL_VERSIONS
+        session = self._session(post) if not newer else None
         await wire.answer(post.send, 202)
         await self._hear(post, session, message)
 
@@ -287,7 +293,7 @@ class StreamableHttp:
 
     def _version(self, post: _Post, message: Json) -> str:
         """The version of a request without a session: as its body says, its header, its client's last handshake."""
-        said = (claimed_version(message), wire.header(post.request.scope, b"mcp-protocol-version"))
+        said = (claimed_version(message), post.request.headers.get(MCP_PROTOCOL_VERSION_HEADER))
         for version in said:
             if isinstance(version, str) and version in HANDSHAKE_PROTOCOL_VERSIONS:
                 return version
