@@ -269,11 +269,6 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._sessions)
 
-    @property
-    def streams(self) -> int:
-        """How many have a stream open."""
-        return sum(session.outbox.open for session in self._sessions.values())
-
     async def open(self, owner: Principal) -> Session | None:
         """A new session, which only that principal can use; None if there are too many, and all in use."""
         given_up = []
