@@ -256,7 +256,12 @@ class Conversations:
         wanted = self._not_erased(conversation_id, "make ready for offline")
         progress(0, 3, "looking for handoffs")
         refreshed = refresh_catalogue(channel, wanted)
-        record = find_handoff(channel, wanted, refreshed)
+        try:
+            record = find_handoff(channel, wanted, refreshed)
+        except NotFoundError as error:
+            if self.way_back.unpacked(wanted) is not None:
+                error.hint = f"What was said in it is here all the same: `dualmem resume {wanted}` shows it."
+            raise
         progress(1, 3, "fetching the package")
         package = open_package(channel, record)
         keep_package(channel, record, package, limit_bytes=None)

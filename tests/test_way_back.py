@@ -314,6 +314,11 @@ def test_a_conversation_that_began_on_the_phone_is_resumed_at_the_desk(trip: Tri
     for words in ("Its counterweight.", "weigh it", "ten tons"):
         assert words in brief["brief"]
     assert any("never handed over" in warning for warning in brief["warnings"])
+    assert "Since the handoff" not in brief["brief"]
+    assert "## Settled and noted\n- decided: ten tons" in brief["brief"]
+    with pytest.raises(NotFoundError) as raised:
+        trip.desk.make_offline("from-the-road")
+    assert "`dualmem resume from-the-road` shows it" in raised.value.hint
     listed = {one["conversation_id"]: one for one in trip.desk.list_conversations()["conversations"]}
     assert listed["from-the-road"]["handoff_id"] is None
     trip.desk.save_progress("from-the-road", messages=[{"role": "user", "text": "and now from the desk"}])

@@ -185,7 +185,8 @@ def _resume_unpacked(
     with steps.step("reconstruct"):
         budget = token_budget or device_budget(digest, profile.context_tokens)
         budget = max(1, budget - estimate_tokens(note))
-        brief, text, related = _written(digest, known.newer, budget, profile, find_related)
+        title = "Settled and noted" if record is None else "Settled and noted since"
+        brief, text, related = _written(digest, known.newer, budget, profile, find_related, since_title=title)
         text = note + text
     return {
         "conversation_id": digest.conversation_id,
@@ -213,10 +214,22 @@ def _resume_unpacked(
 
 
 def _written(
-    digest: Digest, newer: Newer, budget: int, profile: DeviceProfile, find_related: FindRelated
+    digest: Digest,
+    newer: Newer,
+    budget: int,
+    profile: DeviceProfile,
+    find_related: FindRelated,
+    *,
+    since_title: str = "Since the handoff",
 ) -> tuple[Brief, str, list[dict[str, Any]]]:
     """The brief, its text with related material where there is room, and that material."""
-    brief = build_brief(digest, token_budget=budget, max_agents=profile.max_agents, since=since_news(newer))
+    brief = build_brief(
+        digest,
+        token_budget=budget,
+        max_agents=profile.max_agents,
+        since=since_news(newer),
+        since_title=since_title,
+    )
     room = budget - brief.tokens
     passages = find_related(related_query(digest), digest) if room >= LEAST_ROOM else ()
     related_text, related = related_section(passages, room)

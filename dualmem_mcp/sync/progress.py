@@ -238,7 +238,7 @@ class _Place:
 
 
 def turn_named(uuids: Sequence[str], name: str, conversation_id: ConversationId) -> str:
-    """The uuid among these that is this name, or alone begins with it; a whole one may be of a turn that has not come
+    """The uuid among these that is this name, or alone begins with it; a whole one may be of a turn that is not
     here yet. Raises UsageError."""
     if name in uuids:
         return name

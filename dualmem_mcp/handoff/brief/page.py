@@ -98,20 +98,25 @@ def device_budget(digest: Digest, context_tokens: int) -> int:
 
 
 def build_brief(
-    digest: Digest, *, token_budget: int, max_agents: int = 50, since: Sequence[talk.News] = ()
+    digest: Digest,
+    *,
+    token_budget: int,
+    max_agents: int = 50,
+    since: Sequence[talk.News] = (),
+    since_title: str = _TITLES["since"],
 ) -> Brief:
     """The brief of a digest in at most `token_budget` tokens.
 
     The last request stands in it verbatim unless it alone exceeds the budget. Then, as far as the budget
     goes: git, unfinished calls, prompts that still wait, corrections and rules, `since` (what came after the
-    handoff), the last reply, open tasks, the other requests, edited files, the last test, agents
+    handoff, under that title), the last reply, open tasks, the other requests, edited files, the last test, agents
     (at most `max_agents`), commits; then findings, errors, outcomes, commands and the compaction summary.
     """
     budget = max(token_budget, 0) * 4
     names, tag = short_names(digest), record_tag(digest, [one.text for one in since])
     for detail in LEVELS:
         view = View(digest, detail, names)
-        page = _Page(view, budget, tag)
+        page = _Page(view, budget, tag, since_title)
         pressing, rest = _split(talk.since_handoff(view, since), int(budget * _SINCE_SHARE))
         required = _required(view, pressing, max_agents)
         if page.fits(required) or detail is LEVELS[-1]:
@@ -189,12 +194,12 @@ def _extras(view: View, page: _Page) -> Iterator[list[Line]]:
 class _Page:
     """Lines taken into a brief so far, and the room that is left."""
 
-    def __init__(self, view: View, budget: int, tag: str) -> None:
+    def __init__(self, view: View, budget: int, tag: str, since_title: str) -> None:
         self._view = view
         self._budget = budget
         self._frame = frame(view, budget, tag)
         self._room = budget - len(self._frame.head) - len(self._frame.closing) - footer_room(view, budget)
-        self._titles = _TERSE_TITLES if view.detail.terse else _TITLES
+        self._titles = (_TERSE_TITLES if view.detail.terse else _TITLES) | {"since": since_title}
         self._kept: list[Line] = []
         self._places: set[tuple[str, tuple[int, ...]]] = set()
         self._sections: set[str] = set()
