@@ -1,9 +1,9 @@
 """Answers compressed as the client accepts: zstd, brotli, gzip.
 
-Left alone are answers below two kilobytes, kinds that are compressed in themselves, streams without an end, HTML, and
-everything on the way to a login: where a secret (a form's token) and something that a stranger chose (a link's
-words to search for) stand side by side, the size of the whole tells of the secret (BREACH). What is behind an
-access token no stranger's page can ask for.
+Left alone are answers below two kilobytes, kinds that are compressed in themselves, streams without an end, HTML,
+and all on the way to a login: where a secret (a form's token) and something that a stranger chose (a link's words
+to search for) stand side by side, the size of the whole tells of the secret (BREACH). What is behind an access
+token no stranger's page can ask for.
 """
 
 from __future__ import annotations
@@ -247,7 +247,6 @@ def _is_compressible(start: Message) -> bool:
         start["status"] not in (204, 206, 304)
         and _KINDS.match(_value(headers, b"content-type")) is not None
         and not _value(headers, b"content-encoding")
-        and b"no-transform" not in _value(headers, b"cache-control")
     )
 
 

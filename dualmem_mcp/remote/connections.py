@@ -67,6 +67,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._has_head()
+        if not self.url.startswith(b"/"):
+            # A proxy's kind of request, which names a host besides that in `Host`; the parser makes this a 400.
+            raise ValueError("not a path of this server")
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
