@@ -36,6 +36,7 @@
     landmarks: ["header", "main"].map((name) => all(`body > ${name}`).length),
     heads: all("h1, h2, h3, h4, h5, h6").map((e) => Number(e.tagName[1])),
     ids: all("[id]").map((e) => e.id),
+    title: document.title,
     language: document.documentElement.lang,
   };
 }
