@@ -12,7 +12,7 @@ from typing import Any
 
 from dualmem_mcp.crypto.envelope import ObjectKind, SealedReader, bytes_reader
 from dualmem_mcp.crypto.index import MAX_SECTION_BYTES
-from dualmem_mcp.errors import DualmemError, NotFoundError, StoreUnreachableError, TamperedError
+from dualmem_mcp.errors import DualmemError, NotFoundError, StoreRefusedError, StoreUnreachableError, TamperedError
 from dualmem_mcp.handoff.agent_states import agents_from_json
 from dualmem_mcp.handoff.bundle import open_bundle
 from dualmem_mcp.handoff.channel import Channel, manifest_prefix
@@ -65,6 +65,8 @@ def refresh_catalogue(channel: Channel, conversation_id: ConversationId | None =
         unseen = [info.key for info in channel.objects.list(prefix) if info.key not in known]
     except StoreUnreachableError as error:
         warning = f"the bucket cannot be reached ({error.message}); showing what this device has"
+        if isinstance(error, StoreRefusedError):
+            warning = f"the bucket refuses this device ({error.message}); showing what it has. {error.hint}".strip()
         return Refresh(0, (warning,), (error,))
     faults: list[DualmemError] = []
     found = 0

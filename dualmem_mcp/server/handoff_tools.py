@@ -58,7 +58,7 @@ def _prepare_handoff(call: Call) -> Answer:
 
 def _handoff_text(handoff: Mapping[str, Any]) -> str:
     where = (
-        "is sealed and queued on this device; the bucket could not be reached, so call prepare_handoff again later"
+        "is sealed and queued on this device, as the bucket did not take it: call prepare_handoff again later"
         if handoff["queued"]
         else "is handed over, and every device of the vault can resume it"
     )

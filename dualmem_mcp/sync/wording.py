@@ -22,7 +22,7 @@ def sync_text(result: Mapping[str, Any], *, conflicts_hint: str) -> str:
     nothing = "Nothing was exchanged" if any(result[name] for name in ("away", "refused", "busy")) else "Up to date"
     moved = "; ".join(way for way in ways if way) or nothing
     took = f"{result['duration_ms'] / 1000:.1f} s"
-    cost = f", ${result['cost_usd']:.6f} at list price" if result["cost_usd"] else ""
+    cost = f", ${result['cost_usd']:.6f} at list price" if round(result["cost_usd"], 6) else ""
     lines = [f"{moved[:1].upper()}{moved[1:]} ({took}{cost})."]
     waits = []
     if result["queued"]:

@@ -134,6 +134,20 @@ def test_a_conversation_whose_only_record_was_changed_is_not_said_to_be_unknown(
     assert caught.value.hint
 
 
+def test_a_bucket_that_refuses_is_not_said_to_be_away(handed_over) -> None:
+    world, _, phone = handed_over
+    vault = world.bucket / "vault.json"
+    vault.rename(world.root / "vault.json")
+    vault.symlink_to(world.root / "vault.json")  # the store follows no link
+    [warning] = phone.list_conversations()["warnings"]
+    assert warning.startswith("the bucket refuses this device (")
+    assert "Remove the link" in warning
+    vault.unlink()
+    world.bucket.rename(world.root / "away")
+    [warning] = phone.list_conversations()["warnings"]
+    assert warning.startswith("the bucket cannot be reached (")
+
+
 def test_a_package_that_is_gone_is_said_with_what_to_do(handed_over) -> None:
     world, _, phone = handed_over
     shutil.rmtree(world.bucket / "packages")

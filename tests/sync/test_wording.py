@@ -36,7 +36,7 @@ def result(**changes: Any) -> dict[str, Any]:
     [
         ({}, "Up to date (1.2 s).", False),
         ({"busy": True}, "Nothing was exchanged (1.2 s).", False),
-        ({"refused": True}, "Nothing was exchanged (1.2 s).", False),
+        ({"refused": True, "cost_usd": 0.0000004}, "Nothing was exchanged (1.2 s).", False),
         (
             {"pushed": moved(1, 1, 999), "cost_usd": 0.0000054},
             "Sent 1 change in 1 segment, 999 bytes (1.2 s, $0.000005 at list price).",
