@@ -21,6 +21,7 @@ from dualmem_mcp.remote.oauth.errors import OAuthError, invalid_client, too_many
 from dualmem_mcp.remote.oauth.public_fetch import Document, FetchError, PublicFetcher
 from dualmem_mcp.remote.oauth.redirects import parse_redirect
 from dualmem_mcp.remote.oauth.registration import Client, shown_name
+from dualmem_mcp.remote.options import CLAUDE_REDIRECTS
 
 # A name, no address, on the port that browsers take; a path that no two programs read differently (sections 3).
 _URL: Final = re.compile(
@@ -38,6 +39,22 @@ _FAILED_SECONDS: Final = 30
 _FETCHES: Final = Rate(20, 6.0)
 _MOST_REDIRECTS: Final = 32
 _MAX_AGE: Final = re.compile(r"\bmax-age=(\d{1,9})\b")
+
+
+# Claude's own, for hosts that cannot fetch them and for when they are out of order (anthropics/claude-ai-mcp issue
+# 518). Nothing is given away: they lead where any client may, to Claude's addresses and to programs on the device.
+_KNOWN: Final = {
+    known.client_id: known
+    for known in (
+        Client("https://claude.ai/oauth/mcp-oauth-client-metadata", "Claude", CLAUDE_REDIRECTS, "claude.ai"),
+        Client(
+            "https://claude.ai/oauth/claude-code-client-metadata",
+            "Claude Code",
+            ("http://localhost/callback", "http://127.0.0.1/callback"),
+            "claude.ai",
+        ),
+    )
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +91,8 @@ class ClientDocuments:
     async def client(self, client_id: str, *, address: str) -> Client:
         """The client that the document at that address describes; `address` is who asks.
 
-        A document that was good is used for up to a week more while it cannot be fetched again.
+        A document that was good is used for up to a week more while it cannot be fetched again; what Claude's own
+        say is known without.
         Raises OAuthError.
         """
         now = self._monotonic()
@@ -95,6 +113,8 @@ class ClientDocuments:
                     self._failed.popitem(last=False)
         if kept is not None and now - kept.at < _STALE_SECONDS:
             return kept.client
+        if client_id in _KNOWN:
+            return _KNOWN[client_id]
         raise invalid_client(why)
 
     async def _fetched(self, client_id: str) -> Client:

@@ -82,7 +82,8 @@ def _page(template: str, status: int, context: dict[str, Any]) -> HTMLResponse:
         "X-Content-Type-Options": "nosniff",
         # Not no-referrer: browsers then send `Origin: null` with the form.
         "Referrer-Policy": "same-origin",
-        "Cross-Origin-Opener-Policy": "same-origin",
+        # Nor a Cross-Origin-Opener-Policy: a client that opened this page in a window of its own has to hear from
+        # it when it leads back.
     }
     return HTMLResponse(html, status, headers)
 

@@ -232,6 +232,7 @@ async def test_the_page_cannot_be_framed_runs_nothing_and_is_not_kept(one):
         assert page.headers["x-frame-options"] == "DENY"
         assert page.headers["cache-control"] == "no-store"
         assert page.headers["referrer-policy"] == "same-origin"
+        assert "cross-origin-opener-policy" not in page.headers  # clients that open a window have to hear from it
         assert not re.search(r"<script|javascript:|\son\w+=|<iframe|<object|\sstyle=|src=", page.text)
 
 

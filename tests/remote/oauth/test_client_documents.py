@@ -12,7 +12,8 @@ from dualmem_mcp.remote.oauth.errors import OAuthError
 from dualmem_mcp.remote.oauth.public_fetch import Document, FetchError
 from tests.remote.oauth.hosts import CLAUDE, PASSPHRASE, Turned, answered, host
 
-ID = "https://claude.ai/oauth/mcp-oauth-client-metadata"
+ID = "https://client.example/metadata"
+CLAUDES = "https://claude.ai/oauth/mcp-oauth-client-metadata"
 
 
 def described(client_id: str = ID, **change: object) -> bytes:
@@ -119,7 +120,7 @@ def test_what_is_no_address_of_a_document(url):
 
 async def test_a_document_describes_the_client(documents):
     client = await documents.client(ID, address="a")
-    assert (client.client_id, client.name, client.document_host) == (ID, "Claude", "claude.ai")
+    assert (client.client_id, client.name, client.document_host) == (ID, "Claude", "client.example")
     assert client.redirect_uris == (CLAUDE, "https://claude.com/api/mcp/auth_callback")
 
 
@@ -200,6 +201,32 @@ async def test_while_it_cannot_be_fetched_again_the_last_good_one_counts_for_a_w
     assert "status 500" in (await refused(documents)).description
 
 
+@pytest.mark.parametrize(
+    ("client_id", "redirect", "fits"),
+    [
+        (CLAUDES, CLAUDE, True),
+        (CLAUDES, "http://localhost:3118/callback", False),
+        ("https://claude.ai/oauth/claude-code-client-metadata", "http://localhost:3118/callback", True),
+        ("https://claude.ai/oauth/claude-code-client-metadata", CLAUDE, False),
+        ("https://claude.ai/oauth/another", CLAUDE, False),
+    ],
+)
+async def test_claude_can_log_in_while_its_documents_cannot_be_fetched(
+    tmp_path, web, documents, client_id, redirect, fits
+):
+    with host(tmp_path, documents=documents) as made:
+        page = await made.browser(redirect=redirect).page(client_id)
+        assert web.asked == [client_id]
+        assert page.status_code == (200 if fits else 400)
+        assert ("<form" in page.text) is fits
+
+
+async def test_what_claudes_document_says_goes_before_what_is_known(documents, web):
+    web.pages[CLAUDES] = described(CLAUDES, client_name="Claude anew", redirect_uris=[CLAUDE])
+    client = await documents.client(CLAUDES, address="a")
+    assert (client.name, client.redirect_uris) == ("Claude anew", (CLAUDE,))
+
+
 async def test_a_failure_is_not_tried_again_at_once(documents, web, clock):
     web.pages[ID] = "claude.ai did not answer in time"
     for _ in range(5):
@@ -233,7 +260,7 @@ async def test_the_whole_way_of_a_client_with_a_document(tmp_path, web, document
     with host(tmp_path, documents=documents) as made:
         browser = made.browser()
         page = await browser.page(ID)
-        assert "<strong>claude.ai</strong>" in page.text
+        assert "<strong>client.example</strong>" in page.text
         assert "where the document lies" in page.text
         answer = await browser.submit(page)
         tokens = (await browser.exchange(ID, answered(answer)["code"])).json()
