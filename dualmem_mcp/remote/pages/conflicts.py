@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from dualmem_mcp.errors import ConflictError, NotFoundError, UsageError
+from dualmem_mcp.model.subject_op import ENTITY_TYPE
 from dualmem_mcp.remote.pages.visit import Goto, Page, Visit
 
 _SHOWN: Final = 50
 _ALL: Final = 1_000_000
 _DELETED: Final = "deleted"
+_FIELDS: Final = {ENTITY_TYPE: "type"}
 
 _DONE: Final = {"kept": "Decided: what counted stays.", "taken": "Decided: the other side counts now."}
 
@@ -62,6 +64,7 @@ def _shown(conflict: Mapping[str, Any]) -> dict[str, Any]:
     kept = conflict["kept"]
     return {
         **conflict,
+        "field": _FIELDS.get(conflict["field"], conflict["field"]),
         "seen": _kept_stamp(conflict),
         "kept": _side(kept) if kept else None,
         "lost": [_side(side) for side in conflict["lost"]],

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from dualmem_mcp.model.search import SCOPES
 from dualmem_mcp.remote.pages.conversations import conversation_path
+from dualmem_mcp.remote.pages.text_blocks import SPEAKERS
 from dualmem_mcp.remote.pages.visit import Page, Visit
 
 _RESULTS: Final = 20
@@ -51,6 +52,7 @@ def _shown(result: dict[str, Any]) -> dict[str, Any]:
     section, cursor = ("thread", turn) if turn and result["kind"] == "turn" else ("", "")
     return {
         **result,
+        "author": SPEAKERS.get(result["author"], result["author"]),
         "kind": _KINDS.get(result["kind"], result["kind"]),
         "href": conversation_path(conversation, section, cursor) if conversation else "",
     }

@@ -14,6 +14,7 @@ _SYNC_SECONDS: Final = 20.0
 _DONE: Final = {
     "synced": "Synced just now.",
     "busy": "Another sync is running; look again in a moment.",
+    "refused": "The bucket refuses this device. Nothing is lost; what to set right stands below.",
     "away": "The bucket could not be reached. Nothing is lost: it is tried again by itself.",
 }
 
@@ -36,5 +37,5 @@ def sync_now(visit: Visit) -> Goto:
     """Exchange changes with the other devices now."""
     large = not visit.app.settings.sync.wifi_only
     result = sync_by_hand(visit.app, large_objects=large, max_seconds=_SYNC_SECONDS)
-    done = "away" if result["away"] else "busy" if result["busy"] else "synced"
+    done = next((name for name in ("refused", "away", "busy") if result[name]), "synced")
     return Goto(f"/state?done={done}")

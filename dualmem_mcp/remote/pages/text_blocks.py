@@ -29,7 +29,7 @@ _TURN: Final = re.compile(
 )
 
 _ANSWERS: Final = ("result:", "failed:")
-_SPEAKERS: Final = {"user": "You", "assistant": "Claude"}
+SPEAKERS: Final = {"user": "You", "assistant": "Claude"}
 
 BlockKind = Literal["heading", "list", "text", "quote", "turn", "said"]
 
@@ -120,7 +120,7 @@ def _turns(text: str) -> Sequence[Block]:
     for line in lines:
         at_head = bool(blocks) and blocks[-1].kind == "turn"
         if turn := _TURN.fullmatch(line):
-            speaker = _SPEAKERS.get(turn[2], turn[2].capitalize())
+            speaker = SPEAKERS.get(turn[2], turn[2].capitalize())
             blocks.append(Block("turn", speaker, time=instant(turn[3])))
         elif opening := _FENCE.fullmatch(line):
             blocks.append(Block("said" if at_head else "quote", _fenced(lines, opening[1])))
