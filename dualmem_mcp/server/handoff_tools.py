@@ -268,7 +268,7 @@ HANDOFF_TOOLS: tuple[Tool, ...] = (
     Tool(
         "memory_status",
         "Memory Status",
-        "Show the state of this device's memory: counts, vault, bucket, what waits to be uploaded.",
+        "Show the state of this device's memory: counts, vault, bucket, how it synced last, what waits for upload.",
         object_of({}),
         OBJECT,
         READS,
