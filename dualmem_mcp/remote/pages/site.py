@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -96,6 +97,8 @@ class Pages:
             ("/devices/revoke", revoke_device, "erase"),
             ("/export", export, "export"),
         ]
+        every_other = Route("/{path:path}", self._nothing, methods=["GET"])
+        every_other.path_regex = re.compile("/(?P<path>.*)", re.DOTALL)  # Starlette's own ends at a line's end
         return [
             Route("/static/{name:path}", self._static, methods=["GET"]),
             *self._login.routes(),
@@ -103,7 +106,7 @@ class Pages:
             Route("/devices/revoke", self._shown(revoke_form, "erase"), methods=["GET"]),
             *(Route(path, self._done(view, scope), methods=["POST"]) for path, view, scope in done),
             *(Route(path, self._shown(view, "read"), methods=["GET"]) for path, view in shown),
-            Route("/{path:path}", self._nothing, methods=["GET"]),
+            every_other,
         ]
 
     async def _static(self, request: Request) -> Response:
