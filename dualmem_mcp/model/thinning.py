@@ -36,12 +36,14 @@ Covered = Callable[[str], bool]
 """Whether the op of that stamp is among those known, or was before it was taken out."""
 
 
-def thin(ops: Sequence[SubjectOp], buried: Container[str], covered: Covered) -> list[SubjectOp]:
+def thin(
+    ops: Sequence[SubjectOp], buried: Container[str], covered: Covered, *, texts_only: bool = False
+) -> list[SubjectOp]:
     """Those of the ops that still have an effect, in their order, without the parts that have none.
 
     `ops` are of one subject, each there once; `buried` holds the tags that are known to be deleted apart from the
     ops. Ops that stay as they are, are the same objects. While versions of the subject conflict all of them are
-    kept, but for texts that were deleted.
+    kept, but for texts that were deleted; so they are with `texts_only`.
     """
     if len(ops) == 1 and ops[0].kind not in _DELETES and not any(tag in buried for tag, _ in added_items(ops[0])):
         return list(ops)
@@ -50,7 +52,7 @@ def thin(ops: Sequence[SubjectOp], buried: Container[str], covered: Covered) -> 
     if state is None or len(known) < len(ops) or not all(one.is_understood for one in known.values()):
         return list(ops)
     thinning = _Thinning(known, buried, covered)
-    kept = thinning.without_texts() if state.clashes else thinning.without_effectless()
+    kept = thinning.without_texts() if texts_only or state.clashes else thinning.without_effectless()
     return [thinned for op in ops if (thinned := kept.get(op.stamp)) is not None]
 
 

@@ -70,13 +70,17 @@ class SubjectReader:
         buried = self._buried(found)
         for subject in subjects:
             stored = found.get(subject, [])
-            left = {op.stamp: op for op in thin([one.op for one in stored], buried, self._covered)}
+            apart = [one.op.stamp for one in stored if not self._is_in_vector(one)]
+            # What was handed on of a revoked log stays, though ops that are covered replaced it: so do they.
+            named = any(stamp in one.payload for stamp in apart for one in stored if self._is_in_vector(one))
+            ops = thin([one.op for one in stored], buried, self._covered, texts_only=named)
+            left = {op.stamp: op for op in ops}
             for one in stored:
-                sealed = self._vector.get(DeviceId(one.device_id))
-                if sealed is None or one.sequence > sealed.sequence:
-                    yield one, one.op
-                else:
-                    yield one, left.get(one.op.stamp)
+                yield one, left.get(one.op.stamp) if self._is_in_vector(one) else one.op
+
+    def _is_in_vector(self, one: _Stored) -> bool:
+        head = self._vector.get(DeviceId(one.device_id))
+        return head is not None and one.sequence <= head.sequence
 
     def _read(self, subjects: Sequence[bytes]) -> dict[bytes, list[_Stored]]:
         marks = ", ".join("?" * len(subjects))

@@ -114,10 +114,7 @@ class SyncLog:
                 return Applied(0, 0)
             if head.segment != before.segment + 1 or device_id == self._own(connection):
                 raise _moved(f"{device_id}/{head.segment}")
-            row = connection.execute(
-                "SELECT last_sequence FROM op_sequences WHERE device_id = ?", (device_id,)
-            ).fetchone()
-            last = row[0] if row else 0
+            last = _last_read(connection, device_id)
             merge = _Merge(connection, self._name_of, self._limit(connection))
             for op in ops:
                 if op.sequence > last:
@@ -280,7 +277,9 @@ class _Merge:
         if op.kind == TOMBSTONES:
             self.subjects |= bury(self.connection, json.loads(op.payload))
         elif op.sequence:
-            self.add(op)
+            # Of a log that was read this far all is here that has an effect: what was taken out stays out.
+            if op.sequence > _last_read(self.connection, op.stamp.device_id):
+                self.add(op)
         elif op.kind == OpKind.CONVERSATION_ERASE:
             self.erasures.append((op.stamp, json.loads(op.payload)))
         else:
@@ -303,6 +302,12 @@ class _Merge:
         for stamp, payload in self.erasures:
             self.conversations |= apply_erasure(connection, payload, stamp, self.name_of)
         return Applied(len(self.rows), self.held, frozenset(self.subjects), frozenset(self.conversations))
+
+
+def _last_read(connection: Connection, device_id: DeviceId) -> int:
+    """The sequence up to which a device's log was read."""
+    row = connection.execute("SELECT last_sequence FROM op_sequences WHERE device_id = ?", (device_id,)).fetchone()
+    return int(row[0]) if row else 0
 
 
 def _head(connection: Connection, device_id: DeviceId) -> LogHead:
