@@ -25,6 +25,11 @@ class OwnAccount:
     def __init__(self, app: LazyApp) -> None:
         self._app = app
 
+    @property
+    def has_passphrase(self) -> bool:
+        """Whether there is one to log in with. Raises TamperedError for a vault that is damaged."""
+        return self._app.opened is not None and self._app.opened.joined_channel() is not None
+
     def unlock(self, name: str, passphrase: str) -> Unlocked:  # noqa: ARG002  (there is one)
         """As the interface says. A host whose data home belongs to no vault lets nobody in."""
         app = self._app.opened

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -28,6 +29,8 @@ from dualmem_mcp.stores.user_folder import UserFolder
 if TYPE_CHECKING:
     from dualmem_mcp.app import App
 
+_log = logging.getLogger(__name__)
+
 
 class RunningTenants(Tenants, Protocol):
     """Tenants that are served while a context is entered."""
@@ -46,6 +49,10 @@ async def hosted(options: RemoteOptions, settings: Settings, users: Path | None 
     accounts, tenants, folder = _of_users(options, users) if users is not None else _of_owner(options, settings)
     clock = SystemClock()
     async with tenants.running():
+        if isinstance(accounts, OwnAccount) and not accounts.has_passphrase:
+            _log.warning(
+                "nobody can log in: this data home belongs to no vault (`dualmem init`, `dualmem join BUCKET`)"
+            )
         with open_logins(folder, choice=settings.keystore) as store:
             login = Login(store, accounts, options, clock)
             sessions = BrowserSessions(clock)

@@ -155,7 +155,9 @@ async def _served(
         backlog=_BACKLOG,
         ssl_context_factory=None if certificate is None else lambda *_: certificate.context,
     )
-    server = _Server(config)
+    # Strangers send what is no HTTP all day: that is no news.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    server = _Server(config, options.limits.header_seconds)
     serving = asyncio.create_task(server.serve(sockets))
     background = [asyncio.create_task(endpoint.streams.watch())]
     if certificate is not None:
@@ -172,13 +174,31 @@ async def _served(
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, handshake_seconds: float) -> None:
         super().__init__(config)
         self.is_listening = asyncio.Event()
+        self._handshake_seconds = handshake_seconds if config.is_ssl else None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        """Take connections from these sockets; as uvicorn does, but that a handshake has a time."""
+        loop = asyncio.get_running_loop()
+        self.servers = [
+            await loop.create_server(
+                self._connection,
+                sock=each,
+                ssl=self.config.ssl,
+                backlog=_BACKLOG,
+                ssl_handshake_timeout=self._handshake_seconds,
+                ssl_shutdown_timeout=self._handshake_seconds,
+            )
+            for each in sockets or ()
+        ]
+        self.started = True
         self.is_listening.set()
+
+    def _connection(self) -> asyncio.Protocol:
+        make: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
+        return make(config=self.config, server_state=self.server_state, app_state={})
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

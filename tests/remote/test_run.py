@@ -243,23 +243,24 @@ def test_a_signal_ends_it_as_it_ends_the_server_on_stdio(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    process = serve(environment, "sse", "--port", str(port))
-    try:
-        told = [process.stderr.readline() for _ in range(4)]
-        assert told[0] == f"dualmem: listening on http://127.0.0.1:{port}\n"
-        assert f"claude mcp add --transport http dualmem http://localhost:{port}/mcp" in told[1]
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
-            assert client.get("/readyz").json() == {"status": "ok"}
-            answer = client.post("/mcp", headers={"Host": f"localhost:{port}"})
-            assert answer.status_code == 401
-            begun = time.monotonic()
-            process.send_signal(number)
-            out, err = process.communicate(timeout=20)
-        assert process.returncode == -number
-        assert time.monotonic() - begun < 9
-        assert (out, err) == ("", "")
-    finally:
-        process.kill()
+    with serve(environment, "sse", "--port", str(port)) as process:
+        try:
+            told = [process.stderr.readline() for _ in range(5)]
+            assert told[0].startswith("dualmem-mcp: nobody can log in")  # this data home has no vault
+            assert told[1] == f"dualmem: listening on http://127.0.0.1:{port}\n"
+            assert f"claude mcp add --transport http dualmem http://localhost:{port}/mcp" in told[2]
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+                assert client.get("/readyz").json() == {"status": "ok"}
+                answer = client.post("/mcp", headers={"Host": f"localhost:{port}"})
+                assert answer.status_code == 401
+                begun = time.monotonic()
+                process.send_signal(number)
+                out, err = process.communicate(timeout=20)
+            assert process.returncode == -number
+            assert time.monotonic() - begun < 9
+            assert (out, err) == ("", "")
+        finally:
+            process.kill()
 
 
 def test_what_cannot_be_served_is_told_with_a_hint(environment: dict[str, str]) -> None:
