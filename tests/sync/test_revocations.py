@@ -52,7 +52,7 @@ def act(device: Device, what: str, number: int) -> None:
             records(device).put("note", "1", {"text": f"{device.home.name} {number}"})
         case "delete":
             device.graph.delete_entities([f"n{number % 3}", "Ada"] if number % 2 else ["Ada"])
-            records(device).delete("note", "2")
+            records(device).delete("note", "1")
         case "note":
             records(device).put("note", "2", {"text": f"{number}"}, conversation_id=CHAT)
         case "say":
