@@ -105,11 +105,10 @@ class Authorization:
             answer = self._shown(request, asked, scopes, problem=problem, name=name, status=429)
             answer.headers["Retry-After"] = str(error.seconds)
             return answer
-        except LockedError:
-            which = "Name and passphrase do not fit." if self._several else "That is not the passphrase."
-            return self._shown(request, asked, scopes, problem=f"{which} Try again.", name=name, status=403)
+        except LockedError as error:
+            return self._shown(request, asked, scopes, problem=_sentences(error), name=name, status=403)
         except DualmemError as error:
-            return _noticed(ShownError(f"{error.message}. {error.hint}", status=503))
+            return self._shown(request, asked, scopes, problem=_sentences(error), name=name, status=503)
         return self._let_in(asked, scopes, unlocked)
 
     def _let_in(self, asked: AuthorizationRequest, scopes: frozenset[Scope], unlocked: Unlocked) -> Response:
@@ -124,7 +123,7 @@ class Authorization:
         try:
             return await read_request(query, self._clients, self._options, address=_address(request))
         except DualmemError as error:
-            raise ShownError(f"{error.message}. {error.hint}", status=503, retry_after=10) from None
+            raise ShownError(_sentences(error), status=503, retry_after=10) from None
 
     def _shown(
         self,
@@ -195,6 +194,11 @@ def _noticed(error: ShownError) -> Response:
     if error.retry_after:
         answer.headers["Retry-After"] = str(error.retry_after)
     return answer
+
+
+def _sentences(error: DualmemError) -> str:
+    text = f"{error.message[:1].upper()}{error.message[1:]}. {error.hint}"
+    return text.strip()
 
 
 def _address(request: Request) -> str:

@@ -204,11 +204,9 @@ class Grants:
             raise OAuthError("invalid_grant", _ENDED) from error
         now, user = self._now(), kept.grant.user
         access, refresh = mint(user), mint(user)
-        new_access, new_refresh = (
-            access.kept(secret, now + ACCESS_SECONDS),
-            refresh.kept(secret, now + REFRESH_SECONDS),
-        )
-        if not self._store.rotate(token.token_id, now, new_access, new_refresh):
+        kept_access = access.kept(secret, now + ACCESS_SECONDS)
+        kept_refresh = refresh.kept(secret, now + REFRESH_SECONDS)
+        if not self._store.rotate(token.token_id, now, kept_access, kept_refresh):
             raise OAuthError("invalid_grant", _ENDED)  # another process was faster, or it has just ended
         answer = _tokens(access, refresh, kept.grant.scopes, ACCESS_SECONDS)
         self._forget_answers()

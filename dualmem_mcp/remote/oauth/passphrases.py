@@ -11,14 +11,14 @@ import hmac
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import anyio
 from anyio import CapacityLimiter, to_thread
 
-from dualmem_mcp.errors import LockedError, OverBudgetError
+from dualmem_mcp.errors import DualmemError, LockedError, OverBudgetError
 from dualmem_mcp.model.grant import UserId
 from dualmem_mcp.remote.interfaces import Accounts, Unlocked
 from dualmem_mcp.remote.oauth.attempts import Attempts, Rate, network_of
@@ -99,18 +99,24 @@ class PassphraseGate:
         except LockedError:
             await anyio.sleep(self._wrong_seconds)
             raise
-        for what, who in uses:
-            self._attempts[what].give_back(who)
+        except DualmemError:  # it could not be tried
+            self._give_back(uses)
+            raise
+        self._give_back(uses)
         return unlocked
 
     async def _tried(self, account: str, passphrase: str) -> Unlocked:
         if not 0 < len(passphrase) <= LONGEST_PASSPHRASE:
-            raise LockedError("that is no passphrase", operation="log in")
+            raise LockedError("that is no passphrase", operation="log in", hint="Type it again.")
         self._trying += 1
         try:
             return await to_thread.run_sync(self._accounts.unlock, account, passphrase, limiter=self._unlocking)
         finally:
             self._trying -= 1
+
+    def _give_back(self, uses: Sequence[tuple[str, str]]) -> None:
+        for what, who in uses:
+            self._attempts[what].give_back(who)
 
     def device_cookie(self, user: UserId) -> str:
         """What a browser keeps in which that user has logged in: 32 random characters and a signature."""

@@ -67,7 +67,7 @@ class Users:
         key = name if self.several else ""
         expected, secret = self.known.get(key, ("", b""))
         if not expected or expected != passphrase:
-            raise LockedError("name and passphrase do not fit", operation="log in")
+            raise LockedError("name and passphrase do not fit", operation="log in", hint="Type it again.")
         return Unlocked(UserId(key or "owner"), secret)
 
 

@@ -295,7 +295,7 @@ async def test_a_store_that_is_away_is_told_on_the_page(one, monkeypatch):
     monkeypatch.setattr(one.login._store, "client", away)
     answer = await browser.page(client_id)
     assert answer.status_code == 503
-    assert "logins.db cannot be read or written. Check the disk." in answer.text
+    assert "ogins.db cannot be read or written. Check the disk." in answer.text
 
 
 # Passphrases
@@ -306,7 +306,7 @@ async def test_a_wrong_passphrase_shows_the_page_again_as_it_was(one):
     page = await browser.page((await browser.register())["client_id"])
     again = await browser.submit(page, passphrase="wrong", scope=["erase"])
     assert again.status_code == 403
-    assert "That is not the passphrase." in again.text
+    assert "Name and passphrase do not fit. Type it again." in again.text
     assert "wrong" not in again.text.split("<form")[1]
     assert ticked(again) == {"read": True, "write": False, "erase": True, "export": False}
     assert (await browser.submit(again)).status_code == 303
@@ -318,6 +318,20 @@ async def test_what_cannot_be_the_passphrase_is_not_tried(one, passphrase):
     page = await browser.page((await browser.register())["client_id"])
     assert (await browser.submit(page, passphrase=passphrase)).status_code == 403
     assert one.users.asked == 0
+
+
+async def test_what_else_keeps_the_user_out_is_told_and_counts_as_no_attempt(one, monkeypatch):
+    browser = one.browser()
+    page = await browser.page((await browser.register())["client_id"])
+
+    def away(*_):
+        raise StoreUnreachableError("the data home is not open yet", hint="Try again in a moment.")
+
+    monkeypatch.setattr(one.users, "unlock", away)
+    answer = await browser.submit(page)
+    assert answer.status_code == 503
+    assert "The data home is not open yet. Try again in a moment." in answer.text
+    assert csrf(answer) == csrf(page)
 
 
 async def test_each_user_logs_in_to_their_own(tmp_path):

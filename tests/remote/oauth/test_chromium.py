@@ -96,7 +96,7 @@ async def test_a_login_on_a_phone_without_scripts(tmp_path, window):
         await page.get_by_label("passphrase").fill("not it")
         await page.get_by_label("Erase").tap()
         await page.get_by_role("button", name="Allow access").tap()
-        await expect(page.get_by_role("alert")).to_contain_text("That is not the passphrase.")
+        await expect(page.get_by_role("alert")).to_contain_text("Name and passphrase do not fit.")
         assert await page.get_by_label("Erase").is_checked()
         assert await page.get_by_label("passphrase").input_value() == ""
         await page.get_by_label("Erase").tap()

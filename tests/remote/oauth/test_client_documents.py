@@ -261,7 +261,7 @@ async def test_the_whole_way_of_a_client_with_a_document(tmp_path, web, document
         browser = made.browser()
         page = await browser.page(ID)
         assert "<strong>client.example</strong>" in page.text
-        assert "where the document lies" in page.text
+        assert "Described by" in page.text
         answer = await browser.submit(page)
         tokens = (await browser.exchange(ID, answered(answer)["code"])).json()
         assert made.login.caller(tokens["access_token"]).grant.client_id == ID

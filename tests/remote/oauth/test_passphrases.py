@@ -7,7 +7,7 @@ import time
 import anyio
 import pytest
 
-from dualmem_mcp.errors import LockedError
+from dualmem_mcp.errors import LockedError, StoreUnreachableError
 from dualmem_mcp.model.grant import UserId
 from dualmem_mcp.remote.oauth.attempts import Rate
 from dualmem_mcp.remote.oauth.passphrases import Pace, PassphraseGate, TooManyAttemptsError
@@ -60,6 +60,21 @@ async def test_good_passphrases_use_nothing_up():
     for _ in range(10):
         await gate.unlock("", PASSPHRASE, address="a")
     await wrong(gate, 1)
+    await gate.unlock("", PASSPHRASE, address="a")
+
+
+async def test_what_could_not_be_tried_uses_nothing_up():
+    class Away(Users):
+        def unlock(self, name, passphrase):
+            if self.asked < 5:
+                self.asked += 1
+                raise StoreUnreachableError("the bucket is away")
+            return super().unlock(name, passphrase)
+
+    gate = PassphraseGate(Away(), KEY, pace(address=Rate(2, 10.0)), Turned().monotonic)
+    for _ in range(5):
+        with pytest.raises(StoreUnreachableError):
+            await gate.unlock("", PASSPHRASE, address="a")
     await gate.unlock("", PASSPHRASE, address="a")
 
 
