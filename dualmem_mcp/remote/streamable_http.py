@@ -7,7 +7,7 @@ keep the id that `initialize` gave them, and send from several addresses.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -21,6 +21,7 @@ from mcp.shared.inbound import (
     MCP_PROTOCOL_VERSION_HEADER,
     InboundLadderRejection,
     InboundModernRoute,
+    validate_mcp_param_headers,
 )
 from mcp_types import DEFAULT_NEGOTIATED_VERSION, INVALID_REQUEST
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, LATEST_HANDSHAKE_VERSION, MODERN_PROTOCOL_VERSIONS
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
     from dualmem_mcp.model.grant import Grant
 
 _SESSION: Final = b"mcp-session-id"
+
+InputSchema = Callable[[str], Mapping[str, Any] | None]
+"""The input schema of a tool; None if there is no such tool."""
 
 _ENDLESS: Final = "subscriptions/listen"
 _MOST_IN_BATCH: Final = 100
@@ -75,10 +79,12 @@ class StreamableHttp:
         *,
         grant_of: Callable[[Scope], Grant],
         warm_up: Callable[[], Awaitable[None]],
+        input_schema: InputSchema | None,
         threads: anyio.CapacityLimiter,
         body_bytes: int,
     ) -> None:
         self._make_runner = make_runner
+        self._input_schema = input_schema
         self._sessions = sessions
         self._grant_of = grant_of
         self._warm_up = warm_up
@@ -259,6 +265,9 @@ class StreamableHttp:
         exchange = Exchange(post.request, message["id"], params, response)
         connection = Connection.from_envelope(route.protocol_version, route.client_info, route.client_capabilities)
         endless = method == _ENDLESS
+        if (rejection := self._params_refusal(post, message)) is not None:
+            await _reject(post, rejection, message["id"])
+            return
         if endless and not post.accept.stream:
             await wire.refuse(post.send, 406, "The answer is a stream: accept text/event-stream")
             return
@@ -276,6 +285,15 @@ class StreamableHttp:
             return
         code = answer["error"]["code"] if "error" in answer else 0
         await response.finish(answer, ERROR_CODE_HTTP_STATUS.get(code, 200))
+
+    def _params_refusal(self, post: _Post, message: Json) -> InboundLadderRejection | None:
+        """Why the `Mcp-Param-` headers of a call do not fit its arguments, where its tool has such headers."""
+        params = message.get("params") or {}
+        name, arguments = params.get("name"), params.get("arguments") or {}
+        if self._input_schema is None or message["method"] != "tools/call" or not isinstance(name, str):
+            return None
+        schema = self._input_schema(name) if isinstance(arguments, dict) else None
+        return validate_mcp_param_headers(schema, arguments, post.request.headers) if schema is not None else None
 
     def _room(self, method: str) -> AbstractAsyncContextManager[None]:
         """So many requests at once may need a thread, so that one user leaves some to the others."""

@@ -79,7 +79,9 @@ async def transports(
         streamable, event = sessions(), sessions()
         common: dict[str, Any] = {"grant_of": grant_of, "threads": threads, "body_bytes": limits.body_bytes}
         yield Transports(
-            StreamableHttp(make_runner, streamable, warm_up=warm_up, **common),
+            StreamableHttp(
+                make_runner, streamable, warm_up=warm_up, input_schema=server.get_tool_input_schema, **common
+            ),
             EventStreams(event, tasks, **common),
             streamable,
             event,

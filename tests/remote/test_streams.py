@@ -35,6 +35,8 @@ from tests.remote.mcp_host import (
 
 Context = ServerRequestContext[Any, Any]
 
+SCHEMA = {"type": "object", "properties": {"name": {"type": "string", "x-mcp-header": "Name"}}}
+
 
 class Workshop:
     """A server whose tool `work` goes on step by step as the test lets it, and says who asked for it."""
@@ -47,7 +49,10 @@ class Workshop:
         self.contexts: list[Context] = []
         self.bus = InMemorySubscriptionBus()
         server: Server[Any] = Server(
-            "workshop", on_call_tool=self._call, on_subscriptions_listen=ListenHandler(self.bus)
+            "workshop",
+            on_call_tool=self._call,
+            on_subscriptions_listen=ListenHandler(self.bus),
+            get_tool_input_schema=lambda name: SCHEMA if name == "work" else None,
         )
         server.add_notification_handler("notifications/initialized", types.NotificationParams, self._initialized)
         self.tenant = OpenTenant(user, server, limits or Limits())
@@ -329,6 +334,18 @@ async def test_a_listener_of_2026_hears_what_it_asked_for(tmp_path: Path) -> Non
             with pytest.raises(EOFError):
                 await message()
         assert workshop.tenant.ways.streamable_http.streams == 0
+
+
+async def test_a_header_that_repeats_an_argument_must_say_the_same(tmp_path: Path) -> None:
+    async with shop(tmp_path) as (workshop, host):
+        workshop.step("cut")
+        call = modern("tools/call", work("cut"))
+        for header, status in (("sew", 400), ("=?base64?Y3V0?=", 200)):
+            assert (await host.client().post(call, Mcp_Param_Name=header)).status_code == status
+        assert (await host.client().post(call)).json()["error"]["code"] == -32020
+        assert workshop.finished == ["cut"]
+        unfit = modern("tools/call", {"name": "work", "arguments": [1]})
+        assert (await host.client().post(unfit)).json()["error"]["code"] == -32602
 
 
 async def test_a_client_is_asked_on_the_response_that_it_waits_for(tmp_path: Path) -> None:
