@@ -248,7 +248,7 @@ async def listening(
         sent = client.headers(Accept=STREAM if body is None else BOTH, **headers)
         async with client.http.stream(method, path, headers=sent, content=content) as answer:
             assert answer.status_code == 200, await answer.aread()
-            async for part in answer.aiter_raw():
+            async for part in answer.aiter_bytes():
                 come.extend(part)
                 client.seen += part
                 news.set()
@@ -261,6 +261,7 @@ async def listening(
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(read)
+        await wait_for(b":")  # the first that a stream says: from now on it hears
         yield come, wait_for
         tasks.cancel_scope.cancel()
 

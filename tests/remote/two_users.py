@@ -120,6 +120,7 @@ class Client:
             "Authorization": f"Bearer {self.token}",
             "Content-Type": "application/json",
             "Accept": "application/json",
+            "Accept-Encoding": "identity",
             **more,
         }
 
