@@ -159,12 +159,13 @@ class WayBack:
         return dict(json.loads(kept)) if kept else {}
 
     def _note_apart(
-        self, conversation_id: ConversationId, strands: Sequence[Strand], sessions: Sequence[RestoredSession]
+        self, conversation_id: ConversationId, ends: Sequence[str], sessions: Sequence[RestoredSession]
     ) -> None:
+        """Note where the ways went whose last turns these are, if not all into one session."""
         apart = {
-            (strand.turns[-1].uuid if strand.turns else strand.ancestors[-1]): session.session_id
-            for strand, session in zip(strands, sessions, strict=False)
-            if session.session_id != conversation_id and (strand.turns or strand.ancestors)
+            end: session.session_id
+            for end, session in zip(ends, sessions, strict=False)
+            if session.session_id != conversation_id
         }
         if len({one.session_id for one in sessions}) > 1 and apart:
             noted = {**self._sessions_apart(conversation_id), **apart}
@@ -176,16 +177,16 @@ class WayBack:
         """Write the session with what came after its handoff: session_path, session_id, records, sha256, written
         (False where all of it lay there already), woven_turns, sessions (several where devices parted), warnings.
         Raises as `restore_with`."""
-        strands = self.strands(record)
+        tree, _ = self._tree(record.conversation_id, ())
         restored = restore_with(
-            strands,
+            self._strands(record.conversation_id, tree, tree.path(record.last_turn_uuid)),
             package.thread_files(),
             claude_dir=claude_dir.absolute(),
             conversation_id=record.conversation_id,
             project=str(package.manifest.facts.get("project", "")),
             cwd=cwd,
         )
-        self._note_apart(record.conversation_id, strands, restored.sessions)
+        self._note_apart(record.conversation_id, _ends(tree), restored.sessions)
         return _restored_fields(restored)
 
     def restore_unpacked(
@@ -199,21 +200,22 @@ class WayBack:
         """
         known = self.threads.conversation(conversation_id)
         tree, _ = self._tree(conversation_id, ())
-        strands = [strand for strand in self._strands(conversation_id, tree, ()) if strand.turns]
+        ways = zip(_ends(tree), self._strands(conversation_id, tree, ()), strict=True)
+        strands = {end: strand for end, strand in ways if strand.turns}
         if known is None or not strands:
             return None
         session_id = _session_id_for(conversation_id)
-        first = strands[0].turns[0]
+        first = next(iter(strands.values())).turns[0]
         place = os.path.realpath(cwd) if cwd else known.cwd or str(Path.cwd())
         was_here = any((claude_dir / "projects").glob(f"*/{session_id}.jsonl"))
         restored = restore_with(
-            strands,
+            list(strands.values()),
             {f"{session_id}.jsonl": first_line(first, session_id, place)},
             claude_dir=claude_dir.absolute(),
             conversation_id=session_id,
             cwd=cwd,
         )
-        self._note_apart(conversation_id, strands, restored.sessions)
+        self._note_apart(conversation_id, list(strands), restored.sessions)
         warnings = ["it was never handed over: the session has what was said, as far as it was saved, and no more"]
         if session_id != conversation_id:
             warnings.append(
@@ -225,12 +227,8 @@ class WayBack:
         fields = _restored_fields(restored)
         return {**fields, "warnings": [*warnings, *fields["warnings"]]}
 
-    def strands(self, record: HandoffRecord) -> list[Strand]:
-        """The ways on from a handoff, the newest first, with the turns that it does not have."""
-        tree, _ = self._tree(record.conversation_id, ())
-        return self._strands(record.conversation_id, tree, tree.path(record.last_turn_uuid))
-
     def _strands(self, conversation_id: ConversationId, tree: TurnTree, passed: Sequence[str]) -> list[Strand]:
+        """The ways on from the turns that were handed over, the newest first, with the turns after these."""
         handed_over = set(passed)
         strands = []
         for way in tree.ways():
@@ -288,6 +286,11 @@ class WayBack:
             )
             for link in links
         ]
+
+
+def _ends(tree: TurnTree) -> list[str]:
+    """The last turn of each way, of those that are known."""
+    return [next((uuid for uuid in reversed(way) if uuid in tree.links), "") for way in tree.ways()]
 
 
 def _session_id_for(conversation_id: ConversationId) -> ConversationId:
