@@ -27,7 +27,7 @@ from dualmem_mcp.handoff.channel import Channel
 from dualmem_mcp.handoff.quoting import one_line
 from dualmem_mcp.handoff.redact import redact
 from dualmem_mcp.model.bucket_access import BucketAccess
-from dualmem_mcp.model.ids import parse_conversation_id
+from dualmem_mcp.model.ids import DeviceId, parse_conversation_id
 from dualmem_mcp.model.source import ImportFormat
 from dualmem_mcp.news_keeper import NewsKeeper
 from dualmem_mcp.ports import Clock, Progress, SystemClock, no_progress
@@ -313,6 +313,7 @@ class App(Conversations):
         entities, relations = self.graph.counts()
         channel = self.joined_channel()
         vault = channel.vault if channel else None
+        devices = vault.devices() if vault else []  # once: their signatures are checked each time
         newest = self.catalogue.newest_handoff()
         synced = LastSync(self.settings.home, self.clock).outcome()
         since = f"{synced.problem_at.isoformat(timespec='seconds')}: " if synced.problem_at else ""
@@ -322,8 +323,8 @@ class App(Conversations):
             "bucket": self.settings.bucket,
             "vault_id": vault.vault_id if vault else None,
             "device_id": self.device_id,
-            "device_name": vault.device_name if vault else self.settings.device_name,
-            "devices": _live_names(vault.devices()) if vault else [],
+            "device_name": _name_of(self.device_id, devices) if vault else self.settings.device_name,
+            "devices": _live_names(devices),
             "device_key_in": self.key_kept_in,
             "entities": entities,
             "relations": relations,
@@ -334,6 +335,10 @@ class App(Conversations):
             "memory_file": str(self.settings.memory_file) if self.settings.memory_file else None,
             **search_status(self.edge, lambda: self.local_edge),
         }
+
+
+def _name_of(device_id: DeviceId, devices: Sequence[RosterEntry]) -> str:
+    return next((one.name for one in devices if one.device_id == device_id), "")
 
 
 def _live_names(devices: Sequence[RosterEntry]) -> list[str]:
