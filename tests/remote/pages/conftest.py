@@ -19,9 +19,9 @@ from tests.remote.pages.memory import Host, fill
 PUBLIC_URL = "https://memory.example"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def environment() -> Iterator[None]:
-    """Nothing of the developer's own."""
+    """Nothing of the developer's own, until the module ends: others' tests are told where to look by it."""
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
             if name.startswith(("DUALMEM_", "CLAUDE_")) or name == "MEMORY_FILE_PATH":
