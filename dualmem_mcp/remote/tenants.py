@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import anyio
 from anyio import to_thread
 
-from dualmem_mcp.errors import DualmemError, LockedError, OverBudgetError
+from dualmem_mcp.errors import DualmemError, LockedError, OverBudgetError, StoreUnreachableError
 from dualmem_mcp.handoff.remembered import forget_texts
 from dualmem_mcp.model.grant import OWNER, UserId
 from dualmem_mcp.remote.core_files import forbid_core_files
@@ -182,7 +182,6 @@ class UserTenants:
                     await leaving.closed.wait()
                     continue
                 entry = self._begin(user, caller.secret)
-            entry.asked_at = self._clock()
             await entry.opened.wait()
             same = hmac.compare_digest(entry.secret, caller.secret)
             if entry.failure is not None:
@@ -194,6 +193,7 @@ class UserTenants:
             elif not same:
                 raise _refused(user)
             elif entry.tenant is not None:
+                entry.asked_at = self._clock()
                 return entry.tenant
 
     async def close(self, user: UserId) -> None:
@@ -272,8 +272,14 @@ class UserTenants:
         """Have those closed that were idle long enough, and those whose users were removed."""
         for entry in list(self._entries.values()):
             idle = not _is_busy(entry) and self._rested(entry) >= self._idle_seconds
-            if idle or not self._folder.has(entry.user):
+            if idle or self._is_removed(entry.user):
                 entry.closing.set()
+
+    def _is_removed(self, user: UserId) -> bool:
+        try:
+            return not self._folder.has(user)
+        except StoreUnreachableError:  # a disk that is away for a moment has removed nobody
+            return False
 
 
 def _is_busy(entry: _Entry) -> bool:

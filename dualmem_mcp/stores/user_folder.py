@@ -41,8 +41,9 @@ class UserFolder:
         return self.root / user
 
     def has(self, user: UserId) -> bool:
-        """Whether there is such a user now."""
-        return user_id(user) == user and (self.root / user / USER_FILE).is_file()
+        """Whether there is such a user now. Raises StoreUnreachableError if the folder cannot be looked at."""
+        with file_faults("look at", self.root):
+            return user_id(user) == user and (self.root / user / USER_FILE).is_file()
 
     def check(self, user: UserId) -> None:
         """Raises NotFoundError unless there is a folder of that user."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import random
 import subprocess
@@ -218,6 +219,24 @@ async def test_a_user_who_is_removed_is_closed_and_refused(host: UserHost) -> No
         await until_closed(tenants, "ana")
         assert ana.app.opened is None
         assert await tenants.tenant(host.caller("ben")) is ben
+
+
+async def test_a_disk_that_is_away_for_a_moment_removes_nobody(
+    host: UserHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(host) as tenants:
+        ana = await tenants.tenant(host.caller("ana"))
+        with monkeypatch.context() as patch:
+
+            def away(_: Path) -> bool:
+                raise OSError(errno.EIO, "Input/output error")
+
+            patch.setattr(Path, "is_file", away)
+            tenants.close_idle()
+            with pytest.raises(StoreUnreachableError):
+                await tenants.tenant(host.caller("ana"))
+        assert await tenants.tenant(host.caller("ana")) is ana
+        assert ana.app.opened is not None
 
 
 async def test_one_whose_opening_fails_leaves_the_others_alone(host: UserHost) -> None:
