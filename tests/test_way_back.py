@@ -318,7 +318,7 @@ def test_a_conversation_that_began_on_the_phone_is_resumed_at_the_desk(trip: Tri
     assert "## Settled and noted\n- decided: ten tons" in brief["brief"]
     with pytest.raises(NotFoundError) as raised:
         trip.desk.make_offline("from-the-road")
-    assert "`dualmem resume from-the-road` shows it" in raised.value.hint
+    assert "`dualmem resume from-the-road` shows" in raised.value.hint
     listed = {one["conversation_id"]: one for one in trip.desk.list_conversations()["conversations"]}
     assert listed["from-the-road"]["handoff_id"] is None
     trip.desk.save_progress("from-the-road", messages=[{"role": "user", "text": "and now from the desk"}])
@@ -411,8 +411,9 @@ def test_a_conversation_whose_name_is_no_uuid_gets_a_session_that_has_one(trip: 
 def test_of_notes_alone_no_session_is_made(trip: Trip) -> None:
     trip.phone.save_progress("from-the-road", decisions=["ten tons"])
     trip.exchange()
-    with pytest.raises(NotFoundError, match="has not been handed over"):
+    with pytest.raises(NotFoundError, match="has not been handed over") as raised:
         trip.desk.restore("from-the-road", cwd=str(trip.world.project))
+    assert "`dualmem resume from-the-road` shows" in raised.value.hint
     with pytest.raises(NotFoundError):
         trip.desk.restore("nobody-knows-it", cwd=str(trip.world.project))
 

@@ -45,10 +45,8 @@ def handoff(
     click.echo(f"{'Queued' if report['queued'] else 'Handed over'}: {report['title']}")
     click.echo(f"  conversation  {report['conversation_id']}")
     click.echo(f"  messages      {report['message_count']:,}")
-    click.echo(
-        f"  digest        {report['digest_tokens']:,} of {report['visible_tokens']:,} tokens "
-        f"({report['reduction']:.1%} less)"
-    )
+    less = f" ({report['reduction']:.1%} less)" if report["reduction"] > 0 else ""
+    click.echo(f"  digest        {report['digest_tokens']:,} of {report['visible_tokens']:,} tokens{less}")
     sizes = size_text(report["package_bytes"]), size_text(report["transcript_bytes"])
     click.echo(f"  package       {sizes[0]} for {sizes[1]} of session files")
     click.echo(f"  fidelity      {_fidelity_text(report['fidelity'])}")
