@@ -376,7 +376,7 @@ class Conversations:
         return open_package(channel, find_handoff(channel, wanted, refreshed))
 
     def _protected_differences(self, package: OpenedPackage) -> list[str]:
-        if False and self.settings.hosted:
+        if self.settings.hosted:
             return []  # what lies on the host is not the user's, not even to compare with
         carried = [file for file in package.manifest.files if file.kind == "protected"]
         root = self._source().protected_root_for(str(package.manifest.facts.get("cwd", "")))
