@@ -202,7 +202,7 @@ class _Compressing:
         if not _is_compressible(start) or (self._is_events and self._is_stream):
             await self._send(start)
             return
-        start["headers"] = [*start["headers"], _VARY]
+        start = {**start, "headers": [*start["headers"], _VARY]}
         if self._is_events:
             await self._send(self._encoded(start))  # whoever waits for events has to see that they will come
             self._compressor = compressor_for(self._coding)
@@ -255,7 +255,7 @@ def _varying(send: Send) -> Send:
 
     async def with_vary(message: Message) -> None:
         if message["type"] == "http.response.start" and _is_compressible(message):
-            message["headers"] = [*message["headers"], _VARY]
+            message = {**message, "headers": [*message["headers"], _VARY]}
         await send(message)
 
     return with_vary

@@ -22,11 +22,13 @@ _TOO_MANY: Final = (503, b"Service Unavailable")
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """One connection, within the limits."""
+    """One connection, within the limits. `resting` has those of the server that were answered and ask nothing now,
+    the one that rests longest first: it is closed when there are too many."""
 
-    def __init__(self, *arguments: Any, limits: Limits, **named: Any) -> None:
+    def __init__(self, *arguments: Any, limits: Limits, resting: dict[BoundedProtocol, None], **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._limits = limits
+        self._resting = resting
         self._head_bytes = 0
         self._head_deadline: asyncio.TimerHandle | None = None
         self._rest_deadline: asyncio.TimerHandle | None = None
@@ -35,11 +37,16 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         if len(self.connections) > self._limits.connections:
-            self._refuse(_TOO_MANY)
-            return
+            if not self._resting:
+                self._refuse(_TOO_MANY)
+                return
+            longest = next(iter(self._resting))
+            del self._resting[longest]
+            longest.transport.close()
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._resting.pop(self, None)
         self._has_head()
         self._is_read()
         if self._rest_deadline is not None:
@@ -49,7 +56,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
             return
-        # Counted by what arrives together: a head that comes with a body in one read is bounded by that read.
+        self._resting.pop(self, None)
         awaiting = self._head_deadline is not None
         super().data_received(data)
         if awaiting and self._head_deadline is not None:
@@ -61,15 +68,16 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._expect_head()
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        super().on_header(name, value)
-        self._head_bytes += len(name) + len(value)
-
     def on_headers_complete(self) -> None:
         self._has_head()
         if not self.url.startswith(b"/"):
             # A proxy's kind of request, which names a host besides that in `Host`; the parser makes this a 400.
             raise ValueError("not a path of this server")
+        # Each line has a colon, a space and an end besides.
+        if sum(len(name) + len(value) + 4 for name, value in self.headers) > self._limits.header_bytes - len(
+            self.url
+        ):
+            raise ValueError("a head that came whole, and is too large")
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -80,7 +88,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._rest()
 
     def on_response_complete(self) -> None:
-        is_whole = not self.cycle.more_body
+        is_whole, is_last = not self.cycle.more_body, not self.pipeline
         super().on_response_complete()
         if self.transport.is_closing():
             return
@@ -88,10 +96,13 @@ class BoundedProtocol(HttpToolsProtocol):
             # Answered before its body was there, as when it is too large: closed at once, the client would lose the
             # answer; without a time, it could keep the connection by sending nothing more.
             self._rest_deadline = self.loop.call_later(self._limits.header_seconds, self.transport.close)
+        elif is_last:
+            self._resting[self] = None
         if self.transport.get_write_buffer_size():
             self._expect_reading()
 
     def _rest(self) -> None:
+        self._resting[self] = None
         self._unset_keepalive_if_required()
         self.timeout_keep_alive_task = self.loop.call_later(
             self.timeout_keep_alive, self.timeout_keep_alive_handler
@@ -142,4 +153,4 @@ class BoundedProtocol(HttpToolsProtocol):
 
 def bounded_protocol(limits: Limits) -> Callable[..., asyncio.Protocol]:
     """What makes the protocol of each connection, as uvicorn calls it."""
-    return functools.partial(BoundedProtocol, limits=limits)
+    return functools.partial(BoundedProtocol, limits=limits, resting={})

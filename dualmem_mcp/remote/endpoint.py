@@ -65,7 +65,6 @@ class Endpoint:
         site: ASGIApp,
     ) -> None:
         limits = options.limits
-        self._limits = limits
         # Whoever reaches a port on loopback directly is a program of this machine, as the proxy is.
         self._trusts_loopback = options.certificate is None
         self._hosts = AllowedHosts(options)
@@ -75,9 +74,11 @@ class Endpoint:
         self._readiness = readiness
         self._site = Compression(site)
         self._serve_tenant = Compression(self._of_tenant)
-        self._bodies = Bodies(limits)
-        self._requests = Requests(limits.requests, limits.request_seconds)
-        self._stranger_requests = Requests(limits.stranger_requests, limits.request_seconds)
+        self._bodies = Bodies(limits.body_bytes, limits.bodies_bytes, limits.body_seconds)
+        self._stranger_bodies = Bodies(limits.form_bytes, limits.stranger_bodies_bytes, limits.body_seconds)
+        seconds, strangers = limits.request_seconds, limits.stranger_requests
+        self._requests = Requests(limits.requests, limits.requests_per_user, seconds)
+        self._stranger_requests = Requests(strangers, strangers, seconds)
         self.streams = Streams(limits, authentication.is_good)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -135,8 +136,8 @@ class Endpoint:
         if scope["method"] in _BODILESS:
             await run(app, scope, receive, send)
             return
-        most = self._limits.body_bytes if CALLER_KEY in scope else self._limits.form_bytes
-        async with self._bodies.read(scope, receive, most) as whole:
+        bodies = self._bodies if CALLER_KEY in scope else self._stranger_bodies
+        async with bodies.read(scope, receive) as whole:
             if isinstance(whole, Refusal):
                 await whole.send(send)
             else:

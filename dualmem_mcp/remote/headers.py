@@ -56,7 +56,7 @@ class AnswerHeaders:
                 headers = list(message.get("headers", ()))
                 given = {name for name, _ in headers}
                 headers += [header for header in self._defaults if header[0] not in given]
-                message["headers"] = headers
+                message = {**message, "headers": headers}
             await send(message)
 
         return with_headers
@@ -74,7 +74,7 @@ def readable_by(scope: Scope, send: Send) -> Send:
                     (b"access-control-allow-origin", origin),
                     (b"access-control-expose-headers", _ANSWER_HEADERS),
                 ]
-            message["headers"] = headers
+            message = {**message, "headers": headers}
         await send(message)
 
     return with_headers

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
+from dualmem_mcp.remote.interfaces import CALLER_KEY, Caller
 from dualmem_mcp.remote.options import Limits
 from dualmem_mcp.remote.refusals import Header, Refusal, busy
 
@@ -31,41 +32,47 @@ class Bodies:
     kilobytes of it become is known only once it is unpacked.
     """
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+    def __init__(self, most_bytes: int, all_bytes: int, seconds: float) -> None:
+        self._most_bytes = most_bytes
+        self._all_bytes = all_bytes
+        self._seconds = seconds
         self._held = 0
 
     @asynccontextmanager
-    async def read(self, scope: Scope, receive: Receive, most_bytes: int) -> AsyncIterator[Receive | Refusal]:
+    async def read(self, scope: Scope, receive: Receive) -> AsyncIterator[Receive | Refusal]:
         """A `receive` that gives the body in one message, or what to answer instead.
 
         Raises ClientLeftError.
         """
-        refusal = _unfit(scope["headers"], most_bytes)
+        refusal = _unfit(scope["headers"], self._most_bytes)
         if refusal is not None:
             yield refusal
             return
-        body = bytearray()
+        parts: list[bytes] = []
+        size = 0
         try:
-            refusal = await self._fill(body, receive, most_bytes)
-            yield refusal or _replaying(bytes(body), receive)
+            refusal = await self._fill(parts, receive)
+            size = sum(map(len, parts))
+            yield refusal or _replaying(parts, receive)
         finally:
-            self._held -= len(body)
+            self._held -= size or sum(map(len, parts))
 
-    async def _fill(self, body: bytearray, receive: Receive, most_bytes: int) -> Refusal | None:
+    async def _fill(self, parts: list[bytes], receive: Receive) -> Refusal | None:
+        size = 0
         try:
-            async with asyncio.timeout(self._limits.body_seconds):
+            async with asyncio.timeout(self._seconds):
                 more = True
                 while more:
                     message = await receive()
                     if message["type"] != "http.request":
                         raise ClientLeftError
                     chunk = message.get("body", b"")
-                    if len(body) + len(chunk) > most_bytes:
-                        return _too_large(most_bytes)
-                    if self._held + len(chunk) > self._limits.bodies_bytes:
+                    size += len(chunk)
+                    if size > self._most_bytes:
+                        return _too_large(self._most_bytes)
+                    if self._held + len(chunk) > self._all_bytes:
                         return busy("Too many large requests at once.")
-                    body += chunk
+                    parts.append(chunk)
                     self._held += len(chunk)
                     more = message.get("more_body", False)
         except TimeoutError:
@@ -93,34 +100,38 @@ def _too_large(most_bytes: int) -> Refusal:
     return Refusal(413, "request_too_large", f"The body is larger than {most_bytes} bytes.")
 
 
-def _replaying(body: bytes, receive: Receive) -> Receive:
-    given = False
-
+def _replaying(parts: list[bytes], receive: Receive) -> Receive:
     async def replay() -> Message:
-        nonlocal given
-        if given:
+        if not parts:
             return await receive()  # tells of the client's leaving
-        given = True
+        body = b"".join(parts)
+        parts.clear()  # whoever got it decides how long it is kept
         return {"type": "http.request", "body": body, "more_body": False}
 
     return replay
 
 
 class Requests:
-    """Requests under way at once; each has so long to be answered."""
+    """Requests under way at once, of one user and of all; each has so long to be answered."""
 
-    def __init__(self, most: int, seconds: float) -> None:
+    def __init__(self, most: int, most_of_one: int, seconds: float) -> None:
         self._most = most
+        self._most_of_one = most_of_one
         self._seconds = seconds
         self._running = 0
+        self._of: dict[str, int] = {}
 
     async def run(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Have the application answer, unless too many are at it or it takes too long."""
-        if self._running >= self._most:
+        caller: Caller | None = scope.get(CALLER_KEY)
+        who = "" if caller is None else caller.grant.user
+        of_one = self._of.get(who, 0)
+        if self._running >= self._most or of_one >= self._most_of_one:
             await busy("Too many requests at once.").send(send)
             return
         answer = _Answer(send)
         self._running += 1
+        self._of[who] = of_one + 1
         time = asyncio.timeout(self._seconds)
         try:
             async with time:
@@ -130,6 +141,9 @@ class Requests:
                 raise
         finally:
             self._running -= 1
+            self._of[who] -= 1
+            if not self._of[who]:
+                del self._of[who]
         if time.expired():
             await answer.cut_off(
                 Refusal(504, "timeout", f"No answer within {self._seconds:g} s.", ends_connection=True)

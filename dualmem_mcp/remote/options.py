@@ -24,14 +24,16 @@ _LOCAL: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 class Limits:
     """Bounds on what strangers can make the endpoint hold or do. Sizes in bytes, times in seconds.
 
-    `requests` are those under way of clients that are logged in; `stranger_requests` those on the way to a login
-    and of the pages. What is beyond is told to come again. `idle_seconds` is longer than proxies keep a connection
-    that they may send a request on at any moment (Caddy 120, cloudflared 90): one that ends first loses it.
+    `requests` are those under way of clients that are logged in, `requests_per_user` those of one of them; what is
+    called `stranger_…` is on the way to a login, or of the pages. What is beyond is told to come again.
+    `idle_seconds` is longer than proxies keep a connection that they may send a request on at any moment (Caddy 120,
+    cloudflared 90): one that ends first loses it.
     """
 
     body_bytes: int = 4 << 20
     form_bytes: int = 64 << 10
     bodies_bytes: int = 128 << 20
+    stranger_bodies_bytes: int = 16 << 20
     body_seconds: float = 30.0
     header_bytes: int = 32 << 10
     header_seconds: float = 10.0
@@ -41,6 +43,7 @@ class Limits:
     stop_seconds: float = 5.0
     connections: int = 16_000
     requests: int = 4_096
+    requests_per_user: int = 3_072
     stranger_requests: int = 256
     sessions_per_user: int = 256
     streams: int = 12_000

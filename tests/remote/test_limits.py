@@ -13,10 +13,12 @@ import pytest
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
+from dualmem_mcp.model.grant import UserId
+from dualmem_mcp.remote.interfaces import Caller
 from dualmem_mcp.remote.limits import Bodies, ClientLeftError
 from dualmem_mcp.remote.options import Limits
 from dualmem_mcp.remote.refusals import Refusal
-from tests.remote.http_host import AUTHORIZED, HOST, listening
+from tests.remote.http_host import AUTHORIZED, CALLER, HOST, listening
 
 MIB = 1 << 20
 
@@ -186,6 +188,9 @@ async def test_a_head_has_a_size(tmp_path: Path, size: int) -> None:
         for lines in (f"X: {'a' * size}", "\r\n".join(["X: aaaa"] * (size // 9))):
             answer = await host.raw(host.head("POST /mcp HTTP/1.1", lines)[:-2], seconds=2.0)
             assert status(answer) == 431
+            whole = await host.raw(host.head("POST /mcp HTTP/1.1", lines), seconds=2.0)
+            assert status(whole) in (400, 431)
+        assert host.tenant.seen == []
 
 
 async def test_a_connection_rests_only_so_long(tmp_path: Path) -> None:
@@ -244,6 +249,32 @@ async def test_more_requests_than_there_is_room_for_come_again_later(tmp_path: P
         assert (await client.post("/mcp", headers=AUTHORIZED, content=b"{}")).status_code == 200
 
 
+async def test_one_user_leaves_room_for_the_others(tmp_path: Path) -> None:
+    async with listening(tmp_path, limits=Limits(requests_per_user=2)) as host, host.client() as client:
+        host.callers.good["bens"] = Caller(replace(CALLER.grant, user=UserId("ben")), b"")
+        ben = {"Authorization": "Bearer bens"}
+        host.tenant.gate.clear()
+        running = [asyncio.create_task(client.post("/mcp", headers=AUTHORIZED, content=b"{}")) for _ in range(2)]
+        await host.tenant.has_inside(2)
+        assert (await client.post("/mcp", headers=AUTHORIZED, content=b"{}")).status_code == 503
+        bens = asyncio.create_task(client.post("/mcp", headers=ben, content=b"{}"))
+        await host.tenant.has_inside(3)
+        host.tenant.gate.set()
+        assert [each.status_code for each in await asyncio.gather(*running, bens)] == [200] * 3
+        assert host.endpoint._requests._of == {}
+
+
+async def test_bodies_of_strangers_take_nothing_from_those_who_are_logged_in(tmp_path: Path) -> None:
+    async with listening(tmp_path, limits=Limits(stranger_bodies_bytes=50_000)) as host, host.client() as client:
+        stalled = b"POST /login HTTP/1.1\r\nHost: memory.example\r\nContent-Length: 60000\r\n\r\n" + b"a" * 45_000
+        _, writer = await asyncio.open_connection("127.0.0.1", host.port)
+        writer.write(stalled)
+        await asyncio.sleep(0.1)
+        assert (await client.post("/login", content=b"a" * 10_000)).status_code == 503
+        assert (await client.post("/mcp", headers=AUTHORIZED, content=b"a" * 100_000)).status_code == 200
+        writer.close()
+
+
 async def test_strangers_do_not_take_the_room_of_those_who_are_logged_in(tmp_path: Path) -> None:
     gate = asyncio.Event()
 
@@ -289,6 +320,23 @@ async def test_connections_have_a_number(tmp_path: Path) -> None:
         )
 
 
+async def test_a_connection_that_rests_makes_room_for_a_new_one(tmp_path: Path) -> None:
+    async with listening(tmp_path, limits=Limits(connections=3)) as host:
+        held = [await asyncio.open_connection("127.0.0.1", host.port) for _ in range(3)]
+        for reader, writer in held[:2]:
+            writer.write(host.head("POST /mcp HTTP/1.1", "Content-Length: 0"))
+            await reader.readuntil(b"\r\n\r\n")
+        answer = await host.raw(host.head("POST /mcp HTTP/1.1", "Content-Length: 0", "Connection: close"))
+        assert status(answer) == 200
+        async with asyncio.timeout(5):
+            await held[0][0].read()
+        assert held[0][0].at_eof()  # the one that rested longest
+        held[1][1].write(host.head("POST /mcp HTTP/1.1", "Content-Length: 0"))
+        assert await held[1][0].readuntil(b"\r\n\r\n")
+        for _, writer in held:
+            writer.close()
+
+
 async def test_a_stream_of_a_client_that_leaves_is_over(tmp_path: Path) -> None:
     async with listening(tmp_path) as host, host.client() as client:
         async with client.stream("POST", "/mcp", headers=AUTHORIZED, content=b"{}") as answer:
@@ -309,9 +357,9 @@ async def test_a_client_that_leaves_while_it_sends_is_answered_nothing() -> None
     async def receive() -> dict:
         return messages.pop(0)
 
-    bodies = Bodies(Limits())
+    bodies = Bodies(100, 1_000, 5.0)
     with pytest.raises(ClientLeftError):
-        async with bodies.read({"headers": []}, receive, 100):
+        async with bodies.read({"headers": []}, receive):
             raise AssertionError("unreachable")
     assert bodies._held == 0
 
@@ -322,8 +370,8 @@ async def test_a_body_in_a_thousand_parts_is_one() -> None:
     async def receive() -> dict:
         return parts.pop(0) if parts else {"type": "http.disconnect"}
 
-    bodies = Bodies(replace(Limits(), body_seconds=5))
-    async with bodies.read({"headers": []}, receive, 1_000) as whole:
+    bodies = Bodies(1_000, 1_000, 5.0)
+    async with bodies.read({"headers": []}, receive) as whole:
         assert not isinstance(whole, Refusal)
         assert bodies._held == 1_000
         message = await whole()
