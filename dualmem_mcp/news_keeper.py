@@ -65,7 +65,7 @@ class NewsKeeper:
             found[name] = {
                 "conversation_id": name,
                 "device": cut(one_line(known.device_name), MOST_NAME_CHARACTERS),
-                "at": known.updated_at.astimezone(UTC).isoformat(timespec="seconds"),
+                "at": known.updated_at.astimezone(UTC).isoformat(timespec="milliseconds"),
                 "folders": [folder for cwd in sorted(cwds) for folder in project_folders(cwd)],
             }
         if found:
