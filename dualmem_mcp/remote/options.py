@@ -26,8 +26,8 @@ class Limits:
 
     `requests` are those under way of clients that are logged in, `requests_per_user` those of one of them; what is
     called `stranger_…` is on the way to a login, or of the pages. What is beyond is told to come again.
-    `idle_seconds` is longer than proxies keep a connection that they may send a request on at any moment (Caddy 120,
-    cloudflared 90): one that ends first loses it.
+    `idle_seconds` is longer than proxies keep a connection that they may send a request on at any moment (Caddy
+    120, cloudflared 90): one that ends first loses it.
     """
 
     body_bytes: int = 4 << 20
