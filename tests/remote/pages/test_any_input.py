@@ -44,7 +44,7 @@ def check(answer) -> None:
     assert not answer.headers.get("location", "/").startswith("//")
 
 
-@settings(max_examples=80)
+@settings(max_examples=40)
 @given(path=PATHS, query=st.dictionaries(NAMES, TEXTS, max_size=3))
 def test_any_query(client: Browser, path: str, query: dict[str, str]) -> None:
     check(
@@ -52,14 +52,14 @@ def test_any_query(client: Browser, path: str, query: dict[str, str]) -> None:
     )
 
 
-@settings(max_examples=80)
+@settings(max_examples=40)
 @given(conversation=st.one_of(st.just(SESSION_ID), TEXTS), section=st.one_of(st.just("thread"), TEXTS), at=TEXTS)
 def test_any_place_in_a_conversation(client: Browser, conversation: str, section: str, at: str) -> None:
     place = "/".join(quote(part.encode("utf-8", "replace"), safe="") for part in ("c", conversation, section))
     check(client.get(f"/{place}?{urlencode({'at': at.encode('utf-8', 'replace')})}"))
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(path=ACTIONS, form=st.dictionaries(FIELDS, TEXTS, max_size=4))
 def test_any_form(client: Browser, path: str, form: dict[str, str]) -> None:
     before = client.host.app.list_conflicts()["count"], len(client.host.let_in.connections(OWNER))
