@@ -322,8 +322,9 @@ class App(Conversations):
             "home": str(self.settings.home),
             "bucket": self.settings.bucket,
             "vault_id": vault.vault_id if vault else None,
-            "device_id": self.device_id,
-            "device_name": _name_of(self.device_id, devices) if vault else self.settings.device_name,
+            # The vault's own, since a copied data home takes a new id while it is open.
+            "device_id": vault.device_id if vault else self.device_id,
+            "device_name": _name_of(vault.device_id, devices) if vault else self.settings.device_name,
             "devices": _live_names(devices),
             "device_key_in": self.key_kept_in,
             "entities": entities,

@@ -70,7 +70,8 @@ def test_a_copied_data_home_gets_a_name_of_its_own_and_what_it_has_not_told_yet_
         listed = {one["conversation_id"]: one for one in app.list_conversations()["conversations"]}
         assert listed[OTHER_ID]["device_name"] == "desk (2)"
         assert sorted(branch["devices"] for branch in listed[SESSION_ID]["branches"]) == [["desk"], ["desk (2)"]]
-    assert copy.status()["device_name"] == "desk (2)"
+    status = copy.status()
+    assert (status["device_name"], status["device_id"]) == ("desk (2)", copy.sharing.devices()[1]["device_id"])
     copy.save_progress(OTHER_ID, messages=[{"role": "assistant", "text": "said later"}])
     assert devices_of_turns(copy, OTHER_ID) == ["desk (2)", "desk (2)"]
 

@@ -63,10 +63,8 @@ def _handoff_text(handoff: Mapping[str, Any]) -> str:
         else "is handed over, and every device of the vault can resume it"
     )
     less = f" ({handoff['reduction']:.1%} less)" if handoff["reduction"] > 0 else ""
-    size = (
-        f"{handoff['message_count']} messages, {handoff['visible_tokens']} tokens in {handoff['digest_tokens']}{less};"
-        f" package of {handoff['package_bytes']} bytes."
-    )
+    sizes = f"{handoff['visible_tokens']} tokens in {handoff['digest_tokens']}{less}"
+    size = f"{handoff['message_count']} messages, {sizes}; package of {handoff['package_bytes']} bytes."
     warnings = (f"Warning: {warning}" for warning in handoff["warnings"])
     return "\n".join((f"Conversation {handoff['conversation_id']} ({handoff['title']}) {where}.", size, *warnings))
 
