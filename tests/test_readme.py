@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -62,13 +64,30 @@ def test_the_examples_do_what_they_say(tmp_path: Path, places: dict[str, str], m
         assert done.returncode == 0, f"{line}: {done.stderr}"
         return done.stdout
 
+    def serving(line: str, home: str) -> str:
+        """What it says once it serves, on whatever port is free."""
+        command = [sys.executable, "-m", "dualmem_mcp.cli", *shlex.split(line)[1:], "--port", "0"]
+        own = {**environment, "DUALMEM_HOME": str(tmp_path / home)}
+        with subprocess.Popen(command, env=own, stderr=subprocess.PIPE, text=True) as server:
+            watchdog = threading.Timer(60, server.kill)
+            watchdog.start()
+            told = ""
+            while "listening" not in told and (line := server.stderr.readline()):
+                told += line
+            server.terminate()
+            told += server.stderr.read()
+            watchdog.cancel()
+        assert server.returncode == -signal.SIGTERM, told
+        return told
+
     lines = examples()
     commands = [
         *("init", "join", "resume", "restore", "sync", "conflicts", "note", "offline"),
-        *("model", "index", "search", "import"),
+        *("serve", "model", "index", "search", "import"),
     ]
     assert [line.split()[1] for line in lines] == commands
-    init, join, resume, restore, sync, conflicts, note, offline, pull, index, search, imported = lines
+    init, join, resume, restore, sync, conflicts, note, offline, serve, *others = lines
+    pull, index, search, imported = others
     assert "Recovery key" in run(init, "desktop")
     assert "Handed over" in run("dualmem handoff", "desktop")
     assert "is now one of vault" in run(join, "phone")
@@ -80,6 +99,7 @@ def test_the_examples_do_what_they_say(tmp_path: Path, places: dict[str, str], m
     assert re.search(r"Received \d+ changes", run(sync, "phone"))
     assert "No conflicts" in run(conflicts, "phone")
     assert "Ready without a network" in run(offline, "phone")
+    assert "https://memory.example.org" in serving(serve, "desktop")
     assert "is ready" in run(pull, "desktop")
     assert re.search(r"Indexed \d{2,} new turns of 1 conversation", run(index, "desktop"))
     assert "turn · " in run(search, "desktop")
