@@ -312,7 +312,7 @@ async def at_rest(number: int, port: int, tokens: Sequence[str], server: int, fi
     """Memory with that many streams open, and what it is like to call meanwhile."""
     before = memory_mb(server)
     begun = time.perf_counter()
-    opened = await connections(number, port)
+    opened: list[Connection] = []
 
     async def listen(connection: Connection) -> bool:
         token = random.choice(tokens)
@@ -321,8 +321,10 @@ async def at_rest(number: int, port: int, tokens: Sequence[str], server: int, fi
         return head.startswith(b"HTTP/1.1 200 ")
 
     listening = 0
-    for start in range(0, number, 100):
-        listening += sum(await asyncio.gather(*map(listen, opened[start : start + 100])))
+    while len(opened) < number:
+        batch = await connections(min(100, number - len(opened)), port)
+        listening += sum(await asyncio.gather(*map(listen, batch)))
+        opened += batch
     print(f"{listening} of {number} streams opened in {time.perf_counter() - begun:.1f} s; before: {before}")
     used = processor_seconds(server)
     seconds = 20.0
