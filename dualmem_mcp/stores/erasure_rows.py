@@ -23,6 +23,9 @@ _PACKAGE: Final = "package"
 _KEYS: Final = "keys"
 """What else than an index has to let go of things: the packages kept here, and the copies of keys."""
 
+_ABOUT_CONVERSATIONS: Final = "(kind LIKE 'record.%' OR subject IS NULL)"
+"""Which ops may be about a conversation: of records, and of rows, which have no subject."""
+
 _OMITTED: Final = compact_json({"omitted": True})
 _NAME_DIGITS: Final = 32
 _MOST_LEFT: Final = 100_000
@@ -45,7 +48,8 @@ def apply_erasure(
     if not isinstance(name, str) or len(name) != _NAME_DIGITS:
         return frozenset()
     connection.execute("INSERT OR IGNORE INTO erased VALUES (?, ?)", (name, stamp.to_bytes()))
-    found = [one for one in _known_ids(connection) if name_of(one) == name]
+    known = {*_known_ids(connection), *_ids_in_log(connection)}
+    found = [one for one in sorted(known) if name_of(one) == name]
     for conversation_id in found:
         _remove(connection, conversation_id, name)
     return frozenset(found)
@@ -78,7 +82,7 @@ class ErasedConversations:
     def knows(self, conversation_id: ConversationId) -> bool:
         """Whether there is anything of the conversation here."""
         with self._database.read() as connection:
-            return conversation_id in _known_ids(connection)
+            return conversation_id in _known_ids(connection) or conversation_id in _ids_in_log(connection)
 
     def is_erased(self, conversation_id: ConversationId) -> bool:
         """Whether the conversation is banned."""
@@ -140,6 +144,13 @@ def _known_ids(connection: Connection) -> list[str]:
     return [row[0] for row in rows if row[0]]
 
 
+def _ids_in_log(connection: Connection) -> set[str]:
+    """The conversations that ops are about, whatever became of it. Reads the whole log."""
+    found = f"SELECT DISTINCT payload ->> 'conversation_id' FROM ops WHERE {_ABOUT_CONVERSATIONS}"  # noqa: S608
+    rows = connection.execute(found)
+    return {row[0] for row in rows if isinstance(row[0], str) and row[0]}
+
+
 def _remove(connection: Connection, conversation_id: str, name: str) -> None:
     connection.execute("INSERT OR IGNORE INTO erased_conversations VALUES (?)", (conversation_id,))
     _note_left_over(connection, conversation_id)
@@ -191,7 +202,7 @@ def _remove_ops(connection: Connection, conversation_id: str) -> None:
     subjects: set[bytes] = set()
     gone: list[tuple[int]] = []
     for row_id, payload, subject in connection.execute(
-        "SELECT id, payload, subject FROM ops WHERE kind LIKE 'record.%' OR subject IS NULL"
+        f"SELECT id, payload, subject FROM ops WHERE {_ABOUT_CONVERSATIONS}"  # noqa: S608
     ):
         if json.loads(payload).get("conversation_id") == conversation_id:
             gone.append((row_id,))

@@ -275,3 +275,20 @@ def test_where_clients_stood_in_it_goes_too(world: World) -> None:
     phone.sync()
     for app in (desk, phone):
         assert app.blobs.keys("place/") == [f"place/{OTHER_ID}"]
+
+
+def test_what_only_deleted_notes_tell_of_is_erased_too(world: World) -> None:
+    desk, phone = world.desktop(), world.phone()
+    note = desk.notebook.add_note(SECRET, conversation_id="a-talk")
+    desk.sync()
+    phone.sync()
+    phone.notebook.remove(note["id"])
+    phone.sync()
+    desk.sync()
+    assert SECRET in rows(desk)  # the log keeps what was written, for whoever has not heard of it
+    assert SECRET in rows(phone)
+    desk.erase("a-talk")
+    desk.sync()
+    phone.sync()
+    assert SECRET not in rows(desk)
+    assert SECRET not in rows(phone)
