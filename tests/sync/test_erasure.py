@@ -17,7 +17,7 @@ from dualmem_mcp.errors import DualmemError, NotFoundError
 from dualmem_mcp.handoff.channel import manifest_key
 from dualmem_mcp.handoff.manifest import record_to_json
 from tests.conftest import SteppingClock
-from tests.handoff.conftest import SESSION_ID, World
+from tests.handoff.conftest import PASSPHRASE, SESSION_ID, World
 
 SECRET = "the harbour crane collapses at dawn"
 OTHER_ID = "11111111-7a3e-4f0e-9a53-2c1d5f1b7a10"
@@ -287,8 +287,13 @@ def test_what_only_deleted_notes_tell_of_is_erased_too(world: World) -> None:
     desk.sync()
     assert SECRET in rows(desk)  # the log keeps what was written, for whoever has not heard of it
     assert SECRET in rows(phone)
+    later = world.open("later")
+    later.join(PASSPHRASE, device_name="later")
+    later.sync()
+    assert SECRET in rows(later)
     desk.erase("a-talk")
     desk.sync()
-    phone.sync()
-    assert SECRET not in rows(desk)
-    assert SECRET not in rows(phone)
+    for app in (phone, later):
+        app.sync()
+    for app in (desk, phone, later):
+        assert SECRET not in rows(app)
