@@ -20,7 +20,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from dualmem_mcp.embedding.minilm import NAME as DEFAULT_MODEL
 from dualmem_mcp.errors import LockedError, UsageError
-from dualmem_mcp.model.device import PROFILES, DeviceProfile, profile_named
+from dualmem_mcp.model.device import PROFILES, DeviceProfile, ProfileName, profile_named
 from dualmem_mcp.model.index_scope import IndexScope
 from dualmem_mcp.model.sync_timing import SyncTiming
 
@@ -87,12 +87,13 @@ class RemoteSettings:
 
     public_url: str | None = None
     host: str | None = None
-    port: Annotated[int, Field(ge=0, le=65_535)] | None = None
+    port: Annotated[int, Field(ge=1, le=65_535)] | None = None
     certificate: Path | None = None
     key: Path | None = None
     hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
     redirects: tuple[str, ...] = ()
+    profile: ProfileName | None = None
 
 
 class _ConfigFile(BaseModel):

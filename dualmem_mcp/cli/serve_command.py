@@ -27,10 +27,15 @@ _DEFAULT_PORT = 8787
     help="stdio for a program that starts the server itself; http and sse are one server, with /mcp and /sse.",
 )
 @click.option("--host", help="The address to listen on.  [default: 127.0.0.1]")
-@click.option("--port", type=click.IntRange(0, 65_535), help=f"The port to listen on.  [default: {_DEFAULT_PORT}]")
+@click.option("--port", type=click.IntRange(1, 65_535), help=f"The port to listen on.  [default: {_DEFAULT_PORT}]")
 @click.option("--public-url", help="https://… as clients call it; http://localhost:PORT unless given.")
 @click.option("--certificate", type=click.Path(path_type=Path), help="PEM file, where no proxy brings TLS.")
 @click.option("--key", type=click.Path(path_type=Path), help="The certificate's key.")
+@click.option(
+    "--profile",
+    type=click.Choice(["ios", "android", "pwa", "desktop"]),
+    help="The device of remote clients that name none; Claude Code's is desktop.  [default: ios]",
+)
 @click.option("--users", type=click.Path(path_type=Path), help="Serve the users of that folder (`dualmem users`).")
 def serve(transport: str, users: Path | None, **given: Any) -> None:
     """Run the MCP server; with --transport http, for Claude on the web and on the phone."""
@@ -75,7 +80,7 @@ def remote_options(call: RemoteSettings, settings: RemoteSettings) -> RemoteOpti
     """The options of a call, and of the settings where the call says nothing. Raises UsageError."""
     from dualmem_mcp.remote.options import RemoteOptions, public_url  # noqa: PLC0415
 
-    port = next(each for each in (call.port, settings.port, _DEFAULT_PORT) if each is not None)
+    port = call.port or settings.port or _DEFAULT_PORT
     # A certificate and its key belong together: not one of the call, and the other of the settings.
     own = call if call.certificate is not None or call.key is not None else settings
     return RemoteOptions(
@@ -87,4 +92,5 @@ def remote_options(call: RemoteSettings, settings: RemoteSettings) -> RemoteOpti
         extra_redirects=settings.redirects,
         extra_hosts=settings.hosts,
         extra_origins=settings.origins,
+        profile=call.profile or settings.profile or "ios",
     )

@@ -21,7 +21,7 @@ def test_what_is_usual() -> None:
 
 def test_another_port_is_in_the_local_url() -> None:
     assert remote_options(RemoteSettings(port=9000), NOTHING).public_url == "http://localhost:9000"
-    assert remote_options(RemoteSettings(port=0), RemoteSettings(port=9000)).port == 0
+    assert remote_options(RemoteSettings(port=9001), RemoteSettings(port=9000)).port == 9001
 
 
 def test_the_call_goes_before_the_settings() -> None:
@@ -60,6 +60,7 @@ def test_a_public_url_that_is_none() -> None:
         (["--users", "folder"], "--users is of no use"),
         (["--transport", "tcp"], "tcp"),
         (["--transport", "http", "--port", "70000"], "70000"),
+        (["--transport", "http", "--port", "0"], "0 is not in the range"),
         (["--transport", "http", "--public-url", "http://memory.example"], "cannot be the public URL"),
         (["--transport", "http", "--certificate", "a.pem"], "belong together"),
         (["--transport", "http", "--certificate", "a.pem", "--key", "b.pem"], "not what clients call"),

@@ -308,6 +308,24 @@ async def test_streams_have_a_number(tmp_path: Path) -> None:
         assert (await client.post("/mcp", headers=AUTHORIZED, content=b"{}")).status_code == 200
 
 
+async def test_connections_at_rest_cost_no_task(tmp_path: Path) -> None:
+    async with listening(tmp_path) as host:
+        before = len(asyncio.all_tasks())
+        held = []
+        for number in range(300):
+            reader, writer = await asyncio.open_connection("127.0.0.1", host.port)
+            if number % 2:
+                writer.write(host.head("POST /mcp HTTP/1.1", "Content-Length: 0"))
+                await reader.readuntil(b"\r\n\r\n")
+            held.append(writer)
+        await asyncio.sleep(0.05)
+        assert len(asyncio.all_tasks()) == before
+        answer = await host.raw(host.head("POST /mcp HTTP/1.1", "Content-Length: 0", "Connection: close"))
+        assert status(answer) == 200
+        for writer in held:
+            writer.close()
+
+
 async def test_connections_have_a_number(tmp_path: Path) -> None:
     async with listening(tmp_path, limits=Limits(connections=5)) as host:
         held = [await asyncio.open_connection("127.0.0.1", host.port) for _ in range(5)]
