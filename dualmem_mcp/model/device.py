@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final, Literal, TypedDict
 
 from dualmem_mcp.errors import UsageError
 from dualmem_mcp.model.sync_timing import SyncTiming
 
+
+class _Small(TypedDict):
+    sync: SyncTiming
+    slim: bool
+
+
 _DESKTOP = SyncTiming()
-_MOBILE = SyncTiming(wifi_only=True)
+_SMALL: _Small = {"sync": SyncTiming(wifi_only=True), "slim": True}
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,20 +29,34 @@ class DeviceProfile:
     max_agents: int
     context_tokens: int
     sync: SyncTiming = _DESKTOP
+    slim: bool = False
+    """Clients there may show a tool's structured form to the model beside its text: it says no more than that."""
 
 
 # Source: the product's requirements for each platform; the desktop's can be set in cloud_sync_config.json.
 PROFILES: dict[str, DeviceProfile] = {
     profile.name: profile
     for profile in (
-        DeviceProfile("ios", memory_mb=150, cached_vectors=50, max_agents=2, context_tokens=4_000, sync=_MOBILE),
-        DeviceProfile(
-            "android", memory_mb=200, cached_vectors=75, max_agents=3, context_tokens=6_000, sync=_MOBILE
-        ),
-        DeviceProfile("pwa", memory_mb=100, cached_vectors=25, max_agents=1, context_tokens=2_000, sync=_MOBILE),
+        DeviceProfile("ios", memory_mb=150, cached_vectors=50, max_agents=2, context_tokens=4_000, **_SMALL),
+        DeviceProfile("android", memory_mb=200, cached_vectors=75, max_agents=3, context_tokens=6_000, **_SMALL),
+        DeviceProfile("pwa", memory_mb=100, cached_vectors=25, max_agents=1, context_tokens=2_000, **_SMALL),
         DeviceProfile("desktop", memory_mb=2_048, cached_vectors=100_000, max_agents=50, context_tokens=12_000),
     )
 }
+
+
+ProfileName = Literal["ios", "android", "pwa", "desktop"]
+
+_CLAUDE_CODE: Final = "claudecode"
+
+
+def is_claude_code(client_name: str) -> bool:
+    """Whether a client that calls itself so is Claude Code, which runs at a desk.
+
+    Source: it registers as `Claude Code (NAME)` and introduces itself as `claude-code`.
+    """
+    letters = "".join(letter for letter in client_name[:40].lower() if letter.isalpha())
+    return letters.startswith(_CLAUDE_CODE)
 
 
 def profile_named(name: str) -> DeviceProfile:

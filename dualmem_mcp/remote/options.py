@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from dualmem_mcp.errors import UsageError
+from dualmem_mcp.model.device import ProfileName
 
 # Source: Anthropic's help pages on custom connectors, "callback URLs".
 CLAUDE_REDIRECTS: Final = ("https://claude.ai/api/mcp/auth_callback", "https://claude.com/api/mcp/auth_callback")
@@ -56,6 +57,7 @@ class RemoteOptions:
 
     `public_url` is scheme, host and port alone, as clients see it (a proxy's, where there is one); it is the OAuth
     issuer, and with `/mcp` the resource. `certificate` and `key` are PEM files; without them a proxy brings TLS.
+    `profile` is the device profile of clients that name none, but for Claude Code, which is at a desk.
     """
 
     public_url: str
@@ -67,6 +69,7 @@ class RemoteOptions:
     extra_hosts: tuple[str, ...] = ()
     extra_origins: tuple[str, ...] = ()
     limits: Limits = Limits()
+    profile: ProfileName = "ios"
 
     @property
     def resource(self) -> str:
