@@ -13,11 +13,12 @@ from urllib.parse import parse_qs
 import anyio
 from anyio.abc import TaskGroup
 from mcp.shared.dispatcher import as_request_id
+from mcp_types import INVALID_REQUEST
 from starlette.requests import Request
 
 from dualmem_mcp.remote import wire
 from dualmem_mcp.remote.exchange import IN_THREADS, Exchange, OneWay, until_gone
-from dualmem_mcp.remote.sessions import Outbox, Principal, Session, Sessions
+from dualmem_mcp.remote.sessions import MOST_INTRODUCTION_BYTES, Outbox, Principal, Session, Sessions
 from dualmem_mcp.remote.wire import Json, UnfitBodyError, checked_message
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class EventStreams:
         if not wire.accepted(scope).stream and wire.header(scope, b"accept"):
             await wire.refuse(send, 406, "The answer is a stream: accept text/event-stream")
             return
-        session = await self._sessions.open(Principal.of(self._grant_of(scope)))
+        session = await self._sessions.open(Principal.of(self._grant_of(scope)), make_room=False)
         if session is None:
             await wire.refuse(send, 503, "Too many streams are open", retry_seconds=30)
             return
@@ -92,8 +93,11 @@ class EventStreams:
             await wire.refuse(send, 404, "Session not found")
             return
         try:
-            body = wire.parse(await wire.read_body(receive, self._body_bytes))
-            await self._take(session, checked_message(body), Request(scope), send)
+            body = await wire.read_body(receive, self._body_bytes)
+            message = checked_message(wire.parse(body))
+            if message.get("method") == "initialize" and len(body) > MOST_INTRODUCTION_BYTES:
+                raise UnfitBodyError(413, INVALID_REQUEST, f"initialize may have {MOST_INTRODUCTION_BYTES} bytes")
+            await self._take(session, message, Request(scope), send)
         except UnfitBodyError as unfit:
             await wire.refuse(send, unfit.status, unfit.text, unfit.code)
 

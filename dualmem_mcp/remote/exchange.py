@@ -164,8 +164,8 @@ class Response(OneWay):
             if self._ended:
                 return
             if not self._streaming:
-                self._streaming = True
                 await self._send(wire.start_of_stream(self._headers))
+                self._streaming = True  # now, as a ping may be given up while it waits to be sent
             await self._send(wire.part_of_stream(frame))
 
     async def finish(self, message: Any, status: int = 200) -> None:

@@ -30,6 +30,9 @@ MOST_STREAMS: Final = 4
 """A session's streams at once. More than one is there while a client connects again and its old connection is not
 known to be dead; what is to be told goes to the newest."""
 
+MOST_INTRODUCTION_BYTES: Final = 1 << 16
+"""What a client says of itself is kept as long as its session; who says more than this gets none."""
+
 MOST_UNREAD_BYTES: Final = 16 << 20
 """Answers that wait on a stream whose client does not read; a single one may be longer."""
 
@@ -67,6 +70,7 @@ class Outbox:
         self._said = 0
         self._unread = 0
         self._streams: list[_Stream] = []
+        self._ended = False
 
     async def send_raw_request(
         self, method: str, _params: Mapping[str, Any] | None, _opts: CallOptions | None = None
@@ -99,6 +103,11 @@ class Outbox:
         """How many streams are open."""
         return len(self._streams)
 
+    def end(self) -> None:
+        """End all streams, and those that are about to begin."""
+        self._ended = True
+        self.close()
+
     def close(self) -> None:
         """End all streams; what was said to them alone is lost."""
         streams, self._streams = self._streams, []
@@ -109,6 +118,8 @@ class Outbox:
 
     async def stream(self, send: Send) -> None:
         """Write what there is to tell to that response, until it is ended or cancelled."""
+        if self._ended:
+            return
         stream = _Stream()
         self._streams.append(stream)
         if len(self._streams) > MOST_STREAMS:
@@ -181,7 +192,7 @@ class Session:
 
     async def run(self, exchange: Exchange, method: str, params: Mapping[str, Any] | None) -> Json:
         """The answer to a request of this session."""
-        key = coerce_request_id(exchange.request_id or 0)
+        key = coerce_request_id(exchange.request_id) if exchange.request_id is not None else ""
         self._under_way.setdefault(key, []).append(exchange)
         try:
             return await exchange.run(self.runner, method, params)
@@ -236,7 +247,7 @@ class Session:
 
     async def end(self) -> None:
         """End its streams, and let go of what was kept for it. Requests under way are still answered."""
-        self.outbox.close()
+        self.outbox.end()
         await aclose_shielded(self.connection)
 
 
@@ -269,10 +280,10 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._sessions)
 
-    async def open(self, owner: Principal) -> Session | None:
+    async def open(self, owner: Principal, *, make_room: bool = True) -> Session | None:
         """A new session, which only that principal can use; None if there are too many, and all in use."""
         given_up = []
-        while len(self._sessions) >= self._most:
+        while make_room and len(self._sessions) >= self._most:
             # First of all those of clients that never came back with the id: Claude's connectors.
             idle = [session for session in self._sessions.values() if not session.busy]
             if not idle:

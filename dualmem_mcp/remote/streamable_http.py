@@ -29,7 +29,7 @@ from starlette.requests import Request
 
 from dualmem_mcp.remote import wire
 from dualmem_mcp.remote.exchange import IN_THREADS, Exchange, OneWay, Outlet, Response, attended, until_gone
-from dualmem_mcp.remote.sessions import MakeRunner, Principal, Session, Sessions
+from dualmem_mcp.remote.sessions import MOST_INTRODUCTION_BYTES, MakeRunner, Principal, Session, Sessions
 from dualmem_mcp.remote.versions import (
     BATCH_VERSIONS,
     claimed_version,
@@ -63,6 +63,7 @@ class _Post:
     send: Send
     accept: Accept
     principal: Principal
+    size: int
 
 
 class _NoSuchSessionError(Exception):
@@ -143,8 +144,9 @@ class StreamableHttp:
         if (wire.header(scope, b"content-type") or "").partition(";")[0].strip().lower() != "application/json":
             await wire.refuse(send, 415, "The body must be application/json")
             return
-        body = wire.parse(await wire.read_body(receive, self._body_bytes))
-        post = _Post(Request(scope), receive, send, accept, Principal.of(self._grant_of(scope)))
+        content = await wire.read_body(receive, self._body_bytes)
+        body = wire.parse(content)
+        post = _Post(Request(scope), receive, send, accept, Principal.of(self._grant_of(scope)), len(content))
         if isinstance(body, list):
             await self._batch(post, body)
             return
@@ -190,7 +192,8 @@ class StreamableHttp:
         """
         params = message.get("params")
         exchange = Exchange(post.request, message["id"], params, OneWay())
-        session = await self._sessions.open(post.principal) if post.accept.stream else None
+        of_use = post.accept.stream and post.size <= MOST_INTRODUCTION_BYTES
+        session = await self._sessions.open(post.principal) if of_use else None
         answer: Json = {}
         try:
             if session is not None:
@@ -261,9 +264,6 @@ class StreamableHttp:
     async def _modern(self, post: _Post, message: Json, route: InboundModernRoute) -> None:
         """A request of the newer era: its client cancels it by going away."""
         method, params = message["method"], message.get("params")
-        response = Response(post.send, post.accept)
-        exchange = Exchange(post.request, message["id"], params, response)
-        connection = Connection.from_envelope(route.protocol_version, route.client_info, route.client_capabilities)
         endless = method == _ENDLESS
         if (rejection := self._params_refusal(post, message)) is not None:
             await _reject(post, rejection, message["id"])
@@ -271,6 +271,9 @@ class StreamableHttp:
         if endless and not post.accept.stream:
             await wire.refuse(post.send, 406, "The answer is a stream: accept text/event-stream")
             return
+        response = Response(post.send, post.accept)
+        exchange = Exchange(post.request, message["id"], params, response)
+        connection = Connection.from_envelope(route.protocol_version, route.client_info, route.client_capabilities)
         if endless:
             self._endless.add(exchange)
         try:

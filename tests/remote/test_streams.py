@@ -52,7 +52,7 @@ class Workshop:
             "workshop",
             on_call_tool=self._call,
             on_subscriptions_listen=ListenHandler(self.bus),
-            get_tool_input_schema=lambda name: SCHEMA if name == "work" else None,
+            get_tool_input_schema=lambda name: SCHEMA if name == "headed" else None,
         )
         server.add_notification_handler("notifications/initialized", types.NotificationParams, self._initialized)
         self.tenant = OpenTenant(user, server, limits or Limits())
@@ -145,8 +145,7 @@ async def test_interleaved_calls_with_one_id_are_each_answered_on_their_own_stre
 
                     tasks.create_task(call(client, name))
             for name in [f"{owner}#{number}" for owner in clients for number in (1, 2)]:
-                with anyio.fail_after(20):
-                    await shops[name.partition("/")[0]].begun(name).wait()
+                await until(shops[name.partition("/")[0]].begun(name).is_set)
             for _ in range(3):
                 for name in sorted(shops["ana"].began | shops["ben"].began, reverse=True):
                     shops[name.partition("/")[0]].step(name)
@@ -277,7 +276,7 @@ async def test_who_cancels_a_request_cancels_that_of_the_own_session(tmp_path: P
             mine = tasks.create_task(first.ask("tools/call", work("mine"), 7))
             others = tasks.create_task(second.ask("tools/call", work("others"), 7))
             for name in ("mine", "others"):
-                await workshop.begun(name).wait()
+                await until(workshop.begun(name).is_set)
             cancel = request("notifications/cancelled", {"requestId": 7}, None)
             assert (await first.post(cancel)).status_code == 202  # without its session it names nothing
             assert (await first.post(cancel, **first.session)).status_code == 202
@@ -295,7 +294,7 @@ async def test_going_away_cancels_a_request_of_2026_and_no_older_one(tmp_path: P
             asyncio.create_task(client.ask("tools/call", work("older"))),
         ]
         for name in ("newer", "older"):
-            await workshop.begun(name).wait()
+            await until(workshop.begun(name).is_set)
         for each in asked:
             each.cancel()
         await until(lambda: workshop.cancelled)
@@ -339,12 +338,12 @@ async def test_a_listener_of_2026_hears_what_it_asked_for(tmp_path: Path) -> Non
 async def test_a_header_that_repeats_an_argument_must_say_the_same(tmp_path: Path) -> None:
     async with shop(tmp_path) as (workshop, host):
         workshop.step("cut")
-        call = modern("tools/call", work("cut"))
+        call = modern("tools/call", {**work("cut"), "name": "headed"})
         for header, status in (("sew", 400), ("=?base64?Y3V0?=", 200)):
             assert (await host.client().post(call, Mcp_Param_Name=header)).status_code == status
         assert (await host.client().post(call)).json()["error"]["code"] == -32020
         assert workshop.finished == ["cut"]
-        unfit = modern("tools/call", {"name": "work", "arguments": [1]})
+        unfit = modern("tools/call", {"name": "headed", "arguments": [1]})
         assert (await host.client().post(unfit)).json()["error"]["code"] == -32602
 
 
@@ -440,6 +439,14 @@ async def test_an_outbox_keeps_each_notification_once_and_bounded() -> None:
         uris = [each["params"]["uri"] for each in events(sent.parts[1].decode())]
         assert (len(uris), uris[:1], uris[-3:]) == (256, ["u744"], ["u997", "u999", "u998"])
         outbox.close()
+
+
+async def test_a_stream_that_comes_after_the_end_of_its_session_is_none() -> None:
+    outbox, sent = sessions.Outbox(), Sent()
+    outbox.end()
+    with anyio.fail_after(20):
+        await outbox.stream(sent)
+    assert outbox.streams == 0
 
 
 async def test_a_stream_whose_client_does_not_read_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -295,6 +295,20 @@ async def test_a_handshake_that_fails_leaves_no_session(tmp_path: Path) -> None:
         assert unknown.json()["result"]["protocolVersion"] == "2025-11-25"
 
 
+async def test_a_client_with_too_much_to_say_of_itself_gets_no_session(tmp_path: Path) -> None:
+    async with hosting(tmp_path, memory_tenant(tmp_path / "home")) as host:
+        client = host.client()
+        long = initialize()
+        long["params"]["capabilities"] = {"experimental": {"x": {"y": "z" * 100_000}}}
+        answer = await client.post(long)
+        assert answer.status_code == 200
+        assert "Mcp-Session-Id" not in answer.headers
+        async with client.stream("/sse") as stream:
+            _, path = await stream.event()
+            assert (await client.post(long, path=path)).status_code == 413
+            assert (await client.post(initialize(), path=path)).status_code == 202
+
+
 async def test_a_flood_of_handshakes_ends_what_is_idle_and_never_what_has_a_stream(tmp_path: Path) -> None:
     limits = Limits(sessions_per_user=4)
     async with hosting(tmp_path, memory_tenant(tmp_path / "home", limits=limits)) as host:
