@@ -10,6 +10,8 @@ from dualmem_mcp.app import App
 from dualmem_mcp.embedding.minilm import NAME as DEFAULT_MODEL
 from dualmem_mcp.embedding.model_files import check_present
 from dualmem_mcp.errors import DualmemError, NotFoundError
+from dualmem_mcp.handoff.quoting import one_line
+from dualmem_mcp.hook import PROBLEM_FILE
 from dualmem_mcp.sync.last_sync import LastSync
 from dualmem_mcp.transcripts.claude_code import ClaudeCode
 
@@ -109,6 +111,14 @@ def _last_sync(app: App) -> _Finding:
     return _Finding(well, "" if last.synced_at else "`dualmem sync` syncs now; a running server does so by itself.")
 
 
+def _hooks(app: App) -> _Finding:
+    try:
+        problem = (app.settings.home / PROBLEM_FILE).read_text(encoding="utf-8")
+    except OSError:
+        return _Finding("nothing went wrong in the background")
+    return _Finding("what a hook of Claude Code left to the background failed", one_line(problem), ok=False)
+
+
 def _model(app: App) -> _Finding:
     model = app.local_edge.model
     if model.missing:
@@ -147,6 +157,7 @@ _CHECKS: dict[str, Callable[[App], _Finding]] = {
     "bucket": _bucket,
     "outbox": _outbox,
     "sync": _last_sync,
+    "hooks": _hooks,
     "search model": _model,
     "search index": _search_index,
 }

@@ -28,6 +28,9 @@ INDEXED_FILE: Final = ".hook_index"
 SERVED_FOLDER: Final = ".served"
 """A file for each project that a running server looks after, which holds a lock on it and notices a touch."""
 
+PROBLEM_FILE: Final = ".hook_problem"
+"""What went wrong last with what a hook left to another process, until that succeeds."""
+
 INDEX_SECONDS: Final = 60.0
 """Between two processes that index for hooks."""
 

@@ -17,6 +17,7 @@ import contextlib
 import json
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -24,16 +25,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dualmem_mcp.durable_files import file_lock_if_free, write_durably
 from dualmem_mcp.errors import DualmemError
-from dualmem_mcp.hook import INDEXED_FILE
+from dualmem_mcp.hook import INDEXED_FILE, PROBLEM_FILE
 
 if TYPE_CHECKING:
     from dualmem_mcp.app import App
 
-PROBLEM_FILE: Final = ".hook_problem"
-
 _NICENESS: Final = 15
 _INDEXING_SECONDS: Final = 300.0
 """Then what is left waits for the next time, or for the server."""
+
+_LAST_WORDS_SECONDS: Final = 10
 
 Given = Mapping[str, Any]
 
@@ -80,12 +81,22 @@ def _hand_over(home: Path, given: Given) -> None:
         if app.joined_channel() is None:
             return
         path = Path(_text(given, "transcript"))
+        _wait_until_written(path)
         session = read_session(path)
         if not session.turns:
             return
         last = next(iter(app.catalogue.handoffs(session.conversation_id)), None)
         if last is None or last.last_turn_uuid != session.turns[-1].uuid:
             app.prepare_handoff(transcript=path, deliver=False)
+
+
+def _wait_until_written(path: Path) -> None:
+    """Claude Code writes a session behind its end: wait until the file has been left alone for a second."""
+    for _ in range(_LAST_WORDS_SECONDS * 5):
+        with contextlib.suppress(OSError):
+            if abs(time.time() - path.stat().st_mtime) > 1.0:
+                return
+        time.sleep(0.2)
 
 
 def _opened(home: Path, **changes: Any) -> App:

@@ -48,6 +48,18 @@ class NewsKeeper:
     def note(self, conversations: Iterable[str], catalogue: Catalogue, threads: Threads, *, own_name: str) -> None:
         """Look at conversations of which something came in: those that another device went on with last are news,
         if they were handed over or have turns of several devices; all others are none, or no longer."""
+        try:
+            found = self._look_at(conversations, catalogue, threads, own_name)
+        except DualmemError as error:
+            _log.info("news of projects: %s", error)
+            return
+        if found:
+            self._change(lambda salt, news: _with(found, salt, news))
+
+    def _look_at(
+        self, conversations: Iterable[str], catalogue: Catalogue, threads: Threads, own_name: str
+    ) -> dict[str, dict[str, Any] | None]:
+        """What is news of each of the conversations; None where nothing is."""
         found: dict[str, dict[str, Any] | None] = {}
         for name in conversations:
             wanted = ConversationId(name)
@@ -68,8 +80,7 @@ class NewsKeeper:
                 "at": known.updated_at.astimezone(UTC).isoformat(timespec="milliseconds"),
                 "folders": [folder for cwd in sorted(cwds) for folder in project_folders(cwd)],
             }
-        if found:
-            self._change(lambda salt, news: _with(found, salt, news))
+        return found
 
     def settle(self, conversation_id: str) -> None:
         """Somebody took the conversation up here: what other devices added is known."""

@@ -22,10 +22,11 @@ import pytest
 
 from dualmem_mcp import hook, hook_work
 from dualmem_mcp.app import App
+from dualmem_mcp.doctor import examine
 from dualmem_mcp.durable_files import file_lock
 from dualmem_mcp.errors import UsageError
 from dualmem_mcp.handoff.reconstruct import open_package
-from dualmem_mcp.hook import INDEXED_FILE, default_home, is_served
+from dualmem_mcp.hook import INDEXED_FILE, PROBLEM_FILE, default_home, is_served
 from dualmem_mcp.model.handoff import HandoffRecord
 from dualmem_mcp.model.ids import ConversationId, DeviceId, HandoffId
 from dualmem_mcp.news_keeper import NewsKeeper
@@ -522,7 +523,9 @@ def test_the_summary_of_a_compaction_is_kept_and_goes_into_the_next_handoff(worl
     assert kept.conversation_id == SESSION_ID
     assert kept.fields == {"text": SUMMARY, "origin": "claude-code", "trigger": "auto"}
     desk.prepare_handoff(SESSION_ID)
-    assert "marmalade crane" in desk.resume_conversation(SESSION_ID)["brief"]
+    brief = desk.resume_conversation(SESSION_ID)["brief"]
+    assert re.search(r"^- Primary Request and Intent \(as of .+\): The marmalade crane", brief, re.MULTILINE)
+    assert "marmalade crane" in desk.load_context(SESSION_ID, "compaction_summary")["text"]
     # In no file of the device or the bucket do these words stand in clear.
     assert [path for path in world.files() if b"zephyrquartz" in path.read_bytes()] == []
 
@@ -580,16 +583,22 @@ def test_a_summary_of_an_erased_conversation_or_of_none_is_not_kept(world: World
     world.write_session(["message 0", "message 1"])
     desk = world.desktop()
     desk.prepare_handoff(SESSION_ID)
+    desk.keep_compaction(SESSION_ID, SUMMARY)
     desk.erase(SESSION_ID)
+    assert desk.records.find(types=("compaction",)) == []
     for conversation_id in (SESSION_ID, "../../etc/passwd", ""):
         given = json.dumps({"conversation_id": conversation_id, "text": SUMMARY}).encode()
         hook_work.main(["compaction", str(hooks.home)], given)
-        assert "compaction: " in (hooks.home / hook_work.PROBLEM_FILE).read_text()
-        assert "crane" not in (hooks.home / hook_work.PROBLEM_FILE).read_text()
+        assert "compaction: " in (hooks.home / PROBLEM_FILE).read_text()
+        assert "crane" not in (hooks.home / PROBLEM_FILE).read_text()
     assert desk.records.find(types=("compaction",)) == []
+    (told_of,) = [check for check in examine(desk) if check["name"] == "hooks"]
+    assert not told_of["ok"]
+    assert "compaction: " in told_of["hint"]
     given = json.dumps({"conversation_id": OTHER_ID, "text": SUMMARY}).encode()
     hook_work.main(["compaction", str(hooks.home)], given)
-    assert not (hooks.home / hook_work.PROBLEM_FILE).exists()
+    assert not (hooks.home / PROBLEM_FILE).exists()
+    assert all(check["ok"] for check in examine(desk) if check["name"] == "hooks")
 
 
 @pytest.fixture
@@ -733,7 +742,7 @@ def test_a_device_without_a_vault_queues_nothing_and_complains_of_nothing(world:
     world.open("desktop").close()
     given = {"transcript": hooks.event("")["transcript_path"]}
     hook_work.main(["handoff", str(hooks.home)], json.dumps(given).encode())
-    assert not (hooks.home / hook_work.PROBLEM_FILE).exists()
+    assert not (hooks.home / PROBLEM_FILE).exists()
 
 
 @pytest.mark.parametrize("name", ["SessionStart", "PostCompact", "Stop", "SessionEnd"])

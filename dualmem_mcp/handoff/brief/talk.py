@@ -301,11 +301,12 @@ def compaction(view: View) -> list[Line]:
         key=lambda part: next((at for at, word in enumerate(_WORTH) if word in part[0].lower()), 99),
     )
     time = f" (as of {quote.timestamp:%Y-%m-%d %H:%M})" if quote.timestamp else ""
+    mark = f"- {view.mark(quote.uuid)}".rstrip()
     return [
         Line(
             "compaction_summary",
             (rank,),
-            f"- {view.mark(quote.uuid)} {title}{'' if rank else time}: {cut(text, limit)}",
+            f"{mark} {title}{'' if rank else time}: {cut(text, limit)}",
             (("compaction_summary", rank),),
             whole=False,
         )
