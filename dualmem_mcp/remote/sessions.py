@@ -172,6 +172,7 @@ class Session:
         self.runner = make_runner(self.connection)
         self.last_used = time.monotonic()
         self.claimed = False
+        self._ended = False
         self._under_way: dict[RequestId, list[Exchange]] = {}
         self._asked: dict[RequestId, Callable[[Json], None]] = {}
 
@@ -202,10 +203,12 @@ class Session:
             if not remaining:
                 del self._under_way[key]
             self.last_used = time.monotonic()
+            await self._let_go()
 
     async def hear(self, exchange: Exchange, method: str, params: Mapping[str, Any] | None) -> None:
         """Deal with a notification."""
         await self.runner.on_notify(exchange, method, params)
+        await self._let_go()
 
     def cancel(self, request_id: RequestId) -> None:
         """The client no longer wants the answer to that request."""
@@ -247,8 +250,14 @@ class Session:
 
     async def end(self) -> None:
         """End its streams, and let go of what was kept for it. Requests under way are still answered."""
+        self._ended = True
         self.outbox.end()
         await aclose_shielded(self.connection)
+
+    async def _let_go(self) -> None:
+        """Let go of what a request has left behind that went on after the end."""
+        if self._ended:
+            await aclose_shielded(self.connection)
 
 
 class _TwoWay:

@@ -19,6 +19,7 @@ from anyio import to_thread
 from mcp.server.connection import Connection
 from mcp.server.context import ServerRequestContext
 from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, ResourcesListChanged, ResourceUpdated
+from mcp.shared.exceptions import MCPError
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 
 from dualmem_mcp.errors import DualmemError
@@ -39,6 +40,11 @@ LOOK_SECONDS: Final = 2.0
 
 LIST_LOOK_SECONDS: Final = 30.0
 """And while nobody has: then only the list of resources may have grown."""
+
+MOST_URIS: Final = 1_000
+"""What one connection or stream can subscribe to."""
+
+MOST_URI_CHARACTERS: Final = 2_000
 
 _LIST: Final = ""
 """Stands among the URIs for the list of resources."""
@@ -86,6 +92,7 @@ class Subscriptions:
 
     async def subscribe(self, context: Context, params: types.SubscribeRequestParams) -> dict[str, Any]:
         uris = self._uris_of(context)
+        _check([*uris, str(params.uri)])
         await self._mark_first(str(params.uri))
         uris.add(str(params.uri))
         self._news.set()
@@ -101,6 +108,7 @@ class Subscriptions:
     ) -> types.SubscriptionsListenResult:
         """Serve one stream of the newer era, to its end."""
         uris = [str(uri) for uri in params.notifications.resource_subscriptions or ()]
+        _check(uris)
         for uri in uris:
             await self._mark_first(uri)
         self._listened.update(uris)
@@ -194,6 +202,13 @@ class Subscriptions:
         await self._bus.publish(ResourcesListChanged())
         for connection in list(self._connections):
             await connection.send_resource_list_changed()
+
+
+def _check(uris: list[str]) -> None:
+    """Raises MCPError for more than one client may have looked after."""
+    if len(uris) > MOST_URIS or any(len(uri) > MOST_URI_CHARACTERS for uri in uris):
+        text = f"at most {MOST_URIS} resources can be subscribed to, with URIs of {MOST_URI_CHARACTERS} characters"
+        raise MCPError(types.INVALID_PARAMS, text)
 
 
 def _marks(app: App, uris: list[str]) -> list[Hashable]:

@@ -13,6 +13,7 @@ from anyio import to_thread
 
 from dualmem_mcp.remote import tenant as tenants
 from dualmem_mcp.server import subscriptions
+from dualmem_mcp.server.protocol import Built, build_server
 from tests.remote.mcp_host import Client, Json, hosting, memory_tenant, modern, request, until
 
 GRAPH = "memory://knowledge-graph"
@@ -66,6 +67,40 @@ async def test_subscribers_hear_of_other_clients_changes(tmp_path: Path, monkeyp
             assert (await stream.message())["params"] == {"uri": GRAPH}
         # A subscription without a session ends with its answer.
         assert (await writer.post(request("resources/subscribe", {"uri": GRAPH}))).json()["result"] == {}
+
+
+async def test_subscriptions_are_bounded_and_end_with_their_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Built] = []
+
+    def build(*arguments: Any) -> Built:
+        made.append(build_server(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(tenants, "build_server", build)
+    tenant = memory_tenant(tmp_path / "home")
+    too_many = [f"memory://{number}" for number in range(subscriptions.MOST_URIS + 1)]
+    async with hosting(tmp_path, tenant) as host:
+        client = await host.client().begin()
+        for uri in ("memory://" + "x" * subscriptions.MOST_URI_CHARACTERS, GRAPH):
+            answer = (await client.ask("resources/subscribe", {"uri": uri}))[-1]
+            assert ("error" in answer) == (uri != GRAPH)
+        listen = modern("subscriptions/listen", {"notifications": {"resourceSubscriptions": too_many}})
+        refused = await client.post(listen)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (400, -32602)
+        headers = {**client.headers, "Mcp-Session-Id": client.session["Mcp_Session_Id"]}
+        subscribers = made[0].subscriptions._connections
+        assert list(subscribers.values()) == [{GRAPH}]
+        # A request that outlives its session leaves nothing behind.
+        asked = [
+            asyncio.create_task(client.post(request("resources/subscribe", {"uri": GRAPH}), **client.session))
+            for _ in range(20)
+        ]
+        await host.http.delete("/mcp", headers=headers)
+        await asyncio.gather(*asked)
+        await until(lambda: not tenant.busy)
+        assert subscribers == {}
 
 
 async def test_progress_comes_ahead_of_the_answer(tmp_path: Path) -> None:
