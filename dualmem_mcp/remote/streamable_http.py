@@ -38,6 +38,7 @@ from dualmem_mcp.remote.versions import (
     refused_version,
 )
 from dualmem_mcp.remote.wire import Accept, Json, UnfitBodyError, checked_message
+from dualmem_mcp.server.protocol import TOOLS
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -48,6 +49,9 @@ _SESSION: Final = b"mcp-session-id"
 
 InputSchema = Callable[[str], Mapping[str, Any] | None]
 """The input schema of a tool; None if there is no such tool."""
+
+# Looked up by equality: a client may send anything as a name.
+_SHARED: Final = tuple(tool.name for tool in TOOLS if tool.shared)
 
 _ENDLESS: Final = "subscriptions/listen"
 _MOST_IN_BATCH: Final = 100
@@ -250,7 +254,7 @@ class StreamableHttp:
 
     async def _answer(self, post: _Post, session: Session | None, response: Response, message: Json) -> Json:
         method, params, request_id = message["method"], message.get("params"), message["id"]
-        async with self._room(method):
+        async with self._room(method, params):
             if session is not None:
                 outlet: Outlet = session.outlet(response) if post.accept.stream else response
                 return await session.run(Exchange(post.request, request_id, params, outlet), method, params)
@@ -277,7 +281,7 @@ class StreamableHttp:
         if endless:
             self._endless.add(exchange)
         try:
-            async with self._room(method):
+            async with self._room(method, params):
                 running = exchange.run(self._make_runner(connection), method, params)
                 answer = await attended(response, running, receive=post.receive, gone=exchange.cancel)
         finally:
@@ -298,9 +302,11 @@ class StreamableHttp:
         schema = self._input_schema(name) if isinstance(arguments, dict) else None
         return validate_mcp_param_headers(schema, arguments, post.request.headers) if schema is not None else None
 
-    def _room(self, method: str) -> AbstractAsyncContextManager[None]:
-        """So many requests at once may need a thread, so that one user leaves some to the others."""
-        return self._threads if method in IN_THREADS else nullcontext()
+    def _room(self, method: str, params: Any) -> AbstractAsyncContextManager[None]:
+        """So many requests at once may need a thread, so that one user leaves some to the others. Those that share
+        their answer need one together, whose turn takes longer to wait for than the answer."""
+        shares = method == "tools/call" and isinstance(params, dict) and params.get("name") in _SHARED
+        return self._threads if method in IN_THREADS and not shares else nullcontext()
 
     def _session(self, post: _Post) -> Session | None:
         """The session that a POST names, None if it names none."""
