@@ -50,6 +50,9 @@ def main() -> NoReturn:
         is_heard = _claim_descriptors()
         _set_alarm()
         arguments = [*sys.argv[1:], "", ""]
+        if os.isatty(0):
+            os.write(2, b"dualmem-hook is for Claude Code, which gives it an event as JSON: docs/claude-code.md\n")
+            os._exit(0)
         event = _read_event()
         home = os.path.abspath(os.path.expanduser(arguments[0] or default_home(sys.platform)))  # noqa: PTH100, PTH111
         # Before there is a memory there is nothing to tell and nowhere to keep anything: a hook makes none.

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import re
 import sys
 import zipfile
 from pathlib import Path
@@ -19,6 +20,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "dualmem_mcp"
 _ROOT_FILES = ("pyproject.toml", "README.md", "LICENSE")
+_DEVELOPERS = re.compile(rb"^\[dependency-groups\]\n.*?(?=^\[)", re.MULTILINE | re.DOTALL)
+"""What only developers need: uv would install it for whoever runs the bundle."""
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the first that a zip file can state
 
 
@@ -42,7 +45,8 @@ def build(folder: Path) -> Path:
             entry = zipfile.ZipInfo(name, _EPOCH)
             entry.external_attr = 0o644 << 16
             entry.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(entry, path.read_bytes())
+            data = path.read_bytes()
+            archive.writestr(entry, _DEVELOPERS.sub(b"", data) if name == "pyproject.toml" else data)
     return bundle
 
 

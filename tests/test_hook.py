@@ -768,3 +768,18 @@ def test_a_slip_of_the_pen_in_the_settings_is_told_by_every_command(world: World
     (home / "cloud_sync_config.json").write_text(json.dumps(fields))
     with pytest.raises(UsageError, match=next(iter(fields))):
         load_settings(home)
+
+
+def test_whoever_calls_it_in_a_terminal_is_told_what_it_is_for(hooks: Hooks) -> None:
+    import pty
+
+    controller, terminal = pty.openpty()
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-m", "dualmem_mcp.hook"], stdin=terminal, capture_output=True, timeout=30, check=True
+        )
+    finally:
+        os.close(terminal)
+        os.close(controller)
+    assert b"Claude Code" in ended.stderr
+    assert ended.stdout == b""

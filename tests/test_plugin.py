@@ -320,6 +320,10 @@ def test_the_bundle_is_the_program_and_runs(tmp_path: Path) -> None:
     )
     assert [name for name in names if re.search(r"(^|/)(\.|__pycache__)|\.pyc$", name)] == []
     assert built.stat().st_size < 2 << 20
+    # What developers need is not installed for whoever runs the bundle; all else is as it is here.
+    ours, its = (tomllib.loads((folder / "pyproject.toml").read_text()) for folder in (ROOT, place))
+    assert ours.pop("dependency-groups")
+    assert its == ours
     manifest = load(place / "manifest.json")
     environment = {**os.environ, "DUALMEM_HOME": str(tmp_path / "home"), "DUALMEM_KEYSTORE": "file"}
     hello = {
