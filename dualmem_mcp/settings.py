@@ -87,7 +87,7 @@ class RemoteSettings:
 
     public_url: str | None = None
     host: str | None = None
-    port: Annotated[int, Field(ge=1, le=65_535)] | None = None
+    port: Annotated[int, Field(ge=0, le=65_535)] | None = None
     certificate: Path | None = None
     key: Path | None = None
     hosts: tuple[str, ...] = ()

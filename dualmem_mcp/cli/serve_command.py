@@ -27,7 +27,7 @@ _DEFAULT_PORT = 8787
     help="stdio for a program that starts the server itself; http and sse are one server, with /mcp and /sse.",
 )
 @click.option("--host", help="The address to listen on.  [default: 127.0.0.1]")
-@click.option("--port", type=click.IntRange(1, 65_535), help=f"The port to listen on.  [default: {_DEFAULT_PORT}]")
+@click.option("--port", type=click.IntRange(0, 65_535), help=f"The port to listen on.  [default: {_DEFAULT_PORT}]")
 @click.option("--public-url", help="https://… as clients call it; http://localhost:PORT unless given.")
 @click.option("--certificate", type=click.Path(path_type=Path), help="PEM file, where no proxy brings TLS.")
 @click.option("--key", type=click.Path(path_type=Path), help="The certificate's key.")
@@ -80,11 +80,18 @@ def remote_options(call: RemoteSettings, settings: RemoteSettings) -> RemoteOpti
     """The options of a call, and of the settings where the call says nothing. Raises UsageError."""
     from dualmem_mcp.remote.options import RemoteOptions, public_url  # noqa: PLC0415
 
-    port = call.port or settings.port or _DEFAULT_PORT
+    port = next(each for each in (call.port, settings.port, _DEFAULT_PORT) if each is not None)
+    url = call.public_url or settings.public_url
+    if url is None and not port:
+        raise UsageError(
+            "no client could know which port is meant",
+            operation="serve",
+            hint="Give a --port above 0, or the --public-url of the proxy that will know it.",
+        )
     # A certificate and its key belong together: not one of the call, and the other of the settings.
     own = call if call.certificate is not None or call.key is not None else settings
     return RemoteOptions(
-        public_url(call.public_url or settings.public_url or f"http://localhost:{port}"),
+        public_url(url or f"http://localhost:{port}"),
         host=call.host or settings.host or "127.0.0.1",
         port=port,
         certificate=own.certificate,

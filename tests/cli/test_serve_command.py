@@ -22,6 +22,8 @@ def test_what_is_usual() -> None:
 def test_another_port_is_in_the_local_url() -> None:
     assert remote_options(RemoteSettings(port=9000), NOTHING).public_url == "http://localhost:9000"
     assert remote_options(RemoteSettings(port=9001), RemoteSettings(port=9000)).port == 9001
+    any_free = RemoteSettings(port=0, public_url="https://memory.example")  # a proxy will be told which it is
+    assert remote_options(any_free, RemoteSettings(port=9000)).port == 0
 
 
 def test_the_call_goes_before_the_settings() -> None:
@@ -60,7 +62,7 @@ def test_a_public_url_that_is_none() -> None:
         (["--users", "folder"], "--users is of no use"),
         (["--transport", "tcp"], "tcp"),
         (["--transport", "http", "--port", "70000"], "70000"),
-        (["--transport", "http", "--port", "0"], "0 is not in the range"),
+        (["--transport", "http", "--port", "0"], "which port is meant"),
         (["--transport", "http", "--public-url", "http://memory.example"], "cannot be the public URL"),
         (["--transport", "http", "--certificate", "a.pem"], "belong together"),
         (["--transport", "http", "--certificate", "a.pem", "--key", "b.pem"], "not what clients call"),
