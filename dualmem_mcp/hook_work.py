@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 from dualmem_mcp.durable_files import file_lock_if_free, write_durably
 from dualmem_mcp.errors import DualmemError
 from dualmem_mcp.hook import INDEXED_FILE, PROBLEM_FILE
+from dualmem_mcp.model.ids import ConversationId
 
 if TYPE_CHECKING:
     from dualmem_mcp.app import App
@@ -42,8 +43,6 @@ Given = Mapping[str, Any]
 def main(arguments: list[str], given: bytes) -> None:
     """Do the work that the arguments name; what goes wrong is noted in the data home."""
     work, home = arguments[0], Path(arguments[1])
-    with contextlib.suppress(OSError):  # a system without priorities
-        os.nice(_NICENESS)
     try:
         _WORKS[work](home, json.loads(given))
     except DualmemError as error:
@@ -70,20 +69,24 @@ def _index(home: Path, given: Given) -> None:
 
 def _keep_compaction(home: Path, given: Given) -> None:
     with _opened(home) as app:
-        app.keep_compaction(_text(given, "conversation_id"), _text(given, "text"), trigger=_text(given, "trigger"))
+        conversation_id = ConversationId(_text(given, "conversation_id"))
+        if not app.sharing.erased.is_erased(conversation_id):
+            app.keep_compaction(conversation_id, _text(given, "text"), trigger=_text(given, "trigger"))
 
 
 def _hand_over(home: Path, given: Given) -> None:
-    """Seal the ended session into the queue; nothing if the last handoff has all of it."""
+    """Seal the ended session into the queue; nothing if the last handoff has all of it or nothing was said."""
     from dualmem_mcp.transcripts.claude_code import read_session  # noqa: PLC0415
 
+    path = Path(_text(given, "transcript"))
+    _wait_until_written(path)
+    if not path.is_file() or not path.stat().st_size:
+        return
     with _opened(home, claude_project_dir=_text(given, "project")) as app:
         if app.joined_channel() is None:
             return
-        path = Path(_text(given, "transcript"))
-        _wait_until_written(path)
         session = read_session(path)
-        if not session.turns:
+        if not session.turns or app.sharing.erased.is_erased(session.conversation_id):
             return
         last = next(iter(app.catalogue.handoffs(session.conversation_id)), None)
         if last is None or last.last_turn_uuid != session.turns[-1].uuid:
@@ -93,9 +96,8 @@ def _hand_over(home: Path, given: Given) -> None:
 def _wait_until_written(path: Path) -> None:
     """Claude Code writes a session behind its end: wait until the file has been left alone for a second."""
     for _ in range(_LAST_WORDS_SECONDS * 5):
-        with contextlib.suppress(OSError):
-            if abs(time.time() - path.stat().st_mtime) > 1.0:
-                return
+        if not path.is_file() or abs(time.time() - path.stat().st_mtime) > 1.0:
+            return
         time.sleep(0.2)
 
 
@@ -130,4 +132,6 @@ _WORKS: Final[Mapping[str, Callable[[Path, Given], None]]] = {
 }
 
 if __name__ == "__main__":
+    if hasattr(os, "nice"):  # Windows has no such thing
+        os.nice(_NICENESS)
     main(sys.argv[1:], _GIVEN)

@@ -21,7 +21,7 @@ TOLD_FILE: Final = ".project_news_told.json"
 
 MOST_NEWS: Final = 50
 MOST_NAME_CHARACTERS: Final = 60
-_MOST_BYTES: Final = 256 << 10
+_MOST_BYTES: Final = 4 << 20
 _MOST_LEVELS: Final = 60
 
 

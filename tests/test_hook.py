@@ -405,7 +405,7 @@ def test_closed_and_full_streams_do_no_harm_and_what_nobody_read_is_told_later(h
 
 
 @pytest.mark.parametrize(
-    "damage", ["{", "[]", '{"format": 2}', '{"format": 1, "salt": 5, "news": []}', "\0", "x" * 300_000]
+    "damage", ["{", "[]", '{"format": 2}', '{"format": 1, "salt": 5, "news": []}', "\0", "x" * 5_000_000]
 )
 def test_damaged_files_in_the_data_home_are_no_news(hooks: Hooks, damage: str) -> None:
     for name in (NEWS_FILE, ".project_news_told.json", "cloud_sync_config.json"):
@@ -586,7 +586,10 @@ def test_a_summary_of_an_erased_conversation_or_of_none_is_not_kept(world: World
     desk.keep_compaction(SESSION_ID, SUMMARY)
     desk.erase(SESSION_ID)
     assert desk.records.find(types=("compaction",)) == []
-    for conversation_id in (SESSION_ID, "../../etc/passwd", ""):
+    given = json.dumps({"conversation_id": SESSION_ID, "text": SUMMARY}).encode()
+    hook_work.main(["compaction", str(hooks.home)], given)
+    assert not (hooks.home / PROBLEM_FILE).exists()
+    for conversation_id in ("../../etc/passwd", ""):
         given = json.dumps({"conversation_id": conversation_id, "text": SUMMARY}).encode()
         hook_work.main(["compaction", str(hooks.home)], given)
         assert "compaction: " in (hooks.home / PROBLEM_FILE).read_text()
@@ -679,6 +682,9 @@ def test_a_running_server_of_the_project_is_woken_in_its_place(world: World, hoo
     hooks.run(hooks.event("Stop"))
     eventually(lambda: woken)
     assert not (hooks.home / INDEXED_FILE).exists()
+    # A file that was taken away is made again.
+    file.unlink()
+    eventually(lambda: is_served(str(hooks.home), file.name))
     # Another server of the project goes on when the first ends.
     second.start(app)
     watch.stop()
@@ -723,6 +729,29 @@ def test_an_ended_session_is_queued_without_the_bucket(world: World, hooks: Hook
     desk.sync()
     brief = phone.resume_conversation(SESSION_ID)
     assert brief["resumption_point"]["last_reply"]["text"] == "message 7"
+
+
+def test_an_ended_session_in_which_nothing_was_said_or_that_was_erased_is_no_problem(
+    world: World, hooks: Hooks
+) -> None:
+    desk = world.desktop()
+    transcript = hooks.event("")["transcript_path"]
+    given = json.dumps({"conversation_id": SESSION_ID, "transcript": transcript}).encode()
+
+    def end() -> int:
+        hook_work.main(["handoff", str(hooks.home)], given)
+        assert not (hooks.home / PROBLEM_FILE).exists()
+        return len(desk.catalogue.handoffs(ConversationId(SESSION_ID)))
+
+    assert end() == 0  # no file
+    Path(transcript).parent.mkdir(parents=True)
+    for text in ("", '{"type": "mode", "mode": "default"}\n'):
+        Path(transcript).write_text(text)
+        assert end() == 0
+    world.write_session(["message 0", "message 1"])
+    assert end() == 1
+    desk.erase(SESSION_ID)
+    assert end() == 0
 
 
 def test_a_handoff_that_is_not_delivered_asks_the_bucket_for_nothing(world: World) -> None:

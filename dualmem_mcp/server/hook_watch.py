@@ -57,6 +57,9 @@ class HookWatch:
             while True:
                 holds = holds or self._take(file, held)
                 touched = _touched(file)
+                if holds and not touched:  # a hook took the file for one of a server that has ended
+                    held.close()
+                    holds = False
                 if seen and touched > seen:
                     app.wake_edge()
                 seen = max(seen, touched)
