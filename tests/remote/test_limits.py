@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx2 as httpx
 import pytest
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
@@ -25,6 +26,10 @@ MIB = 1 << 20
 
 def status(answer: bytes) -> int:
     return int(answer.split(b" ", 2)[1]) if answer else 0
+
+
+async def answer_shortly(request: Request) -> PlainTextResponse:
+    return PlainTextResponse((await request.body()).decode())
 
 
 # Size
@@ -115,6 +120,53 @@ async def test_a_bomb_is_never_unpacked(tmp_path: Path, coding: str) -> None:
         assert host.tenant.seen == []
         plain = await client.post("/mcp", headers={**AUTHORIZED, "Content-Encoding": "identity"}, content=b"{}")
         assert plain.status_code == 200
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize(
+    ("begun", "endless"),
+    [(b"1;", b"a"), (b"0\r\n", b"a: bbbbbb\r\n"), (b"0\r\na: ", b"b")],
+    ids=["extension of a chunk", "trailers", "one trailer"],
+)
+async def test_what_is_no_body_ends(tmp_path: Path, method: str, begun: bytes, endless: bytes) -> None:
+    async with listening(tmp_path, routes=[Route("/login", answer_shortly, methods=["GET", "POST"])]) as host:
+        head = host.head(f"{method} /login HTTP/1.1", "Transfer-Encoding: chunked")
+        _, writer = await asyncio.open_connection("127.0.0.1", host.port)
+        writer.write(head + begun)
+        sent = 0
+        with contextlib.suppress(ConnectionError):
+            while sent < 16 * MIB:
+                writer.write(endless * (65_536 // len(endless)))
+                await writer.drain()
+                sent += 65_536
+        writer.close()
+        assert sent < 16 * MIB
+
+
+async def test_trailers_are_no_headers(tmp_path: Path) -> None:
+    seen: list[tuple[str, str]] = []
+
+    async def note(request: Request) -> PlainTextResponse:
+        seen.extend(request.headers.items())
+        return PlainTextResponse((await request.body()).decode())
+
+    async with listening(tmp_path, routes=[Route("/login", note, methods=["POST"])]) as host:
+        head = host.head("POST /login HTTP/1.1", "Transfer-Encoding: chunked", "Connection: close")
+        trailers = b"Cookie: session=stolen\r\nOrigin: https://evil.example\r\n"
+        answer = await host.raw(head + b"2;name=value\r\nab\r\n0\r\n" + trailers + b"\r\n")
+        assert status(answer) == 200
+        assert answer.endswith(b"ab")
+    assert ("transfer-encoding", "chunked") in seen
+    assert not {"cookie", "origin"} & {name for name, _ in seen}
+
+
+async def test_a_body_of_single_bytes_is_taken(tmp_path: Path) -> None:
+    async with listening(tmp_path) as host:
+        body = b"1\r\na\r\n" * 20_000 + b"0\r\n\r\n"
+        head = host.head("POST /mcp HTTP/1.1", "Transfer-Encoding: chunked", "Connection: close")
+        answer = await host.raw(head + body)
+        assert status(answer) == 200
+        assert len(host.tenant.seen[0]["body"]) == 20_000
 
 
 # Time
