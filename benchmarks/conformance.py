@@ -1,6 +1,6 @@
 """What the MCP conformance suite says of the remote endpoint.
 
-    python -m benchmarks.conformance [--folder DIR] [--only SCENARIO …] [--verbose]
+    python benchmarks/conformance.py [--folder DIR] [--only SCENARIO …] [--verbose]
 
 The suite is installed from the npm registry into a folder, with a Node that it wants (22). It knows no login: the
 endpoint runs inside this program, in front of which stands a function that adds a token of a client that was never
@@ -26,9 +26,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from conformance_fixtures import Fixtures
 from mcp.shared.exceptions import MCPDeprecationWarning
 
-from benchmarks.conformance_fixtures import Fixtures
 from dualmem_mcp.app import open_app
 from dualmem_mcp.model.grant import ALL_SCOPES, OWNER, Grant
 from dualmem_mcp.remote.endpoint import build_endpoint

@@ -15,13 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import mcp_types as types
-from mcp.server.context import ServerRequestContext
-from mcp.server.lowlevel import NotificationOptions, Server
-from mcp.server.models import InitializationOptions
-from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, PromptsListChanged, ToolsListChanged
-from mcp.shared.exceptions import MCPError
-
-from benchmarks.conformance_forms import (
+from conformance_forms import (
     CACHE,
     COLOR_STEP,
     CONFIRM,
@@ -42,6 +36,11 @@ from benchmarks.conformance_forms import (
     sampling,
     text,
 )
+from mcp.server.context import ServerRequestContext
+from mcp.server.lowlevel import NotificationOptions, Server
+from mcp.server.models import InitializationOptions
+from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, PromptsListChanged, ToolsListChanged
+from mcp.shared.exceptions import MCPError
 
 Context = ServerRequestContext[Any, Any]
 Tool = Callable[[Context, types.CallToolRequestParams], Awaitable[Json]]

@@ -40,7 +40,7 @@ PING_SECONDS: Final = 15.0
 """Proxies end what is silent for a minute or two; a response that takes longer than this becomes a stream."""
 
 _ATTENDED_SECONDS: Final = 1.0
-_EMIT_SECONDS: Final = 5.0
+_OFFER_SECONDS: Final = 5.0
 
 # Source: what the SDK answers to a cancelled request of these protocol versions (mcp 2.3), after LSP.
 REQUEST_CANCELLED: Final = -32800
@@ -58,6 +58,10 @@ class Outlet(Protocol):
         """Send a message to the client, or drop it if that cannot be."""
         ...
 
+    async def offer(self, message: Json) -> None:
+        """As `emit`, for what may be lost: a client that does not read holds nobody up for long."""
+        ...
+
     async def ask(self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None, /) -> Json:
         """Send a request to the client: its result. Raises MCPError."""
         ...
@@ -70,6 +74,10 @@ class OneWay:
 
     async def emit(self, message: Json) -> None:
         """Drop it."""
+
+    async def offer(self, message: Json) -> None:
+        """As `emit`."""
+        await self.emit(message)
 
     async def ask(self, method: str, _params: Mapping[str, Any] | None, _opts: CallOptions | None) -> Json:
         """Raises NoBackChannelError."""
@@ -118,8 +126,7 @@ class Exchange:
         if message is not None:
             params["message"] = message
         # A call that changes something keeps others waiting: no client that does not read may hold it up.
-        with anyio.move_on_after(_EMIT_SECONDS):
-            await self.notify("notifications/progress", params)
+        await self._outlet.offer({"jsonrpc": "2.0", "method": "notifications/progress", "params": params})
 
     async def run(self, runner: ServerRunner[Any], method: str, params: Mapping[str, Any] | None) -> Json:
         """The answer as a message: a result or an error, never an exception."""
@@ -151,10 +158,20 @@ class Response(OneWay):
         self._streaming = False
         self._ended = False
         self._sending = anyio.Lock()
+        self._offered: asyncio.Task[None] | None = None
 
     async def emit(self, message: Json) -> None:
         """Say something ahead of the answer; dropped where the client takes no stream."""
         await self.write(wire.event(wire.dump(message)))
+
+    async def offer(self, message: Json) -> None:
+        """Say something that may be lost: dropped where what was said before is still on its way."""
+        if self._sending.locked():
+            return
+        # In a task of its own, as a write that is given up leaves a compressed stream unreadable.
+        self._offered = asyncio.get_running_loop().create_task(self.emit(message))
+        with anyio.move_on_after(_OFFER_SECONDS):
+            await asyncio.shield(self._offered)
 
     async def write(self, frame: bytes) -> None:
         """Write a frame to the stream, which begins with the first; dropped where the client takes none."""
@@ -165,7 +182,7 @@ class Response(OneWay):
                 return
             if not self._streaming:
                 await self._send(wire.start_of_stream(self._headers))
-                self._streaming = True  # now, as a ping may be given up while it waits to be sent
+                self._streaming = True
             await self._send(wire.part_of_stream(frame))
 
     async def finish(self, message: Any, status: int = 200) -> None:
@@ -201,10 +218,11 @@ async def attended(
     With `receive`, `gone` is called once the client has closed the connection. Quick work costs a timer alone.
     """
     loop = asyncio.get_running_loop()
+    done = asyncio.Event()
     tasks: list[asyncio.Task[None]] = []
 
     def begin() -> None:
-        tasks.append(loop.create_task(_ping(response)))
+        tasks.append(loop.create_task(_ping(response, done)))
         if receive is not None and gone is not None:
             tasks.append(loop.create_task(_watch(receive, gone)))
 
@@ -213,7 +231,8 @@ async def attended(
         return await work
     finally:
         timer.cancel()
-        for task in tasks:
+        done.set()
+        for task in tasks[1:]:
             task.cancel()
 
 
@@ -227,9 +246,12 @@ async def until_gone(receive: Receive, work: Awaitable[None]) -> None:
             watching.cancel()
 
 
-async def _ping(response: Response) -> None:
+async def _ping(response: Response, done: asyncio.Event) -> None:
+    """Keep the response alive until that is done; never given up within a write."""
     while True:
-        await asyncio.sleep(PING_SECONDS)
+        with anyio.move_on_after(PING_SECONDS):
+            await done.wait()
+            return
         await response.write(wire.PING)
 
 

@@ -272,6 +272,9 @@ class _TwoWay:
     async def emit(self, message: Json) -> None:
         await self._way.emit(message)
 
+    async def offer(self, message: Json) -> None:
+        await self._way.offer(message)
+
     async def ask(self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None) -> Json:
         seconds = (opts or {}).get("timeout", _ASK_SECONDS)
         return await self._session.ask(self._way, method, params, seconds)

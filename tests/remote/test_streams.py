@@ -20,6 +20,7 @@ from dualmem_mcp.model.grant import UserId
 from dualmem_mcp.remote import exchange, sessions
 from dualmem_mcp.remote.interfaces import CALLER_KEY
 from dualmem_mcp.remote.options import Limits
+from dualmem_mcp.remote.wire import Accept
 from tests.remote.mcp_host import (
     Client,
     Host,
@@ -403,6 +404,18 @@ async def test_a_response_that_takes_long_becomes_a_stream_that_is_kept_alive(
         assert text_of((await asked).json()) == "json for ana/desk"
 
 
+async def test_progress_that_nobody_reads_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchange, "_OFFER_SECONDS", 0.01)
+    sent = Sent()
+    response = exchange.Response(sent, Accept(json=True, stream=True))
+    with anyio.fail_after(20):
+        await response.offer({"n": 1})  # is given up, and still on its way
+        await response.offer({"n": 2})  # is lost
+    sent.gate.set()
+    await response.finish({"n": 3})
+    assert [message["n"] for message in events(b"".join(sent.parts).decode())] == [1, 3]
+
+
 async def test_an_idle_session_ends_and_one_with_a_stream_does_not(tmp_path: Path) -> None:
     async with shop(tmp_path, Limits(session_idle_seconds=0.2)) as (workshop, host):
         idle, listening = await host.client(grant="one").begin(), await host.client(grant="two").begin()
@@ -425,7 +438,7 @@ class Sent:
 
     async def __call__(self, message: Any) -> None:
         await self.gate.wait()
-        self.parts.append(message["body"])
+        self.parts.append(message.get("body", b""))
 
 
 async def test_an_outbox_keeps_each_notification_once_and_bounded() -> None:
