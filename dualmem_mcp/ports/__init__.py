@@ -1,5 +1,6 @@
 """What the workflows need of the outside world, as Protocols; `stores/` and `transcripts/` implement them."""
 
+from dualmem_mcp.ports.cost import CostCounts, PackageFact
 from dualmem_mcp.ports.log import Applied, Conflict, Conflicts, OpLog, Record, Records, Version
 from dualmem_mcp.ports.run import Clock, Progress, SystemClock, no_progress
 from dualmem_mcp.ports.search import (
@@ -36,6 +37,7 @@ __all__ = [
     "Clock",
     "Conflict",
     "Conflicts",
+    "CostCounts",
     "Embedder",
     "Features",
     "IndexCounts",
@@ -44,6 +46,7 @@ __all__ = [
     "OpLog",
     "Outbox",
     "PackageCache",
+    "PackageFact",
     "Progress",
     "Record",
     "Records",

@@ -292,6 +292,12 @@ CREATE TABLE forgotten_items (         -- of erased conversations, what lies els
 ) STRICT, WITHOUT ROWID;
 """
 
+DAILY_USE = """
+CREATE TABLE daily_use (               -- of this device, by day (UTC) and what is counted
+    day TEXT NOT NULL, component TEXT NOT NULL, count INTEGER NOT NULL, PRIMARY KEY (day, component)
+) STRICT, WITHOUT ROWID;
+"""
+
 
 def name_subjects(connection: Connection) -> None:
     """Say of each op what it is about."""
@@ -313,6 +319,7 @@ SCRIPTS: Final[tuple[tuple[str, Step], ...]] = (
     ("0006_subjects", name_subjects),
     ("0007_threads", THREADS),
     ("0008_erased_conversations", ERASED_CONVERSATIONS),
+    ("0009_daily_use", DAILY_USE),
 )
 
 
