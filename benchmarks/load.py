@@ -5,8 +5,8 @@
 
 A server as `dualmem serve --transport http` runs it, on a data home of its own with a vault and some memory, in one
 process; the clients, with real access tokens, in another. Each client has one connection and calls `memory_status`,
-once without a session (as Claude's connectors do) and once in one; with a second of thinking between calls, and in
-a closed loop, where the next call follows the answer. Streams are those that a session's client listens on
+once without a session (as Claude's connectors do) and once in one; with half a second to one and a half between
+calls, and in a closed loop, where the next call follows the answer. Streams are those that a session's client listens on
 (`GET /mcp`); the bound on sessions of one user, 256, is raised for them. An answer counts if it is a result of the
 tool. Needs Linux, for its `/proc`.
 """
@@ -257,7 +257,8 @@ async def load(
                 good = is_result(head, body) if len(taken) % 50 == 0 else head.startswith(b"HTTP/1.1 200 ")
                 failed += not good
             if now < end and head:
-                loop.call_later(thinking, call, connection, data) if thinking else call(connection, data)
+                pause = random.uniform(0.5, 1.5) * thinking  # the same for all would set them in step
+                loop.call_later(pause, call, connection, data) if thinking else call(connection, data)
             else:
                 still_on -= 1
                 if not still_on:
@@ -294,7 +295,7 @@ async def measure(arguments: argparse.Namespace, port: int, tokens: Sequence[str
             taken, failed = await load(clients, arguments.seconds, thinking)
             used = processor_seconds(server) - used
             print(f"{arguments.clients} clients {'in a session' if in_session else 'without a session'}", end=", ")
-            print("a second between calls" if thinking else "closed loop", end=": ")
+            print("about a second between calls" if thinking else "closed loop", end=": ")
             print(summary(taken, failed, arguments.seconds), end="; ")
             # The calls of the fifth that is not counted ran, too.
             print(

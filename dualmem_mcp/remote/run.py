@@ -39,7 +39,6 @@ _SWITCH_SECONDS: Final = 0.0005
 # After the answers: the last push to the bucket and the closing of what is open.
 _CLOSING_SECONDS: Final = 4.0
 
-
 # Requests leave garbage in cycles; with the default of 700 objects, a tenth of the time goes into looking for it.
 _GARBAGE_THRESHOLDS: Final = (50_000, 20, 50)
 
@@ -51,10 +50,9 @@ def run(options: RemoteOptions, open_endpoint: OpenEndpoint, listening: Callable
     that cannot be used, StoreUnreachableError for a port that is taken.
     """
     check(options)
+    # Both before anything is opened that would have to be closed again.
     certificate = Certificate.of(options)
-    sockets = _listening_sockets(
-        options.host, options.port
-    )  # before anything is opened that has to be closed again
+    sockets = _listening_sockets(options.host, options.port)
     raise_file_limit()
     sys.setswitchinterval(_SWITCH_SECONDS)
     gc.set_threshold(*_GARBAGE_THRESHOLDS)
@@ -163,7 +161,7 @@ async def _served(
     if certificate is not None:
         background.append(asyncio.create_task(certificate.keep_renewed()))
     try:
-        await server.is_listening.wait()
+        await server.begun(serving)
         yield Serving(sockets[0].getsockname()[1])
     finally:
         endpoint.stop()
@@ -195,6 +193,14 @@ class _Server(uvicorn.Server):
         ]
         self.started = True
         self.is_listening.set()
+
+    async def begun(self, serving: asyncio.Task[None]) -> None:
+        """Wait until connections are taken. Raises what kept the server from it."""
+        listening = asyncio.create_task(self.is_listening.wait())
+        await asyncio.wait({serving, listening}, return_when=asyncio.FIRST_COMPLETED)
+        listening.cancel()
+        if serving.done():
+            await serving
 
     def _connection(self) -> asyncio.Protocol:
         make: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
