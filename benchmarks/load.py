@@ -6,9 +6,9 @@
 A server as `dualmem serve --transport http` runs it, on a data home of its own with a vault and some memory, in one
 process; the clients, with real access tokens, in another. Each client has one connection and calls `memory_status`,
 once without a session (as Claude's connectors do) and once in one; with half a second to one and a half between
-calls, and in a closed loop, where the next call follows the answer. Streams are those that a session's client listens on
-(`GET /mcp`); the bound on sessions of one user, 256, is raised for them. An answer counts if it is a result of the
-tool. Needs Linux, for its `/proc`.
+calls, and in a closed loop, where the next call follows the answer. Streams are those that a session's client
+listens on (`GET /mcp`); the bound on sessions of one user, 256, is raised for them. An answer counts if it is a
+result of the tool. Needs Linux, for its `/proc`.
 """
 
 from __future__ import annotations
