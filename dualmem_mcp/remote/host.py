@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from dualmem_mcp.errors import UsageError
 from dualmem_mcp.model.grant import OWNER, UserId
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from dualmem_mcp.app import App
 
 _log = logging.getLogger(__name__)
+
+_FORGET_SECONDS: Final = 20.0
 
 
 class RunningTenants(Tenants, Protocol):
@@ -58,15 +61,26 @@ async def hosted(options: RemoteOptions, settings: Settings, users: Path | None 
             sessions = BrowserSessions(clock)
             if isinstance(tenants, UserTenants):
                 tenants.on_close(login.forget)
-                tenants.on_close(lambda _: sessions.forget_ended())
             pages = Pages(tenants, sessions, accounts, options, gate=login.gate, connections=login)
-            yield build_endpoint(
-                options,
-                callers=login,
-                tenants=tenants,
-                readiness=Readiness(folder),
-                routes=[*login.routes(), *pages.routes()],
-            )
+            forgetting = asyncio.create_task(_forget_in_time(login.forget_ended, sessions.forget_ended))
+            try:
+                yield build_endpoint(
+                    options,
+                    callers=login,
+                    tenants=tenants,
+                    readiness=Readiness(folder),
+                    routes=[*login.routes(), *pages.routes()],
+                )
+            finally:
+                forgetting.cancel()
+
+
+async def _forget_in_time(*forget: Callable[[], None]) -> None:
+    """Keep no key for longer than the login that has it, though nobody comes any more."""
+    while True:
+        await asyncio.sleep(_FORGET_SECONDS)
+        for each in forget:
+            each()
 
 
 def _of_owner(options: RemoteOptions, settings: Settings) -> tuple[Accounts, RunningTenants, Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import re
@@ -136,6 +137,22 @@ async def test_a_closed_user_leaves_no_key_in_memory(made: UserHost) -> None:
         async with visitor(f"http://127.0.0.1:{server.port}") as http:
             # The token brings the key back.
             assert "result" in (await Client(http, token).post(PING)).json()
+
+
+async def test_whoever_goes_away_leaves_no_key_in_memory(made: UserHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody comes any more, so nothing but time ends what was given."""
+    monkeypatch.setattr("dualmem_mcp.remote.host._FORGET_SECONDS", 0.01)
+    settings = replace(load_settings(made.folder.root), keystore="file")
+    options = replace(OPTIONS, port=0)
+    async with hosted(options, settings, made.folder.root) as endpoint, served(options, endpoint) as server:
+        async with visitor(f"http://127.0.0.1:{server.port}") as http:
+            await _logged_in(http, "ben")
+        await endpoint._tenants.close(UserId("ben"))
+        await asyncio.sleep(0.1)
+        assert _callers_of("ben")  # the browser is still logged in
+        monkeypatch.setattr("dualmem_mcp.remote.oauth.browser.IDLE_SECONDS", 0)
+        await asyncio.sleep(0.1)
+        assert _callers_of("ben") == []
 
 
 def _callers_of(name: str) -> list[object]:

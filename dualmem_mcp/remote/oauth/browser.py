@@ -10,14 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from dualmem_mcp.model.grant import ALL_SCOPES, Grant
+from dualmem_mcp.model.grant import ALL_SCOPES, Grant, UserId
 from dualmem_mcp.ports import Clock
 from dualmem_mcp.remote.interfaces import Caller, Unlocked
 
 CLIENT_ID: Final = "browser"
 IDLE_SECONDS: Final = 1_800
 LONGEST_SECONDS: Final = 12 * 3_600
-_MOST: Final = 512
+_MOST: Final = 4_096
+_MOST_OF_ONE: Final = 64
 
 
 @dataclass(slots=True)
@@ -37,11 +38,11 @@ class BrowserSessions:
         self._key = secrets.token_bytes(32)
 
     def open(self, unlocked: Unlocked) -> str:
-        """The cookie of a new session: 43 characters. Of too many, the one unused for longest ends."""
+        """The cookie of a new session: 43 characters. Of too many of the user's, or in all, that unused for longest
+        ends."""
         now = self._monotonic()
         self.forget_ended()
-        while len(self._sessions) >= _MOST:
-            del self._sessions[min(self._sessions, key=lambda key: self._sessions[key].used_at)]
+        self._make_room(unlocked.user)
         cookie = secrets.token_urlsafe(32)
         expires_at = int(self._clock.now().timestamp()) + LONGEST_SECONDS
         grant = Grant(unlocked.user, CLIENT_ID, f"browser-{secrets.token_hex(8)}", ALL_SCOPES, expires_at)
@@ -62,6 +63,14 @@ class BrowserSessions:
         """Keep nothing of sessions that have ended by themselves."""
         now = self._monotonic()
         self._sessions = {key: one for key, one in self._sessions.items() if self._is_good(one, now)}
+
+    def _make_room(self, user: UserId) -> None:
+        own = [key for key, one in self._sessions.items() if one.caller.grant.user == user]
+        # Their own first: nobody logs others out by logging in often.
+        for keys, most in ((own, _MOST_OF_ONE), (list(self._sessions), _MOST)):
+            if len(keys) >= most:
+                del self._sessions[min(keys, key=lambda key: self._sessions[key].used_at)]
+                return
 
     def csrf(self, cookie: str) -> str:
         """The token that forms of that session carry: of no use without the cookie, which it does not tell."""

@@ -134,6 +134,11 @@ class Grants:
         """Keep nothing of the user's in memory: the next request brings its token, which opens it again. For the
         event loop."""
         self._callers = {key: one for key, one in self._callers.items() if one.grant.user != user}
+
+    def forget_ended(self) -> None:
+        """Keep nothing in memory of tokens that have ended. For the event loop."""
+        now = self._now()
+        self._callers = {key: one for key, one in self._callers.items() if one.grant.expires_at > now}
         self._forget_answers()
 
     def caller(self, text: str) -> Caller | None:

@@ -81,6 +81,11 @@ class Login:
         """Keep nothing in memory that opens the user's data home, which has just been closed: their next request
         brings it again. For the event loop."""
         self._grants.forget(user)
+        self.forget_ended()
+
+    def forget_ended(self) -> None:
+        """Keep nothing in memory of what has ended by itself. For the event loop."""
+        self._grants.forget_ended()
         self._codes.forget_ended()
 
     def connections(self, user: UserId) -> Sequence[Connection]:

@@ -67,12 +67,22 @@ def test_sessions_are_bounded_and_the_longest_unused_goes(sessions, clock):
     first, second = sessions.open(ANNA), sessions.open(ANNA)
     clock.turn(1)
     assert sessions.caller(first)
-    for _ in range(511):
-        clock.turn(1)
-        last = sessions.open(BEN)
+    for number in range(4_095):
+        clock.turn(0.01)
+        last = sessions.open(Unlocked(UserId(f"user-{number}"), b"u" * 32))
     assert sessions.caller(second) is None
     assert sessions.caller(first) is not None
     assert sessions.caller(last) is not None
+
+
+def test_nobody_logs_others_out_by_logging_in_often(sessions, clock):
+    others = sessions.open(ANNA)
+    mine = []
+    for _ in range(1_000):
+        clock.turn(1)
+        mine.append(sessions.open(BEN))
+    assert sessions.caller(others) is not None
+    assert [sessions.caller(cookie) is not None for cookie in mine] == [False] * 936 + [True] * 64
 
 
 def test_ended_sessions_are_let_go_of(sessions, clock):

@@ -231,6 +231,22 @@ async def test_what_opens_a_users_data_home_is_forgotten_when_it_is_closed(tmp_p
             assert made.login.caller(tokens[name]["access_token"]).secret == secret
 
 
+async def test_what_has_ended_is_forgotten_though_nobody_comes(tmp_path):
+    with host(tmp_path, users=Users({"anna": ("a", b"a" * 32)})) as made:
+        browser = made.browser()
+        client_id, first = await browser.log_in(name="anna", passphrase="a")
+        second = (await browser.refresh(client_id, first["refresh_token"])).json()
+        await browser.code(client_id, name="anna", passphrase="a")  # never fetched
+        assert made.login.caller(second["access_token"])
+        grants, codes = made.login._grants, made.login._codes
+        made.clock.turn(59)
+        made.login.forget_ended()
+        assert (len(grants._callers), len(grants._answers), len(codes._open)) == (1, 0, 1)
+        made.clock.turn(3_600)
+        made.login.forget_ended()
+        assert (grants._callers, codes._open) == ({}, {})
+
+
 async def test_what_is_kept_on_the_disk_opens_nothing(tmp_path):
     secret = bytes(range(100, 132))
     with host(tmp_path, users=Users({"anna": ("a", secret)})) as made:
