@@ -19,13 +19,14 @@ _URL: Final = re.compile(
     r"((?P<scheme>https?)://)?(?P<host>[a-z0-9]([a-z0-9.-]{0,252}[a-z0-9])?|\[[0-9a-f:.]{2,45}\])(?P<port>:[0-9]{1,5})?/?"
 )
 _LOCAL: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Bounds on what strangers can make the endpoint hold or do. Sizes in bytes, times in seconds.
 
-    `requests` are those under way of clients that are logged in, `requests_per_user` those of one of them; what is
+    `requests` and `streams` are those of clients that are logged in, `…_per_user` those of one of them; what is
     called `stranger_…` is on the way to a login, or of the pages. What is beyond is told to come again.
     `idle_seconds` is longer than proxies keep a connection that they may send a request on at any moment (Caddy
     120, cloudflared 90): one that ends first loses it.
@@ -48,6 +49,7 @@ class Limits:
     stranger_requests: int = 256
     sessions_per_user: int = 256
     streams: int = 12_000
+    streams_per_user: int = 10_500
     session_idle_seconds: float = 1_800.0
 
 
@@ -83,14 +85,19 @@ class RemoteOptions:
 
 
 def public_url(text: str) -> str:
-    """The URL without a path, as an OAuth issuer. Raises UsageError unless it is https, or http on this machine."""
+    """The URL as browsers write it and as an OAuth issuer: without a path, and without the scheme's own port.
+
+    Raises UsageError unless it is https, or http on this machine.
+    """
     match = _URL.fullmatch(text.lower())
     scheme = (match["scheme"] or "https") if match else ""
-    if match is None or not (scheme == "https" or match["host"].strip("[]") in _LOCAL):
+    port = int(match["port"][1:]) if match and match["port"] else _DEFAULT_PORTS.get(scheme, 0)
+    is_local = match is not None and match["host"].strip("[]") in _LOCAL
+    if match is None or not (scheme == "https" or is_local) or not 0 < port < 1 << 16:
         raise UsageError(
             f"{text[:80]!r} cannot be the public URL",
             operation="serve",
             subject=text[:80],
             hint="Give it as https://host or https://host:port, without a path; http is for localhost alone.",
         )
-    return f"{scheme}://{match['host']}{match['port'] or ''}"
+    return f"{scheme}://{match['host']}" + (f":{port}" if port != _DEFAULT_PORTS[scheme] else "")

@@ -16,6 +16,12 @@ from dualmem_mcp.remote.options import RemoteOptions, public_url
         ("https://Memory.Example:8443/", "https://memory.example:8443"),
         ("http://localhost:8787", "http://localhost:8787"),
         ("http://[::1]:8787", "http://[::1]:8787"),
+        # What browsers leave out of `Origin`.
+        ("https://memory.example:443", "https://memory.example"),
+        ("https://memory.example:0443/", "https://memory.example"),
+        ("http://localhost:80", "http://localhost"),
+        ("https://localhost:80", "https://localhost:80"),
+        ("https://memory.example:65535", "https://memory.example:65535"),
     ],
 )
 def test_a_url_without_a_path(given: str, url: str) -> None:
@@ -34,6 +40,10 @@ def test_a_url_without_a_path(given: str, url: str) -> None:
         "https://memory.example?x=1",
         "https://user:secret@memory.example",
         "https://memory.example:port",
+        "https://memory.example:0",
+        "https://memory.example:65536",
+        "https://memory.example:99999",
+        "https://memory.example:١",
         "https://[::1",
         "https://memory.example\r\nX-Evil: 1",
         "https://memory .example",
