@@ -67,6 +67,7 @@ class Endpoint:
         limits = options.limits
         # Whoever reaches a port on loopback directly is a program of this machine, as the proxy is.
         self._trusts_loopback = options.certificate is None
+        self._options = options
         self._hosts = AllowedHosts(options)
         self._headers = headers.AnswerHeaders(options)
         self._authentication = authentication
@@ -122,7 +123,12 @@ class Endpoint:
             ).send(send)
             return
         if (refusal := self._authentication.admit(scope)) is not None:
-            await refusal.send(send)
+            if _may_call(scope):
+                async with self._stranger_bodies.read(scope, receive) as whole:
+                    call = None if isinstance(whole, Refusal) else await _json_request(whole)
+                await self._ask_for_login(refusal, call, send)
+            else:
+                await refusal.send(send)
             return
         if _is_endless(scope):
             await self._with_body(self.streams.run, self._serve_tenant, scope, receive, send)
@@ -148,13 +154,28 @@ class Endpoint:
             tenant = await self._tenants.tenant(scope[CALLER_KEY])
         except LockedError as error:
             _log.info("a login opens nothing any more: %s", error)
-            await self._authentication.refusal(scope["path"], ended="The login has ended.").send(send)
+            refusal = self._authentication.refusal(scope["path"], ended="The login has ended.")
+            await self._ask_for_login(refusal, await _json_request(receive) if _may_call(scope) else None, send)
             return
         except DualmemError as error:
             _log.warning("a data home did not open: %s", error)
             await _answer_failure(error, scope, receive, send)
             return
         await _application(tenant, scope["path"])(scope, receive, send)
+
+    async def _ask_for_login(self, refusal: Refusal, request: dict[str, Any] | None, send: Send) -> None:
+        """Refuse; a tool's call in a tool's answer, too, so that the model can tell the user what the client may
+        not."""
+        if request is None or request["method"] != "tools/call":
+            await refusal.send(send)
+            return
+        text = (
+            "error: nothing was done, as a login is needed\n"
+            f"hint: Ask the user to log in to {self._options.resource}. On claude.ai (for the phone, too): "
+            "Settings, Connectors, Connect beside this one; disconnect it first if that is not offered. "
+            "In Claude Code: /mcp, this server, Authenticate."
+        )
+        await _answer(_told(request, text), send, refusal.status, refusal.headers)
 
     def _see_through_proxy(self, scope: Scope) -> None:
         client = scope.get("client")
@@ -178,22 +199,32 @@ def _is_endless(scope: Scope) -> bool:
     return any(name == b"mcp-method" and value == b"subscriptions/listen" for name, value in scope["headers"])
 
 
+def _may_call(scope: Scope) -> bool:
+    """Whether the body may be a call, whose answer stands in the response."""
+    return bool(scope["path"] == MCP_PATH and scope["method"] == "POST")
+
+
 async def _answer_failure(error: DualmemError, scope: Scope, receive: Receive, send: Send) -> None:
     """Tell what went wrong where it is read: of a tool's call in a tool's answer, which the model sees."""
-    request = await _json_request(receive) if scope["path"] == MCP_PATH and scope["method"] == "POST" else None
+    request = await _json_request(receive) if _may_call(scope) else None
     if request is None:
         await busy(error.message, seconds=_UNREACHABLE_RETRY_SECONDS).send(send)
-        return
-    text = error_text(error)
-    if request["method"] == "tools/call":
-        content: dict[str, Any] = {
-            "result": {"content": [{"type": "text", "text": text}], "isError": True, "resultType": "complete"}
-        }
     else:
-        content = {"error": {"code": -32603, "message": text}}
-    body = json.dumps({"jsonrpc": "2.0", "id": request["id"], **content}).encode()
-    answer_headers: list[Header] = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": 200, "headers": answer_headers})
+        await _answer(_told(request, error_text(error)), send)
+
+
+def _told(request: dict[str, Any], text: str) -> dict[str, Any]:
+    """The text as the JSON-RPC answer to that request: as a tool's, or an error."""
+    told: dict[str, Any] = {"error": {"code": -32603, "message": text}}
+    if request["method"] == "tools/call":
+        told = {"result": {"content": [{"type": "text", "text": text}], "isError": True, "resultType": "complete"}}
+    return {"jsonrpc": "2.0", "id": request["id"], **told}
+
+
+async def _answer(content: dict[str, Any], send: Send, status: int = 200, more: Sequence[Header] = ()) -> None:
+    body = json.dumps(content).encode()
+    answer_headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *more]
+    await send({"type": "http.response.start", "status": status, "headers": answer_headers})
     await send({"type": "http.response.body", "body": body})
 
 

@@ -157,22 +157,29 @@ class Streams:
         self._limits = limits
         self._is_good = is_good
         self._open: dict[anyio.CancelScope, Scope] = {}
+        self._of: dict[str, int] = {}
 
     def __len__(self) -> int:
         return len(self._open)
 
     async def run(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Have the application answer for as long as client and server like."""
-        if len(self._open) >= self._limits.streams:
+        user = scope[CALLER_KEY].grant.user
+        of_one = self._of.get(user, 0)
+        if len(self._open) >= self._limits.streams or of_one >= self._limits.streams_per_user:
             await busy("Too many streams are open.", seconds=_STREAM_RETRY_SECONDS).send(send)
             return
         answer = _Answer(send)
         with anyio.CancelScope() as stream:
             self._open[stream] = scope
+            self._of[user] = of_one + 1
             try:
                 await app(scope, receive, answer)
             finally:
                 del self._open[stream]
+                self._of[user] -= 1
+                if not self._of[user]:
+                    del self._of[user]
         if stream.cancelled_caught:
             await answer.cut_off(busy("The stream has ended.", ends_connection=True))
 

@@ -191,11 +191,33 @@ async def test_pages_that_may_use_mcp_may_read_its_answers(tmp_path: Path) -> No
 async def test_a_login_that_opens_nothing_any_more_is_told_to_log_in(tmp_path: Path) -> None:
     async with listening(tmp_path) as host, host.client() as client:
         host.tenants.failure = LockedError("this login does not open the data home")
-        answer = await client.post("/mcp", headers=AUTHORIZED, content=call())
+        answer = await client.post("/mcp", headers=AUTHORIZED, content=call("tools/list"))
         assert answer.status_code == 401
         challenge = answer.headers["www-authenticate"]
         assert challenge.startswith('Bearer error="invalid_token"')
         assert "Log in again" in answer.json()["error_description"]
+        called = await client.post("/mcp", headers=AUTHORIZED, content=call())
+        assert (called.status_code, called.headers["www-authenticate"]) == (401, challenge)
+        assert called.json()["result"]["isError"] is True
+
+
+@pytest.mark.parametrize("token", [{}, {"Authorization": "Bearer other"}])
+async def test_the_model_reads_that_a_login_is_needed(tmp_path: Path, token: dict) -> None:
+    async with listening(tmp_path) as host, host.client() as client:
+        answer = await client.post("/mcp", headers=token, content=call())
+        told = answer.json()
+        assert (answer.status_code, told["id"], told["result"]["isError"]) == (401, 7, True)
+        assert answer.headers["www-authenticate"].startswith("Bearer ")
+        text = told["result"]["content"][0]["text"]
+        assert f"log in to {host.options.resource}" in text
+        assert "Connectors" in text
+        unfit = (b"", b"[]", b"{", b"[" * 60_000, b"\xff", call("tools/list"), call(request_id=None), b"a" * 70_000)
+        for content in unfit:
+            answer = await client.post("/mcp", headers=token, content=content)
+            assert (answer.status_code, "error_description" in answer.json()) == (401, True), content[:20]
+        odd = await client.post("/mcp", headers=token, content=call(request_id="\ud800\n</script>"))
+        assert (odd.status_code, odd.json()["id"]) == (401, "\ud800\n</script>")
+        assert host.tenant.seen == []
 
 
 @pytest.mark.parametrize("failure", [StoreUnreachableError, OverBudgetError])

@@ -8,6 +8,7 @@ import gzip
 from dataclasses import replace
 from pathlib import Path
 
+import anyio
 import httpx2 as httpx
 import pytest
 from starlette.requests import Request
@@ -358,6 +359,18 @@ async def test_streams_have_a_number(tmp_path: Path) -> None:
         listen = {**AUTHORIZED, "Mcp-Method": "subscriptions/listen"}
         assert (await client.post("/mcp", headers=listen, content=b"{}")).status_code == 503
         assert (await client.post("/mcp", headers=AUTHORIZED, content=b"{}")).status_code == 200
+
+
+async def test_one_user_leaves_streams_for_the_others(tmp_path: Path) -> None:
+    async with listening(tmp_path, limits=Limits(streams_per_user=1)) as host, host.client() as client:
+        host.callers.good["bens"] = Caller(replace(CALLER.grant, user=UserId("ben")), b"")
+        async with client.stream("GET", "/mcp", headers=AUTHORIZED) as mine:
+            assert (await client.get("/sse", headers=AUTHORIZED)).status_code == 503
+            async with client.stream("GET", "/mcp", headers={"Authorization": "Bearer bens"}) as bens:
+                assert (mine.status_code, bens.status_code) == (200, 200)
+        host.endpoint.streams.end_all()
+        await anyio.wait_all_tasks_blocked()
+        assert host.endpoint.streams._of == {}
 
 
 async def test_connections_at_rest_cost_no_task(tmp_path: Path) -> None:
