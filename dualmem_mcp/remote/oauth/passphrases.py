@@ -27,6 +27,8 @@ LONGEST_PASSPHRASE: Final = 1_024
 # A derivation of a key keeps a core busy: strangers must not have them all, nor queue for them without end.
 _AT_ONCE: Final = 2
 _MOST_WAITING: Final = 8
+# Places besides for browsers that have logged in: who guesses from many addresses must not take all.
+_MOST_KNOWN_WAITING: Final = 8
 
 _DEVICE: Final = re.compile(r"([a-z0-9-]{1,32})\.([A-Za-z0-9_-]{22})\.([0-9a-f]{64})")
 
@@ -90,7 +92,7 @@ class PassphraseGate:
         uses = self._uses(account, address, client_id, device)
         if wait := max(self._attempts[what].wait_seconds(who) for what, who in uses):
             raise TooManyAttemptsError(wait)
-        if self._trying >= _AT_ONCE + _MOST_WAITING:
+        if self._trying >= _AT_ONCE + _MOST_WAITING + (_MOST_KNOWN_WAITING if uses[0][0] == "device" else 0):
             raise TooManyAttemptsError(2.0)
         for what, who in uses:
             self._attempts[what].take(who)

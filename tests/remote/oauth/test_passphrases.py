@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 
 import anyio
@@ -151,6 +153,37 @@ async def test_guessers_do_not_take_all_cores_nor_queue_without_end():
     assert users.most <= 2
     assert users.asked + len(refused) == 40
     assert len(refused) >= 25
+
+
+async def test_guessers_do_not_take_the_places_of_browsers_that_have_logged_in():
+    class Held(Users):
+        gate = threading.Event()
+
+        def unlock(self, name, passphrase):
+            self.gate.wait()
+            return super().unlock(name, passphrase)
+
+    users = Held()
+    gate = PassphraseGate(users, KEY, pace(), Turned().monotonic)
+    device, unlocked = gate.device_cookie(UserId("owner")), []
+
+    async def guess(address: str) -> None:
+        with contextlib.suppress(LockedError, TooManyAttemptsError):
+            await gate.unlock("", "wrong", address=address)
+
+    async def log_in() -> None:
+        unlocked.append(await gate.unlock("", PASSPHRASE, address="home", device=device))
+
+    async with anyio.create_task_group() as group:
+        for number in range(40):
+            group.start_soon(guess, f"198.51.100.{number}")
+        await anyio.wait_all_tasks_blocked()
+        with pytest.raises(TooManyAttemptsError):
+            await gate.unlock("", PASSPHRASE, address="elsewhere")
+        group.start_soon(log_in)
+        await anyio.wait_all_tasks_blocked()
+        users.gate.set()
+    assert [one.user for one in unlocked] == ["owner"]
 
 
 async def test_the_page_tells_when_to_try_again(tmp_path):
