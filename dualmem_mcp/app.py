@@ -24,6 +24,7 @@ from dualmem_mcp.edge.interface import EdgeInterface
 from dualmem_mcp.edge.status import search_status
 from dualmem_mcp.errors import NotFoundError
 from dualmem_mcp.handoff.channel import Channel
+from dualmem_mcp.handoff.prefetch import OpenedAhead
 from dualmem_mcp.handoff.quoting import one_line
 from dualmem_mcp.handoff.redact import redact
 from dualmem_mcp.model.bucket_access import BucketAccess
@@ -117,6 +118,8 @@ class App(Conversations):
             # Whoever is a guest on this machine has no projects here.
             self.news = None if settings.hosted else NewsKeeper(settings.home, clock)
             self.sharing.on_synced(self._took_in)
+            self.ahead = OpenedAhead()
+            opening.callback(self.ahead.close)
             self.packages = FilePackageCache(self.home.desktop_sessions, self.home.mobile_reconstruction)
             self.outbox.remove_abandoned()
             self.packages.remove_abandoned()
@@ -251,7 +254,9 @@ class App(Conversations):
     def erase(self, conversation_id: str) -> dict[str, Any]:
         """Erase a conversation for good, here, in the bucket and on all devices: conversation_id, name, keys,
         packages, manifests, queued, remains, warnings. Raises NotFoundError if nobody knows of it."""
-        done = self.sharing.erase(parse_conversation_id(conversation_id))
+        wanted = parse_conversation_id(conversation_id)
+        done = self.sharing.erase(wanted)
+        self.ahead.forget(wanted)
         self.wake_edge()
         if self._edge_process is None:
             # Nothing new is indexed for it; what is left of the conversation in the indexes goes in any case.

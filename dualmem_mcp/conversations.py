@@ -15,16 +15,16 @@ from dualmem_mcp.edge.interface import EdgeInterface
 from dualmem_mcp.errors import DualmemError, NotFoundError, StoreUnreachableError
 from dualmem_mcp.handoff.agent_states import agents_to_json
 from dualmem_mcp.handoff.channel import Channel
-from dualmem_mcp.handoff.checkpoints import Checkpoint, Checkpoints
-from dualmem_mcp.handoff.context import load_section
+from dualmem_mcp.handoff.checkpoints import Checkpoints
 from dualmem_mcp.handoff.digest import build_digest
 from dualmem_mcp.handoff.eviction import make_room
 from dualmem_mcp.handoff.listing import list_conversations
 from dualmem_mcp.handoff.offline import offline_pack
 from dualmem_mcp.handoff.package import Content, hand_over
+from dualmem_mcp.handoff.pages import ContextPages
+from dualmem_mcp.handoff.prefetch import OpenedAhead
 from dualmem_mcp.handoff.reconstruct import (
     OpenedPackage,
-    PackageGoneError,
     Refresh,
     find_handoff,
     keep_package,
@@ -75,6 +75,7 @@ class Conversations:
     threads: ThreadStore
     records: RecordStore
     packages: FilePackageCache
+    ahead: OpenedAhead
 
     @property
     def edge(self) -> EdgeInterface:
@@ -153,11 +154,13 @@ class Conversations:
         device: str | None = None,
         token_budget: int | None = None,
         to_client: bool = True,
+        caller: str | None = None,
         progress: Progress = no_progress,
     ) -> dict[str, Any]:
         """Take a handed-over conversation up, the newest by default; the contract's *brief* fields.
 
         What a client saves later follows on what it was shown; a person who only reads is no client (`to_client`).
+        For a `caller` pages that they may ask for next are opened ahead.
         Raises NotFoundError, StoreUnreachableError if it is not kept here and the bucket is away, TamperedError.
         """
         profile = self.settings.profile_for(device)
@@ -175,25 +178,20 @@ class Conversations:
         )
         if to_client:
             self.way_back.shown(brief)
+        if caller is not None:
+            self._pages.open_ahead(brief, profile, caller=caller)
         self.settle_news(brief["conversation_id"])
         return self._with_room_made(channel, brief)
 
-    def load_context(self, conversation_id: str, section: str, cursor: str = "") -> dict[str, Any]:
+    def load_context(
+        self, conversation_id: str, section: str, cursor: str = "", *, caller: str = ""
+    ) -> dict[str, Any]:
         """One page of a section of a handed-over conversation: section, text, next_cursor.
 
         Raises NotFoundError, UsageError for a cursor that does not fit, StoreUnreachableError, TamperedError.
         """
         wanted = self._not_erased(conversation_id, "load context")
-        try:
-            package = self._newest_package(conversation_id)
-            text, next_cursor = load_section(package, section, cursor, parse=parse_session)
-        except (NotFoundError, StoreUnreachableError) as error:
-            is_gone = isinstance(error, PackageGoneError)
-            known = self.way_back.unpacked(wanted) if is_gone or not self.catalogue.handoffs(wanted) else None
-            if known is None or (is_gone and not known.has_section(section)):
-                raise
-            text, next_cursor = known.section(section, cursor)
-        return {"section": section, "text": text, "next_cursor": next_cursor}
+        return self._pages.load(wanted, section, cursor, caller=caller)
 
     def restore(
         self, conversation_id: str, *, claude_dir: Path | None = None, cwd: str | None = None
@@ -291,13 +289,13 @@ class Conversations:
         if not session.agents:
             return None
         made = self._checkpoints.save(session.conversation_id, agents_to_json(session, ()))
-        return _checkpoint_fields(made) if made else None
+        return made.to_json() if made else None
 
     def list_checkpoints(self, conversation_id: str) -> list[dict[str, Any]]:
         """Checkpoints of a conversation's agents, the oldest first: checkpoint_id, made_at, device_id, state_bytes,
         stored_bytes, whole. Raises UsageError, NotFoundError for one that was erased."""
         wanted = self._not_erased(conversation_id, "list checkpoints")
-        return [_checkpoint_fields(one) for one in self._checkpoints.find(wanted)]
+        return [one.to_json() for one in self._checkpoints.find(wanted)]
 
     def restore_checkpoint(self, conversation_id: str, checkpoint_id: str = "") -> str:
         """The state that a checkpoint kept, by default the newest: JSON as in the section `agents` of a package.
@@ -329,6 +327,13 @@ class Conversations:
         wanted = parse_conversation_id(conversation_id)
         self.sharing.refuse_erased(wanted, operation)
         return wanted
+
+    @property
+    def _pages(self) -> ContextPages:
+        back = self.way_back
+        return ContextPages(
+            self.catalogue, self._newest_package, back.newer, back.unpacked, parse_session, self.ahead
+        )
 
     @property
     def way_back(self) -> WayBack:
@@ -392,7 +397,3 @@ class Conversations:
             _log.info("no related material: %s", error)
             return ()
         return [Related.from_result(result) for result in found]
-
-
-def _checkpoint_fields(one: Checkpoint) -> dict[str, Any]:
-    return {**asdict(one), "made_at": one.made_at.isoformat()}

@@ -13,9 +13,9 @@ import binascii
 import hashlib
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from dualmem_mcp.errors import NotFoundError, TamperedError
 from dualmem_mcp.handoff.patches import apply_patch, make_patch
@@ -45,6 +45,10 @@ class Checkpoint:
     state_bytes: int
     stored_bytes: int
     whole: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """The checkpoint as tools and commands show it."""
+        return {**asdict(self), "made_at": self.made_at.isoformat()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Self
 
 from dualmem_mcp.errors import NotFoundError, UsageError
 from dualmem_mcp.handoff import offline
@@ -21,6 +23,9 @@ SessionParser = Callable[[Mapping[str, bytes]], Session]
 MAX_RESULT_CHARACTERS = 2_000
 """Longer tool inputs and results are cut in the thread: they make up nine tenths of a session, and the
 restored session has them whole."""
+
+_PREFIX: Final = 12
+"""Characters of a uuid by which turns are told apart."""
 
 _FILE_PREFIX = "carried_files/"
 OTHER_SECTIONS = ("thread", "agent_definitions", "carried_files", "state", offline.SECTION)
@@ -46,27 +51,94 @@ def load_section(package: OpenedPackage, name: str, cursor: str, *, parse: Sessi
         f"there is no section {json.dumps(name[:60])}",
         operation="load context",
         subject=name[:60],
-        hint=f"Use one of: {', '.join((*SECTIONS, *OTHER_SECTIONS))}.",
+        hint=f"Use one of: {', '.join((*SECTIONS, 'since', *OTHER_SECTIONS))}.",
     )
 
 
 def thread_page(session: Session, cursor: str) -> tuple[str, str]:
     """One page of a session's turns, redacted, and the cursor of the next. Raises UsageError for another cursor."""
+    turns = _shown_turns(session)
+    return _turns_page(len(turns), _turn_index(turns, cursor), lambda index: _redacted_text(turns[index]))
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadTexts:
+    """The last turns of a thread as they are shown, from the turn `first` of `count` on, and the first page.
+
+    `before` has the beginnings of the uuids of the turns before them. An `Opened` of the section `thread`.
+    """
+
+    first: int
+    count: int
+    uuids: tuple[str, ...]
+    texts: tuple[str, ...]
+    before: str
+    start: tuple[str, str]
+    section: str = "thread"
+
+    @classmethod
+    def of(cls, session: Session, size_bytes: int) -> Self:
+        """As many of the last turns as fit so many bytes of UTF-8, beside the first page."""
+        turns = _shown_turns(session)
+        start = thread_page(session, "")
+        room = size_bytes - _size(start[0]) - len(turns) * (_PREFIX + 1)
+        texts: list[str] = []
+        first = len(turns)
+        while first > 0 and (room := room - _size(text := _redacted_text(turns[first - 1]))) >= 0:
+            texts.insert(0, text)
+            first -= 1
+        before = "".join(f"\n{turn.uuid[:_PREFIX]}" for turn in turns[:first])
+        return cls(first, len(turns), tuple(turn.uuid for turn in turns[first:]), tuple(texts), before, start)
+
+    @property
+    def size_bytes(self) -> int:
+        """What it takes, in UTF-8."""
+        return sum(map(_size, self.texts)) + _size(self.start[0]) + _size(self.before)
+
+    def page(self, cursor: str) -> tuple[str, str] | None:
+        """The page at that cursor, if all of it is here."""
+        if cursor in ("", "0"):
+            return self.start
+        index = self._index(cursor)
+        if index is None or index < self.first:
+            return None
+        return _turns_page(self.count, index, lambda at: self.texts[at - self.first])
+
+    def _index(self, cursor: str) -> int | None:
+        if len(cursor) < 6 and (number := _number(cursor)) is not None and number <= self.count:
+            return number
+        if len(cursor) < 4 or "\n" in cursor or f"\n{cursor[:_PREFIX]}" in self.before:
+            return None
+        hits = (self.first + at for at, uuid in enumerate(self.uuids) if uuid.startswith(cursor))
+        return next(hits, None)
+
+
+def _shown_turns(session: Session) -> list[Turn]:
     # Turns of thinking alone, which no model sees again, would be headings without a text.
-    turns = [turn for turn in session.all_turns() if not turn.is_meta and any(map(_is_shown, turn.blocks))]
-    start = _turn_index(turns, cursor)
+    return [turn for turn in session.all_turns() if not turn.is_meta and any(map(_is_shown, turn.blocks))]
+
+
+def _redacted_text(turn: Turn) -> str:
+    # Redacted before anything is cut: half a key is none that a detector knows.
+    return _turn_text(redact_turn(turn))
+
+
+def _turns_page(count: int, index: int, text_of: Callable[[int], str]) -> tuple[str, str]:
+    """The page that begins with that turn of so many, and the cursor of the next."""
     page: list[str] = []
     size = 0
-    index = start
-    while index < len(turns):
-        # Redacted before anything is cut: half a key is none that a detector knows.
-        text = _turn_text(redact_turn(turns[index]))
+    while index < count:
+        text = text_of(index)
         if page and size + len(text) > PAGE_CHARACTERS:
             break
         page.append(text)
         size += len(text) + 2
         index += 1
-    return "\n\n".join(page), str(index) if index < len(turns) else ""
+    return "\n\n".join(page), str(index) if index < count else ""
+
+
+def _size(text: str) -> int:
+    return len(text.encode("utf-8", "replace"))
 
 
 def _turn_index(turns: Sequence[Turn], cursor: str) -> int:

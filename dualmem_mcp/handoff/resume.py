@@ -6,11 +6,12 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from dualmem_mcp.errors import NotFoundError, StoreUnreachableError
-from dualmem_mcp.handoff.brief import Brief, build_brief, device_budget, section_text
-from dualmem_mcp.handoff.brief.sections import SECTIONS
+from dualmem_mcp.handoff.activation import by_activation, taken_up
+from dualmem_mcp.handoff.brief import Brief, BriefSection, build_brief, device_budget, section_text
+from dualmem_mcp.handoff.brief.sections import SECTIONS, cursor_of, entries_page, flat, left_out
 from dualmem_mcp.handoff.channel import Channel
 from dualmem_mcp.handoff.context import thread_page
 from dualmem_mcp.handoff.quoting import one_line
@@ -23,7 +24,8 @@ from dualmem_mcp.handoff.reconstruct import (
     refresh_catalogue,
 )
 from dualmem_mcp.handoff.related import LEAST_ROOM, FindRelated, find_nothing, related_query, related_section
-from dualmem_mcp.handoff.since import Newer, branches_to_json, since_news, since_to_json
+from dualmem_mcp.handoff.since import Newer, branches_to_json, since_items, since_news, since_to_json
+from dualmem_mcp.handoff.slim import slim_fields
 from dualmem_mcp.handoff.steps import Steps
 from dualmem_mcp.model.conversation import Session, estimate_tokens
 from dualmem_mcp.model.device import DeviceProfile
@@ -31,6 +33,9 @@ from dualmem_mcp.model.digest import Digest
 from dualmem_mcp.model.handoff import HandoffRecord
 from dualmem_mcp.model.ids import ConversationId
 from dualmem_mcp.ports import Progress, no_progress
+
+SINCE: Final = "since"
+"""The section of what came after the handoff, which is in no package."""
 
 FindNewer = Callable[[HandoffRecord, OpenedPackage], Newer]
 """What there is of the conversation that the handoff has not, from whatever device."""
@@ -47,11 +52,13 @@ class Unpacked:
 
     def has_section(self, name: str) -> bool:
         """Whether it has a section of that name."""
-        return name == "thread" or name in SECTIONS
+        return name in ("thread", SINCE) or name in SECTIONS
 
     def section(self, name: str, cursor: str) -> tuple[str, str]:
-        """One page of a section of the digest, or of `thread`, and the next cursor. Raises NotFoundError,
+        """One page of a section of the digest, of `since` or `thread`, and the next cursor. Raises NotFoundError,
         UsageError for a cursor that does not fit."""
+        if name == SINCE:
+            return since_page(self.newer, cursor)
         return thread_page(self.session, cursor) if name == "thread" else section_text(self.digest, name, cursor)
 
 
@@ -133,6 +140,20 @@ def resume(
         warnings += protected_check(package)
         budget = token_budget or device_budget(digest, profile.context_tokens)
         brief, text, related = _written(digest, found, budget, profile, find_related)
+        fields = {
+            "title": record.title,
+            "brief": text,
+            "sections": [*_sections(brief, found), *_other_sections(digest, package)],
+            "since_handoff": {
+                "handed_over_at": record.created_at.isoformat(),
+                "from_device": record.device_name,
+                "new_turns_on_this_device": found.own_turns,
+                **since_to_json(found),
+            },
+            "branches": branches_to_json(found.branches),
+            "related": related,
+        }
+        parts = _fitting_parts(fields, digest, brief, budget, profile)
 
     with steps.step("keep"):
         try:
@@ -149,19 +170,8 @@ def resume(
     return {
         "conversation_id": record.conversation_id,
         "handoff_id": record.handoff_id,
-        "title": record.title,
-        "brief": text,
         "brief_tokens": estimate_tokens(text),
-        **_parts(digest),
-        "sections": [*map(_plain, brief.sections), *_other_sections(digest, package)],
-        "since_handoff": {
-            "handed_over_at": record.created_at.isoformat(),
-            "from_device": record.device_name,
-            "new_turns_on_this_device": found.own_turns,
-            **since_to_json(found),
-        },
-        "branches": branches_to_json(found.branches),
-        "related": related,
+        **parts,
         "timings_ms": {name: steps.duration_of(name) for name in ("fetch", "open", "reconstruct")},
         "completeness": _plain(brief.completeness),
         "warnings": warnings,
@@ -188,25 +198,25 @@ def _resume_unpacked(
         title = "Settled and noted" if record is None else "Settled and noted since"
         brief, text, related = _written(digest, known.newer, budget, profile, find_related, since_title=title)
         text = note + text
+        fields = {
+            "title": digest.title,
+            "brief": text,
+            "sections": [*_sections(brief, known.newer), _thread_section(digest)],
+            "since_handoff": {
+                "handed_over_at": record.created_at.isoformat() if record else None,
+                "from_device": record.device_name if record else "",
+                "new_turns_on_this_device": known.newer.own_turns,
+                **since_to_json(known.newer),
+            },
+            "branches": branches_to_json(known.newer.branches),
+            "related": related,
+        }
+        parts = _fitting_parts(fields, digest, brief, budget, profile)
     return {
         "conversation_id": digest.conversation_id,
         "handoff_id": record.handoff_id if record else "",
-        "title": digest.title,
-        "brief": text,
         "brief_tokens": estimate_tokens(text),
-        **_parts(digest),
-        "sections": [
-            *map(_plain, brief.sections),
-            {"name": "thread", "tokens": digest.visible_tokens, "cursor": "0"},
-        ],
-        "since_handoff": {
-            "handed_over_at": record.created_at.isoformat() if record else None,
-            "from_device": record.device_name if record else "",
-            "new_turns_on_this_device": known.newer.own_turns,
-            **since_to_json(known.newer),
-        },
-        "branches": branches_to_json(known.newer.branches),
-        "related": related,
+        **parts,
         "timings_ms": {"fetch": 0.0, "open": 0.0, "reconstruct": steps.duration_of("reconstruct")},
         "completeness": _plain(brief.completeness),
         "warnings": [*warnings, why],
@@ -226,7 +236,7 @@ def _written(
     brief = build_brief(
         digest,
         token_budget=budget,
-        max_agents=profile.max_agents,
+        max_agents=taken_up(digest.agents, profile),
         since=since_news(newer),
         since_title=since_title,
     )
@@ -236,9 +246,35 @@ def _written(
     return brief, brief.text + related_text, related
 
 
-def _parts(digest: Digest) -> dict[str, Any]:
+def since_page(newer: Newer, cursor: str) -> tuple[str, str]:
+    """One page of what came after the handoff, in full, and the next cursor. Raises UsageError."""
+    return entries_page([item.text for item in since_items(newer)], cursor, SINCE)
+
+
+def _sections(brief: Brief, newer: Newer) -> list[dict[str, Any]]:
+    """What `load_context` has of the digest, and of what came after it, in the order of worth."""
+    sections = [asdict(section) for section in brief.sections]
+    if items := since_items(newer):
+        missing = left_out(items, flat(brief.text), brief.shown)
+        tokens = estimate_tokens("\n".join(item.text for item in items))
+        since = BriefSection(SINCE, tokens, cursor_of(missing, len(items)), len(missing))
+        sections.insert(1, asdict(since))
+    return sections
+
+
+def _fitting_parts(
+    fields: dict[str, Any], digest: Digest, brief: Brief, budget: int, profile: DeviceProfile
+) -> dict[str, Any]:
+    """These fields and the digest's parts: whole, or where the profile wants that, as short as the brief."""
+    agents = taken_up(digest.agents, profile)
+    whole = {**fields, **_parts(digest, agents)}
+    return slim_fields(whole, digest, brief.shown, agents=agents, budget=budget) if profile.slim else whole
+
+
+def _parts(digest: Digest, restored: int) -> dict[str, Any]:
     """The digest's parts under the contract's names; the whole lists, of which the brief shows what fits."""
     resumption = digest.resumption
+    taken = {index for index, _ in by_activation(digest.agents)[:restored]}
     return {
         "resumption_point": {
             "last_request": {"text": resumption.last_request.text, "uuid": resumption.last_request.uuid},
@@ -271,8 +307,9 @@ def _parts(digest: Digest) -> dict[str, Any]:
                 "description": agent.description,
                 "status": agent.status,
                 "result": agent.result or agent.last_message,
+                "restored": index in taken,
             }
-            for agent in digest.agents
+            for index, agent in enumerate(digest.agents)
         ],
     }
 
@@ -281,12 +318,19 @@ def _other_sections(digest: Digest, package: OpenedPackage) -> list[dict[str, An
     """What `load_context` has beside the digest, with the tokens of the whole of it."""
     files = package.manifest.files
     sizes = {
-        "thread": digest.visible_tokens,
         "agent_definitions": sum(file.size for file in files if file.kind == "agent_definition") // 4,
         "carried_files": sum(file.size for file in files) // 4,
         "state": estimate_tokens(json.dumps(package.state, ensure_ascii=False)) if package.state else 0,
     }
-    return [{"name": name, "tokens": tokens, "cursor": "0"} for name, tokens in sizes.items() if tokens]
+    others = [{"name": name, "tokens": tokens, "cursor": "0"} for name, tokens in sizes.items() if tokens]
+    return [_thread_section(digest), *others] if digest.visible_tokens else others
+
+
+def _thread_section(digest: Digest) -> dict[str, Any]:
+    """The whole thread; `end_cursor` is the page that begins with the last request, where it is a turn."""
+    section = {"name": "thread", "tokens": digest.visible_tokens, "cursor": "0"}
+    uuid = digest.resumption.last_request.uuid
+    return {**section, "end_cursor": uuid[:12]} if len(uuid) >= 12 else section
 
 
 def _plain(value: Any) -> Any:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from dualmem_mcp.handoff.brief.sections import Item
 from dualmem_mcp.handoff.brief.talk import News
-from dualmem_mcp.handoff.quoting import cut, one_line
+from dualmem_mcp.handoff.quoting import cut, mark, one_line, quoted
 from dualmem_mcp.handoff.redact import redact
 from dualmem_mcp.model.branches import Branch, branches_text
 from dualmem_mcp.model.record import RecordType
@@ -96,6 +97,18 @@ def since_news(newer: Newer) -> list[News]:
         for one in by_type["note"]
     ]
     return news
+
+
+def since_items(newer: Newer) -> list[Item]:
+    """The same in full, as `load_context` gives them."""
+    return [
+        Item(
+            quoted(f"{' '.join(filter(None, ('-', mark(one.uuid), one.label)))}:", one.text),
+            (one.text,),
+            ("since", at),
+        )
+        for at, one in enumerate(since_news(newer))
+    ]
 
 
 def branches_to_json(branches: Sequence[Branch]) -> list[dict[str, Any]]:

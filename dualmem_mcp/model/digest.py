@@ -224,7 +224,7 @@ class Plan(Entry):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentEntry(Entry):
     """One subagent: what it was asked, how it ended, what it reported; `outcome` is the sentence of its report, or
-    else of its last message, that says most."""
+    else of its last message, that says most; `active_at` when it last did something."""
 
     id: str = ""
     type: str = ""
@@ -239,6 +239,7 @@ class AgentEntry(Entry):
     tool_uses: int = 0
     model: str = ""
     order: int = 0
+    active_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -289,7 +290,7 @@ class Digest(Entry):
     open_questions: tuple[str, ...] = ()
 
 
-_TIMESTAMPS = frozenset({"timestamp", "started_at", "ended_at"})
+_TIMESTAMPS = frozenset({"timestamp", "started_at", "ended_at", "active_at"})
 
 _ENTRY_CLASSES: dict[str, type[Entry]] = {
     "last_request": Quote,

@@ -38,10 +38,12 @@ ALL_SCOPES: Final[frozenset[Scope]] = frozenset(SCOPES)
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a user allowed a client, as one token shows it. `expires_at` in seconds since 1970, UTC."""
+    """What a user allowed a client, as one token shows it. `expires_at` in seconds since 1970, UTC;
+    `client_name` is what the client calls itself, which proves nothing."""
 
     user: UserId
     client_id: str
     grant_id: str
     scopes: frozenset[Scope]
     expires_at: int
+    client_name: str = ""

@@ -15,6 +15,7 @@ from mcp.server.lowlevel import Server
 from mcp.server.models import InitializationOptions
 from mcp.server.runner import ServerRunner
 
+from dualmem_mcp.model.device import is_claude_code
 from dualmem_mcp.model.grant import Grant, UserId
 from dualmem_mcp.model.grant import Scope as Permission
 from dualmem_mcp.remote import wire
@@ -27,6 +28,7 @@ from dualmem_mcp.server.lazy_app import LazyApp
 from dualmem_mcp.server.protocol import build_server
 from dualmem_mcp.server.subscriptions import Context
 from dualmem_mcp.server.sync_worker import SyncWorker
+from dualmem_mcp.server.tool import Caller
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -131,7 +133,7 @@ class McpTenant:
         limiter = to_thread.current_default_thread_limiter()
         limiter.total_tokens += THREADS  # each tenant brings its own: one user's calls leave the others theirs
         try:
-            built = build_server(self._app, self._worker, _permissions)
+            built = build_server(self._app, self._worker, _permissions, self._caller)
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(built.subscriptions.watch)
                 async with transports(
@@ -195,6 +197,15 @@ class McpTenant:
         if grant.user != self._user:
             raise PermissionError("a request of another user")  # a fault of the caller: answered with 500
         return grant
+
+    def _caller(self, context: Context) -> Caller:
+        """Who made a request, and which profile suits the device that its answer is read on."""
+        request = context.request
+        grant: Grant = request.scope[CALLER_KEY].grant  # type: ignore[union-attr]  # as in _permissions
+        said = context.session.client_params
+        names = (grant.client_name, said.client_info.name if said is not None else "")
+        profile = "desktop" if any(map(is_claude_code, names)) else self._options.profile
+        return Caller(grant.grant_id, profile)
 
     async def _wind_up(self, ways: Transports) -> None:
         """Let what runs come to its end, then cut it off."""

@@ -15,7 +15,7 @@ from dualmem_mcp.ports import Progress
 from dualmem_mcp.server.faults import error_text, fault_text, log_fault
 from dualmem_mcp.server.lazy_app import LazyApp
 from dualmem_mcp.server.shared_answers import SharedAnswers
-from dualmem_mcp.server.tool import Answer, Call, Order, Tool
+from dualmem_mcp.server.tool import LOCAL, Answer, Call, Caller, Order, Tool
 from dualmem_mcp.server.validation import InvalidArgumentsError, checked_arguments
 
 ReportProgress = Callable[[float, float, str], Coroutine[Any, Any, None]]
@@ -47,7 +47,9 @@ class Calls:
         self._writing = anyio.Lock()
         self._shared = SharedAnswers()
 
-    async def answer(self, name: str, arguments: Mapping[str, Any], report: ReportProgress) -> Answer:
+    async def answer(
+        self, name: str, arguments: Mapping[str, Any], report: ReportProgress, caller: Caller = LOCAL
+    ) -> Answer:
         """The tool's answer; every failure is an answer too, with what to do next.
 
         Texts for unknown tools and unfit arguments are the reference memory server's.
@@ -61,13 +63,15 @@ class Calls:
             text = f"MCP error -32602: Input validation error: Invalid arguments for tool {name}: {error}"
             return Answer(text, is_error=True)
         if tool.shared:
-            return await self._shared.get(tool.name, lambda: self._made(tool, fitting, report))
-        return await self._made(tool, fitting, report)
+            return await self._shared.get(tool.name, lambda: self._made(tool, fitting, report, LOCAL))
+        return await self._made(tool, fitting, report, caller)
 
-    async def _made(self, tool: Tool, arguments: Mapping[str, Any], report: ReportProgress) -> Answer:
+    async def _made(
+        self, tool: Tool, arguments: Mapping[str, Any], report: ReportProgress, caller: Caller
+    ) -> Answer:
         try:
             async with self._in_order(tool.order):
-                call = Call(await self._app.get(), arguments, _from_worker_thread(report))
+                call = Call(await self._app.get(), arguments, _from_worker_thread(report), caller)
                 # Not abandoned when the request is cancelled: a write that has begun is finished.
                 return await to_thread.run_sync(self._handled, tool, call)
         except DualmemError as error:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dualmem_mcp.errors import DualmemError
 from dualmem_mcp.model.branches import branches_text
+from dualmem_mcp.server.brief_answer import within_limit
 from dualmem_mcp.server.resources import brief_uri
 from dualmem_mcp.server.schema import (
     BOOLEAN,
@@ -19,7 +20,6 @@ from dualmem_mcp.server.schema import (
     STRING,
     STRINGS,
     WRITES,
-    Json,
     list_of,
     object_of,
     output,
@@ -72,14 +72,20 @@ def _handoff_text(handoff: Mapping[str, Any]) -> str:
 def _resume_conversation(call: Call) -> Answer:
     given = call.arguments
     synced = _catch_up(call.app)
-    brief = call.app.resume_conversation(
-        given.get("conversation_id"),
-        device=given.get("device"),
-        token_budget=given.get("token_budget"),
-        progress=call.progress,
-    )
-    limit = MAX_RESULT_CHARACTERS - len(brief["brief"])
-    return Answer(brief["brief"], _within_limit(brief, limit), synced=synced)
+    device, budget = given.get("device") or call.caller.profile, given.get("token_budget")
+    while True:
+        brief = call.app.resume_conversation(
+            given.get("conversation_id"),
+            device=device,
+            token_budget=budget,
+            caller=call.caller.key,
+            progress=call.progress,
+        )
+        fitted, excess = within_limit(brief, MAX_RESULT_CHARACTERS)
+        if not excess:
+            return Answer(brief["brief"], fitted, synced=synced)
+        # The text counts twice, and what JSON escapes in it once more.
+        budget = max(1, brief["brief_tokens"] * 3 // 4)
 
 
 def _catch_up(app: App) -> bool:
@@ -97,34 +103,11 @@ def _catch_up(app: App) -> bool:
         return False
 
 
-# Longest first in practice; each is a section of its own that load_context gives in full.
-_CUT_FROM_BRIEF = ("agents", "commands", "active_files", "requests", "decisions")
-
-
-def _within_limit(brief: Json, limit: int) -> Json:
-    """The brief with its oldest entries left out, list by list, until its JSON has at most `limit` characters.
-
-    What was left out is named in `warnings`.
-    """
-    excess = len(json.dumps(brief, ensure_ascii=False)) - limit
-    fitted = dict(brief)
-    for name in _CUT_FROM_BRIEF:
-        if excess <= 0:
-            break
-        entries = list(fitted.get(name, ()))
-        total = len(entries)
-        while entries and excess > 0:
-            excess -= len(json.dumps(entries.pop(0), ensure_ascii=False)) + 2
-        fitted[name] = entries
-        note = f"{total - len(entries)} of {total} {name} left out here; load_context has them"
-        fitted["warnings"] = [*fitted.get("warnings", ()), note]
-        excess += len(note) + 4
-    return fitted
-
-
 def _load_context(call: Call) -> Answer:
     given = call.arguments
-    page = call.app.load_context(given["conversation_id"], given["section"], given.get("cursor", ""))
+    page = call.app.load_context(
+        given["conversation_id"], given["section"], given.get("cursor", ""), caller=call.caller.key
+    )
     end = f'continues at cursor "{page["next_cursor"]}"' if page["next_cursor"] else "end"
     # Marked off, so that what was said in the conversation is not taken for the user's word of now.
     text = f"[{page['section']} of conversation {given['conversation_id']}: data]\n{page['text']}\n[{end}]"
@@ -204,7 +187,7 @@ HANDOFF_TOOLS: tuple[Tool, ...] = (
                 "token_budget": {
                     "type": "integer",
                     "minimum": 1,
-                    "description": "Most tokens of the brief. Default: what suits the device",
+                    "description": "Most tokens of the brief, up to 15,000. Default: what suits the device",
                 },
             }
         ),

@@ -34,7 +34,7 @@ from dualmem_mcp.server.search_tools import SEARCH_TOOLS
 from dualmem_mcp.server.subscriptions import Context, Subscriptions
 from dualmem_mcp.server.sync_tools import SYNC_TOOLS
 from dualmem_mcp.server.sync_worker import SyncWorker
-from dualmem_mcp.server.tool import Answer, Tool
+from dualmem_mcp.server.tool import LOCAL, Answer, Caller, Tool
 
 if TYPE_CHECKING:
     from dualmem_mcp.app import App
@@ -64,6 +64,15 @@ def everything(_: Context) -> frozenset[Scope]:
     return ALL_SCOPES
 
 
+CallerOf = Callable[[Context], Caller]
+"""Who made a request."""
+
+
+def local(_: Context) -> Caller:
+    """The user's own program on this machine."""
+    return LOCAL
+
+
 # Lists that do not change while the server runs; an hour is what a client's session lasts at least.
 _FIXED_LIST = CacheHint(ttl_ms=3_600_000, scope="public")
 
@@ -77,7 +86,9 @@ class Built:
     subscriptions: Subscriptions
 
 
-def build_server(app: LazyApp, worker: SyncWorker, permits: Permits = everything) -> Built:
+def build_server(
+    app: LazyApp, worker: SyncWorker, permits: Permits = everything, caller_of: CallerOf = local
+) -> Built:
     """The server on that application, for the running event loop; the worker hears of calls, and of its opening.
 
     Tools outside of what `permits` says of a request are not listed, and a call of one is answered with what to do.
@@ -103,7 +114,7 @@ def build_server(app: LazyApp, worker: SyncWorker, permits: Permits = everything
     worker.on_sync(subscriptions.look_soon)
     app.on_open(worker.start)
     app.on_open(subscriptions.look_soon)
-    handlers = _Handlers(Calls(TOOLS, app, worker), app, subscriptions, permits)
+    handlers = _Handlers(Calls(TOOLS, app, worker), app, subscriptions, permits, caller_of)
     add = server.add_request_handler
     add("tools/list", types.PaginatedRequestParams, handlers.list_tools)
     add("tools/call", types.CallToolRequestParams, handlers.call_tool)
@@ -123,9 +134,12 @@ def build_server(app: LazyApp, worker: SyncWorker, permits: Permits = everything
 class _Handlers:
     """Handlers of requests. They return wire form: the SDK drops what a connection's era does not know."""
 
-    def __init__(self, calls: Calls, app: LazyApp, subscriptions: Subscriptions, permits: Permits) -> None:
+    def __init__(
+        self, calls: Calls, app: LazyApp, subscriptions: Subscriptions, permits: Permits, caller_of: CallerOf
+    ) -> None:
         self._calls = calls
         self._permits = permits
+        self._caller_of = caller_of
         self._app = app
         self._subscriptions = subscriptions
 
@@ -148,10 +162,11 @@ class _Handlers:
                 "give it: disconnect and connect again, and tick it on the consent page.",
                 is_error=True,
             ).result()
+        caller = self._caller_of(context)
         if not self._calls.changes_something(params.name):
-            return (await self._calls.answer(params.name, arguments, report)).result()
+            return (await self._calls.answer(params.name, arguments, report, caller)).result()
         with self._subscriptions.changing():
-            answer = await self._calls.answer(params.name, arguments, report)
+            answer = await self._calls.answer(params.name, arguments, report, caller)
             await self._subscriptions.tell(context, answer)
         return answer.result()
 
@@ -171,8 +186,8 @@ class _Handlers:
 
     async def read_resource(self, context: Context, params: types.ReadResourceRequestParams) -> dict[str, Any]:
         self._need_read(context)
-        uri = str(params.uri)
-        contents = await self._on_app("read resource", lambda app: resources.read_resource(app, uri))
+        uri, profile = str(params.uri), self._caller_of(context).profile
+        contents = await self._on_app("read resource", lambda app: resources.read_resource(app, uri, profile))
         if contents is None:
             # The reference memory server's text; the data is what the newer era's specification asks for.
             data = {"uri": uri} if context.protocol_version in MODERN_PROTOCOL_VERSIONS else None

@@ -94,8 +94,10 @@ def _brief_entry(conversation: ConversationSummary) -> dict[str, Any]:
     }
 
 
-def read_resource(app: App, uri: str) -> dict[str, Any] | None:
+def read_resource(app: App, uri: str, profile: str = "") -> dict[str, Any] | None:
     """The resource's contents as `resources/read` returns them, or None if there is none of that form.
+
+    A brief is fitted to that device profile, by default to the data home's.
 
     Raises NotFoundError for a conversation or section that is not there.
     """
@@ -106,7 +108,7 @@ def read_resource(app: App, uri: str) -> dict[str, Any] | None:
         return None
     conversation_id, section = match.groups()
     if section == "brief":
-        brief = app.resume_conversation(conversation_id)
+        brief = app.resume_conversation(conversation_id, device=profile)
         return {"uri": uri, "mimeType": "text/markdown", "text": brief["brief"]}
     return {"uri": uri, "mimeType": "text/plain", "text": "".join(_pages(app, conversation_id, section))}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from dualmem_mcp.model.grant import Scope
 from dualmem_mcp.ports import Progress, no_progress
@@ -47,12 +47,27 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls a tool. `key` tells callers apart; `profile` is the device profile where a call names none, empty
+    for that of the data home."""
+
+    key: str = ""
+    profile: str = ""
+
+
+LOCAL: Final = Caller()
+"""The user's own program on this machine."""
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
-    """One call of a tool: the application, arguments that fit the input schema, and where to report progress."""
+    """One call of a tool: the application, arguments that fit the input schema, where to report progress, and who
+    calls."""
 
     app: App
     arguments: Mapping[str, Any]
     progress: Progress = no_progress
+    caller: Caller = LOCAL
 
 
 Handler = Callable[[Call], Answer]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ import jsonschema
 import pytest
 
 from dualmem_mcp.sample import write_sample_session
-from dualmem_mcp.server.handoff_tools import HANDOFF_TOOLS, MAX_RESULT_CHARACTERS, _within_limit
+from dualmem_mcp.server.handoff_tools import HANDOFF_TOOLS, MAX_RESULT_CHARACTERS
 from dualmem_mcp.server.protocol import TOOLS
 
 PASSPHRASE = "correct horse battery staple"
@@ -200,29 +199,6 @@ def test_without_a_vault_memory_works_and_a_handoff_says_what_is_missing(server:
         {"conversations": [], "next_cursor": "", "warnings": []},
     )
     assert call(server, "create_entities", {"entities": []})[1] == {"entities": []}
-
-
-def test_a_brief_too_long_for_a_client_loses_its_oldest_entries_and_says_so() -> None:
-    brief = {
-        "brief": "short",
-        "requests": [{"text": f"request {number}"} for number in range(100)],
-        "commands": [{"text": "x" * 100, "number": number} for number in range(100)],
-        "agents": [{"result": "y" * 1000}],
-        "warnings": ["one"],
-    }
-    assert _within_limit(brief, 100_000) == brief
-    fitted = _within_limit(brief, 8_000)
-    assert len(json.dumps(fitted)) <= 8_000
-    assert fitted["agents"] == []
-    assert 0 < len(fitted["commands"]) < 100
-    assert fitted["commands"] == brief["commands"][-len(fitted["commands"]) :]
-    assert fitted["requests"] == brief["requests"]
-    left_out = 100 - len(fitted["commands"])
-    assert fitted["warnings"] == [
-        "one",
-        "1 of 1 agents left out here; load_context has them",
-        f"{left_out} of 100 commands left out here; load_context has them",
-    ]
 
 
 def test_tools_that_return_long_texts_tell_the_client() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from dualmem_mcp.handoff.brief import talk, work
 from dualmem_mcp.handoff.brief.frame import footer, footer_room, frame, record_tag
-from dualmem_mcp.handoff.brief.sections import SECTIONS, whole_section
+from dualmem_mcp.handoff.brief.sections import SECTIONS, cursor_of, flat, left_out, section_items
 from dualmem_mcp.handoff.brief.tally import Tally
 from dualmem_mcp.handoff.brief.view import LEVELS, Line, View, short_names
 from dualmem_mcp.handoff.quoting import clean, cut, defuse, one_line, without_link_targets
@@ -56,20 +56,21 @@ _TERSE_TITLES = _TITLES | {
 
 @dataclass(frozen=True, slots=True)
 class BriefSection:
-    """A section of the digest: its name, the tokens of the whole of it, and the cursor by which `load_context`
-    gives it; the cursor is empty where the brief shows all there is."""
+    """A section of the digest: its name, the tokens of the whole of it, the cursor by which `load_context` gives
+    what the brief has not, and how many entries that are; the cursor is empty where the brief has every word."""
 
     name: str
     tokens: int
     cursor: str
+    left_out: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Brief:
     """A brief as Markdown of `tokens` estimated tokens.
 
-    `completeness` counts what it holds of what there is; `cut` says in words what was left out of which
-    section.
+    `shown` are the entries of the digest that its lines show, by list and index. `completeness` counts what
+    it holds of what there is; `cut` says in words what was left out of which section.
     """
 
     text: str
@@ -77,6 +78,7 @@ class Brief:
     sections: tuple[BriefSection, ...] = ()
     completeness: dict[str, Any] = field(default_factory=dict)
     cut: tuple[str, ...] = ()
+    shown: frozenset[tuple[str, int]] = frozenset()
 
 
 def natural_budget(digest: Digest) -> int:
@@ -266,12 +268,21 @@ class _Page:
         text = cut(text, self._budget)
         digest = self._view.digest
         sections = []
+        line = flat(text)
         for name in SECTIONS:
-            entries = whole_section(digest, name)
-            if entries:
-                tokens = estimate_tokens("\n".join(entries))
-                sections.append(BriefSection(name, tokens, "0" if name in cuts else ""))
-        return Brief(text, estimate_tokens(text), tuple(sections), tally.completeness(), tuple(cuts.values()))
+            items = section_items(digest, name)
+            if items:
+                tokens = estimate_tokens("\n".join(item.text for item in items))
+                missing = left_out(items, line, tally.shown)
+                sections.append(BriefSection(name, tokens, cursor_of(missing, len(items)), len(missing)))
+        return Brief(
+            text,
+            estimate_tokens(text),
+            tuple(sections),
+            tally.completeness(),
+            tuple(cuts.values()),
+            tally.shown,
+        )
 
     def _text(self, cuts: dict[str, str]) -> str:
         parts = [self._frame.head]

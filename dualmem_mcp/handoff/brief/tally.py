@@ -25,6 +25,11 @@ class Tally:
         self._counts = Counter(name for name, _ in self._shown)
 
     @property
+    def shown(self) -> frozenset[tuple[str, int]]:
+        """The entries of the digest that the lines show, whole or not."""
+        return frozenset(self._shown)
+
+    @property
     def shown_requests(self) -> frozenset[str]:
         """The turns of the requests that are shown."""
         digest = self._view.digest

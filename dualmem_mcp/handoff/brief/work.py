@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 from itertools import groupby
 
+from dualmem_mcp.handoff.activation import by_activation
 from dualmem_mcp.handoff.brief.view import Line, View
 from dualmem_mcp.handoff.quoting import cut, fence, one_line, relative_path
 from dualmem_mcp.model.digest import AgentEntry, Command, ErrorEntry, FileEntry, SuiteResult, TaskEntry
@@ -207,13 +208,11 @@ def changes(view: View) -> list[Line]:
 
 
 def agents(view: View, limit: int) -> list[Line]:
-    """Every agent with how it ended and what it reported, unfinished and late ones first.
+    """Every agent with how it ended and what it reported, in the order of `by_activation`.
 
     `limit` of them are described; of the others, which the device does not take up, a few words are told.
     """
-    ordered = sorted(
-        enumerate(view.digest.agents), key=lambda pair: (pair[1].status == "completed", -pair[1].order)
-    )
+    ordered = by_activation(view.digest.agents)
     if not view.detail.bare:
         return [_agent(view, index, one, told=place < limit) for place, (index, one) in enumerate(ordered)]
     lines = []

@@ -35,6 +35,7 @@ def extract_agents(agents: Sequence[AgentRun]) -> tuple[AgentEntry, ...]:
                 tool_uses=agent.tool_uses,
                 model=one_line(agent.model),
                 order=agent.order,
+                active_at=agent.ended_at or agent.started_at,
                 uuid=agent.launched_by,
             )
         )

@@ -171,7 +171,8 @@ class Grants:
             _log.warning("a token opens nothing: %s", error)
             return None
         grant = kept.grant
-        caller = Caller(Grant(grant.user, grant.client_id, grant.grant_id, grant.scopes, kept.expires_at), secret)
+        given = Grant(grant.user, grant.client_id, grant.grant_id, grant.scopes, kept.expires_at, grant.client_name)
+        caller = Caller(given, secret)
         while len(self._callers) >= _MOST_CALLERS:
             self._callers.pop(next(iter(self._callers)))
         self._callers[token.digest] = caller

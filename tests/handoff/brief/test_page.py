@@ -157,8 +157,9 @@ def test_what_is_cut_is_named_with_the_call_that_gets_it() -> None:
     digest = build_digest(long_session().session())
     brief = build_brief(digest, token_budget=900)
     assert f'load_context(conversation_id="{digest.conversation_id}", section="' in brief.text
-    cut = {section.name for section in brief.sections if section.cursor}
+    cut = {words.split()[0] for words in brief.cut}
     assert "commands" in cut
+    assert cut <= {section.name for section in brief.sections if section.cursor and section.left_out}
     assert all(section.tokens > 0 for section in brief.sections)
     named = brief.text.partition("Left out")[2]
     assert all(name in named for name in cut)
