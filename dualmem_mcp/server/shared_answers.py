@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable
+from typing import Final
 
 from dualmem_mcp.server.tool import Answer
+
+# Between two answers to one question: made all the time, they would take the processor from those who wait.
+_PAUSE_SECONDS: Final = 0.01
 
 Make = Callable[[], Awaitable[Answer]]
 
@@ -32,6 +36,7 @@ class SharedAnswers:
     async def _in_turn(self, question: Hashable, make: Make) -> Answer:
         if (before := self._making.get(question)) is not None:
             await asyncio.wait([before])
+            await asyncio.sleep(_PAUSE_SECONDS)
         task = self._making[question] = self._next.pop(question)
         try:
             return await make()

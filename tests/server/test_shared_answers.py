@@ -39,6 +39,8 @@ async def test_who_comes_while_one_is_made_shares_the_next() -> None:
     making.go_on.release()
     assert (await first).text == "1"
     await turns()
+    assert making.begun == 1  # not one after the other without a pause
+    await asyncio.sleep(0.05)
     assert making.begun == 2
     latest = asyncio.create_task(answers.get("status", making))
     await turns()
