@@ -193,8 +193,8 @@ def _application(tenant: Tenant, path: str) -> ASGIApp:
 
 def _is_endless(scope: Scope) -> bool:
     """Whether the answer lasts for as long as the client listens."""
-    if scope["method"] == "GET":
-        return True
+    if scope["method"] != "POST" or scope["path"] != MCP_PATH:
+        return bool(scope["method"] == "GET")
     # Source: MCP 2026-07-28, streamable HTTP: this header repeats the body's method, and a server checks that.
     return any(name == b"mcp-method" and value == b"subscriptions/listen" for name, value in scope["headers"])
 

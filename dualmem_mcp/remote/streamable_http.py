@@ -18,12 +18,13 @@ from mcp.server.runner import aclose_shielded
 from mcp.shared.dispatcher import as_request_id
 from mcp.shared.inbound import (
     ERROR_CODE_HTTP_STATUS,
+    MCP_METHOD_HEADER,
     MCP_PROTOCOL_VERSION_HEADER,
     InboundLadderRejection,
     InboundModernRoute,
     validate_mcp_param_headers,
 )
-from mcp_types import DEFAULT_NEGOTIATED_VERSION, INVALID_REQUEST
+from mcp_types import DEFAULT_NEGOTIATED_VERSION, HEADER_MISMATCH, INVALID_REQUEST
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, LATEST_HANDSHAKE_VERSION, MODERN_PROTOCOL_VERSIONS
 from starlette.requests import Request
 
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from dualmem_mcp.model.grant import Grant
 
 _SESSION: Final = b"mcp-session-id"
+_METHOD: Final = MCP_METHOD_HEADER.lower().encode("ascii")
 
 InputSchema = Callable[[str], Mapping[str, Any] | None]
 """The input schema of a tool; None if there is no such tool."""
@@ -150,6 +152,11 @@ class StreamableHttp:
             return
         content = await wire.read_body(receive, self._body_bytes)
         body = wire.parse(content)
+        if wire.header(scope, _METHOD) == _ENDLESS and not (
+            isinstance(body, dict) and body.get("method") == _ENDLESS
+        ):
+            # By this header a request was given the time of a stream, and a place among streams.
+            raise UnfitBodyError(400, HEADER_MISMATCH, f"Mcp-Method is {_ENDLESS}, and the body's method is not")
         post = _Post(Request(scope), receive, send, accept, Principal.of(self._grant_of(scope)), len(content))
         if isinstance(body, list):
             await self._batch(post, body)

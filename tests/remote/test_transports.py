@@ -143,6 +143,18 @@ async def test_what_contradicts_itself_otherwise_is_refused_as_2026_demands(tmp_
         assert (gone.status_code, gone.json()["error"]["code"]) == (404, -32601)
 
 
+async def test_nothing_but_a_listener_has_the_time_of_one(tmp_path: Path) -> None:
+    async with hosting(tmp_path, memory_tenant(tmp_path / "home")) as host:
+        client = host.client()
+        older = modern("tools/call", READ)
+        older["params"]["_meta"]["io.modelcontextprotocol/protocolVersion"] = "2025-06-18"
+        notification = request("notifications/initialized", None, None)
+        for body in (request("tools/call", READ), older, [request("tools/call", READ)], initialize(), notification):
+            for version in ({}, {"MCP_Protocol_Version": "2025-03-26"}, {"MCP_Protocol_Version": MODERN}):
+                answer = await client.post(body, Mcp_Method="subscriptions/listen", **version)
+                assert (answer.status_code, answer.json()["error"]["code"]) == (400, -32020), (body, version)
+
+
 async def test_without_a_header_the_version_is_that_of_the_clients_last_handshake(tmp_path: Path) -> None:
     async with hosting(tmp_path, memory_tenant(tmp_path / "home")) as host:
         connector, stranger = host.client(), host.client(grant="other")
