@@ -28,14 +28,13 @@ from dualmem_mcp.remote.oauth.codes import Code, Codes
 from dualmem_mcp.remote.oauth.consent_page import consent_page, notice_page
 from dualmem_mcp.remote.oauth.errors import NO_STORE, OAuthError
 from dualmem_mcp.remote.oauth.fields import Fields, read_form
-from dualmem_mcp.remote.oauth.passphrases import PassphraseGate, TooManyAttemptsError
+from dualmem_mcp.remote.oauth.passphrases import DEVICE_SECONDS, PassphraseGate, TooManyAttemptsError
 from dualmem_mcp.remote.options import RemoteOptions
 
 if TYPE_CHECKING:
     from dualmem_mcp.remote.interfaces import Unlocked
 
 _NONCE: Final = re.compile(r"[A-Za-z0-9_-]{43}")
-_DEVICE_SECONDS: Final = 180 * 86_400
 
 
 class Authorization:
@@ -115,7 +114,7 @@ class Authorization:
         code = self._codes.give(Code(asked.client, asked.redirect, asked.challenge, scopes, unlocked))
         answer = RedirectResponse(asked.answer(code=code), 303, NO_STORE)
         device = self._gate.device_cookie(UserId(unlocked.user))
-        self._set_cookie(answer, self._device_cookie, device, max_age=_DEVICE_SECONDS)
+        self._set_cookie(answer, self._device_cookie, device, max_age=DEVICE_SECONDS)
         return answer
 
     async def _read(self, request: Request) -> AuthorizationRequest:

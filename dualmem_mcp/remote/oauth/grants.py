@@ -233,8 +233,9 @@ class Grants:
             successor = self._store.token(answer.successor, "refresh")
             if successor is not None and successor.rotated_at is None:
                 return {**answer.tokens, "expires_in": max(1, answer.expires_at - now)}
-        elif kept.rotated_at is not None and now - kept.rotated_at < RETRY_SECONDS:
-            # Used in another process or before a restart: nothing is given out, and nobody is accused.
+        elif kept.rotated_at is not None and abs(now - kept.rotated_at) < RETRY_SECONDS:
+            # Used in another process or before a restart: nothing is given out, and nobody is accused. A clock that
+            # was set back by more is no excuse: reuse would go unnoticed until it has caught up.
             raise OAuthError("invalid_grant", _ENDED)
         _log.warning("a used refresh token came again: the login of %s has been ended", kept.grant.client_name)
         self.revoke(grant_id=kept.grant.grant_id)

@@ -24,6 +24,8 @@ from dualmem_mcp.remote.interfaces import Accounts, Unlocked
 from dualmem_mcp.remote.oauth.attempts import Attempts, Rate, network_of
 
 LONGEST_PASSPHRASE: Final = 1_024
+DEVICE_SECONDS: Final = 180 * 86_400
+"""For so long a browser keeps the cookie that says that a login succeeded in it."""
 # A derivation of a key keeps a core busy: strangers must not have them all, nor queue for them without end.
 _AT_ONCE: Final = 2
 _MOST_WAITING: Final = 8

@@ -51,7 +51,7 @@ def check_origin(request: Request, public_url: str) -> None:
             "the form was sent from another site",
             operation="read form",
             subject="Origin",
-            hint="Open the page on this host itself, and try again there.",
+            hint=f"Open it at {public_url}, and try again there.",
         )
 
 

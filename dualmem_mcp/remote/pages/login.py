@@ -15,7 +15,7 @@ from starlette.routing import Route
 from dualmem_mcp.errors import DualmemError, LockedError
 from dualmem_mcp.model.grant import UserId
 from dualmem_mcp.remote.interfaces import Accounts, Unlocked
-from dualmem_mcp.remote.oauth.passphrases import PassphraseGate
+from dualmem_mcp.remote.oauth.passphrases import DEVICE_SECONDS, PassphraseGate
 from dualmem_mcp.remote.options import RemoteOptions
 from dualmem_mcp.remote.pages.error_pages import error_page
 from dualmem_mcp.remote.pages.forms import check_origin, check_token, read_form
@@ -29,7 +29,6 @@ Render = Callable[[Result], Response]
 _NEXT: Final = re.compile(
     r"/((c/[A-Za-z0-9._~%/-]{1,400}|search|devices|clients|conflicts|state|export)?(\?[A-Za-z0-9._~%=&+-]{0,2000})?)"
 )
-_DEVICE_SECONDS: Final = 365 * 86_400
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
@@ -119,7 +118,7 @@ class LoginPages:
         self._sessions.close(self.cookie(request))
         response = RedirectResponse(wanted, 303, headers=PRIVATE_HEADERS)
         self._set(response, self._cookie, self._sessions.open(unlocked))
-        self._set(response, self._device_cookie, self._gate.device_cookie(unlocked.user), seconds=_DEVICE_SECONDS)
+        self._set(response, self._device_cookie, self._gate.device_cookie(unlocked.user), seconds=DEVICE_SECONDS)
         return response
 
     async def check(self, request: Request, user: UserId, passphrase: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from datetime import timedelta
 
 import pytest
 
@@ -104,6 +105,16 @@ async def test_after_a_restart_a_retry_gets_nothing_and_accuses_nobody(one):
     assert (await browser.refresh(client_id, first["refresh_token"])).status_code == 400
     assert one.login.caller(second["access_token"]) is not None
     one.clock.turn(60)
+    assert (await browser.refresh(client_id, first["refresh_token"])).status_code == 400
+    assert one.login.caller(second["access_token"]) is None
+
+
+async def test_reuse_is_noticed_after_the_clock_was_set_back(one):
+    browser = one.browser()
+    client_id, first = await browser.log_in()
+    second = (await browser.refresh(client_id, first["refresh_token"])).json()
+    one.clock.seconds += 60
+    one.clock.at -= timedelta(days=1)
     assert (await browser.refresh(client_id, first["refresh_token"])).status_code == 400
     assert one.login.caller(second["access_token"]) is None
 

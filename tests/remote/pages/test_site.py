@@ -81,6 +81,7 @@ def test_a_form_of_another_site_does_nothing_even_with_the_token(
     refused = owner.post("/clients/revoke", data={"csrf": token, "grant": "g1"}, headers=headers)
     assert refused.status_code == 403
     assert "another site" in refused.text
+    assert "Open it at " in refused.text
     assert len(host.let_in.connections(OWNER)) == 3
     own = {"Origin": PUBLIC_URL, "Sec-Fetch-Site": "same-origin"}
     assert owner.post("/clients/revoke", data={"csrf": token, "grant": "g1"}, headers=own).status_code == 303
