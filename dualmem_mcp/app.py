@@ -30,14 +30,17 @@ from dualmem_mcp.handoff.redact import redact
 from dualmem_mcp.model.bucket_access import BucketAccess
 from dualmem_mcp.model.ids import DeviceId, parse_conversation_id
 from dualmem_mcp.model.source import ImportFormat
+from dualmem_mcp.model.tiers import TierName
 from dualmem_mcp.news_keeper import NewsKeeper
 from dualmem_mcp.ports import Clock, Progress, SystemClock, no_progress
 from dualmem_mcp.search.turns_file import is_turns_file
 from dualmem_mcp.settings import Settings
 from dualmem_mcp.sharing import Sharing
+from dualmem_mcp.spending import Spending
 from dualmem_mcp.stores.blob_cache import DatabaseBlobCache
 from dualmem_mcp.stores.bucket_access import keep_bucket_access
 from dualmem_mcp.stores.conversation_store import ConversationStore
+from dualmem_mcp.stores.cost_counts import DatabaseCostCounts
 from dualmem_mcp.stores.data_home import migrate_memory_json, open_data_home
 from dualmem_mcp.stores.database import Database
 from dualmem_mcp.stores.graph_store import GraphStore
@@ -99,7 +102,18 @@ class App(Conversations):
                 opening.callback(self.database.close)
                 self.blobs = DatabaseBlobCache(self.database)
                 self.device_id, keys = load_device(self.blobs)
-            self._access = VaultAccess(settings, self.blobs, self.device_id, keys, clock)
+            self.spending = Spending(
+                settings,
+                counts=DatabaseCostCounts(self.database),
+                blobs=self.blobs,
+                clock=clock,
+                channel=self.joined_channel,
+                vectors=self._vectors,
+            )
+            opening.callback(self.spending.meter.flush)
+            self._access = VaultAccess(
+                settings, self.blobs, self.device_id, keys, clock, metered=self.spending.metered
+            )
             self.graph = GraphStore(self.database, clock, self.device_id)
             self.catalogue = ConversationStore(self.database, clock, self._device_name)
             self.threads = ThreadStore(self.database, clock)
@@ -238,7 +252,20 @@ class App(Conversations):
         self, *, probe: bool = False, max_seconds: float | None = None, large_objects: bool = True
     ) -> dict[str, Any]:
         """Bring this device and the bucket together; see `Sharing.sync`."""
-        return self.sharing.sync(probe=probe, max_seconds=max_seconds, large_objects=large_objects)
+        result = self.sharing.sync(probe=probe, max_seconds=max_seconds, large_objects=large_objects)
+        self.spending.meter.flush_if_due()
+        return self._with_budget(result)
+
+    def prepare_handoff(self, *arguments: Any, **options: Any) -> dict[str, Any]:
+        """Hand a conversation over; see `Conversations.prepare_handoff`."""
+        return self._with_budget(super().prepare_handoff(*arguments, **options))
+
+    def _with_budget(self, report: dict[str, Any]) -> dict[str, Any]:
+        return {**report, "warnings": [*report["warnings"], *self.spending.gate.warnings()]}
+
+    def _vectors(self) -> dict[TierName, int]:
+        """How many vectors lie in which tier. Tiers in a service add theirs here."""
+        return {"edge": search_status(self.edge, lambda: self.local_edge)["indexed"] or 0}
 
     def compact(
         self,
@@ -339,6 +366,7 @@ class App(Conversations):
             "last_sync": synced.synced_at.isoformat(timespec="seconds") if synced.synced_at else None,
             "sync_problem": f"{since}{synced.problem}" if synced.problem else None,
             "memory_file": str(self.settings.memory_file) if self.settings.memory_file else None,
+            "budget_problem": next(iter(self.spending.gate.warnings()), None),
             **search_status(self.edge, lambda: self.local_edge),
         }
 

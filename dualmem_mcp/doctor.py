@@ -119,6 +119,16 @@ def _hooks(app: App) -> _Finding:
     return _Finding("what a hook of Claude Code left to the background failed", one_line(problem), ok=False)
 
 
+def _budget(app: App) -> _Finding:
+    budget, warnings = app.spending.gate.budget, app.spending.gate.warnings()
+    if warnings:
+        hint = 'Raise {"budget": …} in cloud_sync_config.json, or wait for the next month; `dualmem cost optimize`.'
+        return _Finding(warnings[0], hint)
+    if budget.soft_usd is None and budget.hard_usd is None:
+        return _Finding("none is set")
+    return _Finding(f"${app.spending.gate.spent().usd:.4f} spent this month")
+
+
 def _model(app: App) -> _Finding:
     model = app.local_edge.model
     if model.missing:
@@ -158,6 +168,7 @@ _CHECKS: dict[str, Callable[[App], _Finding]] = {
     "outbox": _outbox,
     "sync": _last_sync,
     "hooks": _hooks,
+    "budget": _budget,
     "search model": _model,
     "search index": _search_index,
 }

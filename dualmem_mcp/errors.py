@@ -9,7 +9,8 @@
     │   └── NewerFormatError      5  sealed data of a format unknown here: of a newer version, or changed
     ├── StoreUnreachableError     6  the bucket or the disk cannot be reached or written
     │   ├── StoreRefusedError     6  the bucket answers, but cannot be used (rights, conditional writes)
-    │   └── DiskFullError         6  no space left on this device
+    │   ├── DiskFullError         6  no space left on this device
+    │   └── BudgetSpentError      8  the bucket is left alone, since asking costs; an OverBudgetError, too
     ├── ConflictError             7  somebody else wrote first
     └── OverBudgetError           8  a limit set by the user is reached
 
@@ -92,3 +93,9 @@ class OverBudgetError(DualmemError):
     """A limit that the user set would be passed."""
 
     exit_code = 8
+
+
+class BudgetSpentError(StoreUnreachableError, OverBudgetError):
+    """The user's budget for the month is spent: the bucket counts as away, and everything waits on this device."""
+
+    exit_code = OverBudgetError.exit_code

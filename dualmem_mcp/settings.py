@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from dualmem_mcp.embedding.minilm import NAME as DEFAULT_MODEL
 from dualmem_mcp.errors import LockedError, UsageError
+from dualmem_mcp.model.budget import Budget, CostSettings
 from dualmem_mcp.model.device import PROFILES, DeviceProfile, ProfileName, profile_named
 from dualmem_mcp.model.index_scope import IndexScope
 from dualmem_mcp.model.sync_timing import SyncTiming
@@ -115,6 +116,8 @@ class _ConfigFile(BaseModel):
     index: _IndexRules = Field(default_factory=_IndexRules)
     sync: _SyncTiming = Field(default_factory=_SyncTiming)
     remote: RemoteSettings = RemoteSettings()
+    budget: Budget = Budget()
+    cost: CostSettings = CostSettings()
     # Read by hook.py, which cannot wait for pydantic; here so that a slip of the pen is told.
     auto_handoff: StrictBool = False
     hooks: dict[Literal["SessionStart", "PostCompact", "Stop", "SessionEnd"], StrictBool] = {}
@@ -147,6 +150,8 @@ class Settings:
     index: IndexScope
     hosted: bool = False
     remote: RemoteSettings = RemoteSettings()
+    budget: Budget = field(default_factory=Budget)
+    cost: CostSettings = field(default_factory=CostSettings)
 
     @property
     def sync(self) -> SyncTiming:
@@ -226,6 +231,8 @@ def _settings(environment: _Environment, home: Path | None, bucket: str | None, 
         passphrase_file=environment.passphrase_file,
         index=_index_scope(config.index, platform),
         remote=_remote(config.remote, resolved),
+        budget=config.budget,
+        cost=config.cost,
     )
 
 

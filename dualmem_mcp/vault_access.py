@@ -28,13 +28,22 @@ class VaultAccess:
     """The vault and its bucket, opened when they are first needed. Safe to call from several threads."""
 
     def __init__(
-        self, settings: Settings, blobs: BlobCache, device_id: DeviceId, device_keys: DeviceKeys, clock: Clock
+        self,
+        settings: Settings,
+        blobs: BlobCache,
+        device_id: DeviceId,
+        device_keys: DeviceKeys,
+        clock: Clock,
+        *,
+        metered: Callable[[ObjectStore], ObjectStore] = lambda objects: objects,
     ) -> None:
+        """`metered` wraps the bucket in what counts its use, and refuses what is above the budget."""
         self._settings = settings
         self._blobs = blobs
         self._device_id = device_id
         self._device_keys = device_keys
         self._clock = clock
+        self._metered = metered
         self._lock = threading.Lock()
         self._vault: Vault | None = None
         self._objects: ObjectStore | None = None
@@ -151,7 +160,8 @@ class VaultAccess:
             self._vault = vault
 
     def _open_bucket(self, *, create: bool = False) -> ObjectStore:
-        return open_object_store(self._settings.bucket, create=create, access=kept_bucket_access(self._blobs))
+        access = kept_bucket_access(self._blobs)
+        return self._metered(open_object_store(self._settings.bucket, create=create, access=access))
 
     def _named(self, given: str) -> str:
         return given or self._settings.device_name or platform.node() or "device"

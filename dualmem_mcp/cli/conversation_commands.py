@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from dualmem_mcp.cli.frame import cli, json_option, opened, print_json, shown_progress, size_text, warn
-from dualmem_mcp.errors import DualmemError, NotFoundError, UsageError
+from dualmem_mcp.errors import DualmemError, NotFoundError, OverBudgetError, UsageError
 from dualmem_mcp.model.branches import branches_text
 
 if TYPE_CHECKING:
@@ -41,7 +41,13 @@ def handoff(
     warn(report["warnings"])
     if as_json:
         print_json(report)
-        return
+    else:
+        _show_handoff(report)
+    if report.get("over_budget"):
+        click.get_current_context().exit(OverBudgetError.exit_code)
+
+
+def _show_handoff(report: Mapping[str, Any]) -> None:
     click.echo(f"{'Queued' if report['queued'] else 'Handed over'}: {report['title']}")
     click.echo(f"  conversation  {report['conversation_id']}")
     click.echo(f"  messages      {report['message_count']:,}")

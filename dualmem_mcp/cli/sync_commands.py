@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dualmem_mcp.cli.frame import cli, json_option, opened, print_json, warn
-from dualmem_mcp.errors import StoreRefusedError, StoreUnreachableError, UsageError
+from dualmem_mcp.errors import OverBudgetError, StoreRefusedError, StoreUnreachableError, UsageError
 from dualmem_mcp.sync.wording import conflict_text, has_moved, sync_text
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ def sync(*, watch: bool, max_seconds: float | None, large_objects: bool | None, 
     out_of_time = max_seconds is not None and result["duration_ms"] >= max_seconds * 1000
     if result["refused"]:
         click.get_current_context().exit(StoreRefusedError.exit_code)
+    if result["over_budget"]:
+        click.get_current_context().exit(OverBudgetError.exit_code)
     if result["away"] and not out_of_time:
         click.get_current_context().exit(StoreUnreachableError.exit_code)
 

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from dualmem_mcp.crypto.envelope import ObjectKind, Section
-from dualmem_mcp.errors import ConflictError, DualmemError, StoreUnreachableError
+from dualmem_mcp.errors import BudgetSpentError, ConflictError, DualmemError, StoreUnreachableError
 from dualmem_mcp.handoff.agent_states import agents_to_json
 from dualmem_mcp.handoff.brief import build_brief, device_budget, natural_budget
 from dualmem_mcp.handoff.bundle import bundle_sections
@@ -147,6 +147,8 @@ def hand_over(
         "duration_ms": steps.duration_ms,
         "warnings": warnings,
     }
+    if isinstance(delivery.fault, BudgetSpentError):
+        report["over_budget"] = True
     return HandoffResult(sealed.record, report)
 
 
@@ -155,7 +157,7 @@ def _upload(channel: Channel, warnings: list[str]) -> Delivery:
     try:
         channel.vault.refresh(channel.objects)
     except StoreUnreachableError as error:
-        return Delivery(0, 0, len(channel.outbox.pending()), error.message)
+        return Delivery(0, 0, len(channel.outbox.pending()), error.message, fault=error)
     return deliver(
         channel.outbox,
         channel.objects,

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from dualmem_mcp.crypto.vault import Vault
 from dualmem_mcp.durable_files import file_lock_if_free
-from dualmem_mcp.errors import StoreRefusedError, StoreUnreachableError
+from dualmem_mcp.errors import BudgetSpentError, StoreRefusedError, StoreUnreachableError
 from dualmem_mcp.model.ids import DeviceId
 from dualmem_mcp.ports import Clock, ObjectStore, OpLog, Outbox
 from dualmem_mcp.sync.identity import Identity
@@ -74,7 +74,8 @@ class Moved:
 class SyncReport:
     """What a sync did. `queued` counts the objects and changes that wait still; `busy` says that another process
     was at it; `away` that the bucket could not be reached to the end; `refused` that it answers, and does not let
-    this device do what has to be done: trying again will not help.
+    this device do what has to be done: trying again will not help; `over_budget` that it was not asked, since the
+    budget is spent, which counts as away.
     """
 
     pushed: Moved
@@ -88,6 +89,7 @@ class SyncReport:
     busy: bool = False
     away: bool = False
     refused: bool = False
+    over_budget: bool = False
     merged: Merged = NOTHING
 
     @property
@@ -109,6 +111,7 @@ class SyncReport:
             "busy": self.busy,
             "away": self.away,
             "refused": self.refused,
+            "over_budget": self.over_budget,
         }
 
 
@@ -143,6 +146,7 @@ def sync(exchange: Exchange, *, probe: bool = False, large_objects: bool = True)
         busy=not free,
         away=run.fault is not None and not run.is_refused,
         refused=run.is_refused,
+        over_budget=isinstance(run.fault, BudgetSpentError),
         merged=merged,
     )
 
