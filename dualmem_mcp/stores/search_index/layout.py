@@ -151,7 +151,8 @@ def _format(connection: Connection) -> int:
     return version
 
 
-def _load_sqlite_vec(connection: Any) -> None:
+def load_sqlite_vec(connection: Any) -> None:
+    """Give the connection the tables of sqlite-vec."""
     import sqlite_vec  # noqa: PLC0415
 
     connection.enable_load_extension(True)
@@ -180,5 +181,5 @@ INDEX: Final = DatabaseKind(
         cut="Both files can be deleted: they are made again.",
     ),
     idle_connections=2,
-    extend=_load_sqlite_vec,
+    extend=load_sqlite_vec,
 )
