@@ -16,8 +16,9 @@ from dualmem_mcp.model.device import DeviceProfile
 from dualmem_mcp.model.ids import ConversationId
 from dualmem_mcp.ports import Catalogue
 
-EXPANSION: Final = 8
-"""Memory that a session takes while it is read, for each byte of its files; measured by benchmarks/phone.py."""
+EXPANSION: Final = 4
+"""Memory that a session takes while it is opened, for each byte of its files: those bytes, and the turns made
+of them (1.3 by benchmarks/phone.py), twice over for the moments in between."""
 
 _PAGES_AHEAD: Final = 3
 """Of a section of the digest; who reads further waits for it."""

@@ -28,8 +28,8 @@ class Activity(Protocol):
         """A tool is called."""
         ...
 
-    def changed(self) -> None:
-        """A tool changed something."""
+    def changed(self, *, urgent: bool = False) -> None:
+        """A tool changed something, which is to be sent soon, or at once."""
         ...
 
     def synced(self) -> None:
@@ -95,7 +95,7 @@ class Calls:
         answer = tool.handler(call)
         if answer.updated:
             call.app.wake_edge()
-            self._activity.changed()
+            self._activity.changed(urgent=answer.urgent)
         if answer.synced:
             self._activity.synced()
         return answer

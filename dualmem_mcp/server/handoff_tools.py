@@ -36,6 +36,9 @@ MAX_RESULT_CHARACTERS = 140_000
 _CATCH_UP_SECONDS = 3.0
 """For so long requests of a sync are begun before a brief is made."""
 
+_FRESH_SECONDS = 0.2
+"""A brief is made of what a sync took in that is no older: who asks for one has just come from another device."""
+
 _ID = text("Conversation id")
 _CURSOR = text("next_cursor of the previous page")
 _DEVICE = text("ios, android, pwa or desktop")
@@ -90,15 +93,16 @@ def _resume_conversation(call: Call) -> Answer:
 
 def _catch_up(app: App) -> bool:
     """Take in what other devices added, unless this one looked a moment ago; whether it did."""
-    from dualmem_mcp.sync.last_sync import LastSync  # noqa: PLC0415  (a list of tools needs none of it)
+    from dualmem_mcp.server.sync_loop import sync_by_hand  # noqa: PLC0415  (a list of tools needs none of it)
+    from dualmem_mcp.sync.last_sync import LastSync  # noqa: PLC0415
 
-    timing = app.settings.sync
     age = LastSync(app.home.root, app.clock).ages().synced
-    if not timing.automatic or (age is not None and age < timing.poll_seconds):
+    if not app.settings.sync.automatic or (age is not None and age < _FRESH_SECONDS):
         return False
     try:
-        synced = app.sync(max_seconds=_CATCH_UP_SECONDS, large_objects=False)
-        return not (synced["away"] or synced["refused"])
+        # The call has woken the thread that syncs, too, which may be at it: what that takes in is waited for.
+        synced = sync_by_hand(app, large_objects=False, max_seconds=_CATCH_UP_SECONDS)
+        return not any(synced[name] for name in ("away", "refused", "busy"))
     except DualmemError:  # what ails the bucket is told by the brief's own look at it
         return False
 

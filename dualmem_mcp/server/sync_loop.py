@@ -82,10 +82,10 @@ class SyncLoop:
             self._rhythm.used(self._clock())
         self._news.set()
 
-    def changed(self) -> None:
-        """Something was changed here on purpose, and is to be sent soon."""
+    def changed(self, *, urgent: bool = False) -> None:
+        """Something was changed here on purpose, and is to be sent soon, or at once."""
         with self._lock:
-            self._rhythm.changed(self._clock())
+            self._rhythm.changed(self._clock(), urgent=urgent)
         self._news.set()
 
     def synced(self) -> None:

@@ -46,7 +46,7 @@ def _save_progress(call: Call) -> Answer:
     given = dict(call.arguments)
     saved = call.app.save_progress(given.pop("conversation_id", None), **given)
     uri = brief_uri(saved["conversation_id"])
-    return Answer(_with_warnings(saved_text(saved), saved), saved, updated=(uri,))
+    return Answer(_with_warnings(saved_text(saved), saved), saved, updated=(uri,), urgent=True)
 
 
 def _list_conflicts(call: Call) -> Answer:

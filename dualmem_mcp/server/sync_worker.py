@@ -43,10 +43,10 @@ class SyncWorker:
         if self._loop is not None:
             self._loop.used()
 
-    def changed(self) -> None:
-        """A tool changed something."""
+    def changed(self, *, urgent: bool = False) -> None:
+        """A tool changed something, which is to be sent soon, or at once."""
         if self._loop is not None:
-            self._loop.changed()
+            self._loop.changed(urgent=urgent)
 
     def synced(self) -> None:
         """A tool has synced."""

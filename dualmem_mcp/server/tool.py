@@ -23,8 +23,8 @@ MAX_RESULT_META = "anthropic/maxResultSizeChars"
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a tool returns: the text for the model, the structured form, the resources that it changed, and whether
-    it synced.
+    """What a tool returns: the text for the model, the structured form, the resources that it changed, whether that
+    is to be sent at once (`urgent`), as its user may be on the way to another device, and whether it synced.
 
     A failed call has a text only, which says what to do next.
     """
@@ -33,6 +33,7 @@ class Answer:
     structured: Mapping[str, Any] | None = None
     updated: tuple[str, ...] = ()
     lists_changed: bool = False
+    urgent: bool = False
     synced: bool = False
     is_error: bool = False
 

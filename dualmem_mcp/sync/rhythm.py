@@ -61,10 +61,10 @@ class Rhythm:
             if soon < self._poll_at:
                 self._poll_at, self._enough = soon, FRESH_SECONDS
 
-    def changed(self, now: float) -> None:
-        """A change was made on purpose, and waits to be sent."""
+    def changed(self, now: float, *, urgent: bool = False) -> None:
+        """A change was made on purpose, and waits to be sent; an urgent one does not wait for more."""
         self._changes += 1
-        enough = self._changes >= self._timing.batch_changes
+        enough = urgent or self._changes >= self._timing.batch_changes
         self._send_at = now if enough else now + self._timing.batch_ms / 1000
 
     def found_waiting(self, now: float) -> None:

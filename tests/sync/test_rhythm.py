@@ -95,6 +95,15 @@ def test_a_change_is_sent_half_a_second_after_the_last_one_or_with_the_third() -
     assert followed.next_at() == 13.6
 
 
+def test_an_urgent_change_is_sent_at_once() -> None:
+    followed = rhythm()
+    list(run(followed, 1.0))
+    followed.changed(2.0, urgent=True)
+    assert next(run(followed, 9.0, start=2.0)) == (2.0, "probe")
+    followed.changed(3.0)
+    assert next(run(followed, 9.0, start=3.0)) == (3.5, "probe")
+
+
 def test_a_change_during_a_sync_wants_one_more() -> None:
     followed = rhythm()
     list(run(followed, 1.0))
