@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from dualmem_mcp.remote.interfaces import CALLER_KEY, Caller
+from dualmem_mcp.remote.oauth.attempts import network_of
 from dualmem_mcp.remote.options import Limits
 from dualmem_mcp.remote.refusals import Header, Refusal, busy
 
@@ -19,24 +20,46 @@ if TYPE_CHECKING:
 _STREAM_RETRY_SECONDS: Final = 10
 _LOOK_SECONDS: Final = 2.0
 _LOOKED_AT_ONCE: Final = 256
+_SHARES: Final = 4
 
 
 class ClientLeftError(Exception):
     """The client went away before its request was whole: nobody waits for an answer."""
 
 
+class _Tally:
+    """How much each of them has, and all together."""
+
+    def __init__(self) -> None:
+        self.all = 0
+        self.of: dict[str, int] = {}
+
+    def add(self, who: str, number: int) -> None:
+        """From now on they have so much more, or less."""
+        self.all += number
+        self.of[who] = self.of.get(who, 0) + number
+        if not self.of[who]:
+            del self.of[who]
+
+    def has_room(self, who: str, number: int, *, most: int, most_of_one: int) -> bool:
+        """Whether they can have so much more."""
+        return self.all + number <= most and self.of.get(who, 0) + number <= most_of_one
+
+
 class Bodies:
     """Bodies of requests, read whole before anything is done with them.
 
-    Each is bounded in size and time, all that are held at once in size together. None may be compressed: what a few
-    kilobytes of it become is known only once it is unpacked.
+    Each is bounded in size and time, all that are held at once in size together, of which one user, or the network
+    of strangers, has a share. None may be compressed: what a few kilobytes of it become is known only once it is
+    unpacked.
     """
 
     def __init__(self, most_bytes: int, all_bytes: int, seconds: float) -> None:
         self._most_bytes = most_bytes
         self._all_bytes = all_bytes
+        self._bytes_of_one = max(most_bytes, all_bytes // _SHARES)
         self._seconds = seconds
-        self._held = 0
+        self._held = _Tally()
 
     @asynccontextmanager
     async def read(self, scope: Scope, receive: Receive) -> AsyncIterator[Receive | Refusal]:
@@ -50,14 +73,15 @@ class Bodies:
             return
         parts: list[bytes] = []
         size = 0
+        who = _who(scope)
         try:
-            refusal = await self._fill(parts, receive)
+            refusal = await self._fill(parts, who, receive)
             size = sum(map(len, parts))
             yield refusal or _replaying(parts, receive)
         finally:
-            self._held -= size or sum(map(len, parts))
+            self._held.add(who, -(size or sum(map(len, parts))))
 
-    async def _fill(self, parts: list[bytes], receive: Receive) -> Refusal | None:
+    async def _fill(self, parts: list[bytes], who: str, receive: Receive) -> Refusal | None:
         size = 0
         try:
             async with asyncio.timeout(self._seconds):
@@ -70,14 +94,23 @@ class Bodies:
                     size += len(chunk)
                     if size > self._most_bytes:
                         return _too_large(self._most_bytes)
-                    if self._held + len(chunk) > self._all_bytes:
+                    most, most_of_one = self._all_bytes, self._bytes_of_one
+                    if not self._held.has_room(who, len(chunk), most=most, most_of_one=most_of_one):
                         return busy("Too many large requests at once.")
                     parts.append(chunk)
-                    self._held += len(chunk)
+                    self._held.add(who, len(chunk))
                     more = message.get("more_body", False)
         except TimeoutError:
             return Refusal(408, "request_timeout", "The request's body came too slowly.", ends_connection=True)
         return None
+
+
+def _who(scope: Scope) -> str:
+    """Whose request it is, by user; of a stranger, the network it comes from."""
+    caller: Caller | None = scope.get(CALLER_KEY)
+    if caller is not None:
+        return caller.grant.user
+    return network_of(scope["client"][0]) if scope.get("client") else ""
 
 
 def _unfit(headers: list[Header], most_bytes: int) -> Refusal | None:
@@ -118,20 +151,17 @@ class Requests:
         self._most = most
         self._most_of_one = most_of_one
         self._seconds = seconds
-        self._running = 0
-        self._of: dict[str, int] = {}
+        self._running = _Tally()
 
     async def run(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Have the application answer, unless too many are at it or it takes too long."""
         caller: Caller | None = scope.get(CALLER_KEY)
         who = "" if caller is None else caller.grant.user
-        of_one = self._of.get(who, 0)
-        if self._running >= self._most or of_one >= self._most_of_one:
+        if not self._running.has_room(who, 1, most=self._most, most_of_one=self._most_of_one):
             await busy("Too many requests at once.").send(send)
             return
         answer = _Answer(send)
-        self._running += 1
-        self._of[who] = of_one + 1
+        self._running.add(who, 1)
         time = asyncio.timeout(self._seconds)
         try:
             async with time:
@@ -140,10 +170,7 @@ class Requests:
             if not time.expired():
                 raise
         finally:
-            self._running -= 1
-            self._of[who] -= 1
-            if not self._of[who]:
-                del self._of[who]
+            self._running.add(who, -1)
         if time.expired():
             await answer.cut_off(
                 Refusal(504, "timeout", f"No answer within {self._seconds:g} s.", ends_connection=True)
@@ -157,7 +184,7 @@ class Streams:
         self._limits = limits
         self._is_good = is_good
         self._open: dict[anyio.CancelScope, Scope] = {}
-        self._of: dict[str, int] = {}
+        self._number = _Tally()
 
     def __len__(self) -> int:
         return len(self._open)
@@ -165,21 +192,19 @@ class Streams:
     async def run(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Have the application answer for as long as client and server like."""
         user = scope[CALLER_KEY].grant.user
-        of_one = self._of.get(user, 0)
-        if len(self._open) >= self._limits.streams or of_one >= self._limits.streams_per_user:
+        most, most_of_one = self._limits.streams, self._limits.streams_per_user
+        if not self._number.has_room(user, 1, most=most, most_of_one=most_of_one):
             await busy("Too many streams are open.", seconds=_STREAM_RETRY_SECONDS).send(send)
             return
         answer = _Answer(send)
         with anyio.CancelScope() as stream:
             self._open[stream] = scope
-            self._of[user] = of_one + 1
+            self._number.add(user, 1)
             try:
                 await app(scope, receive, answer)
             finally:
                 del self._open[stream]
-                self._of[user] -= 1
-                if not self._of[user]:
-                    del self._of[user]
+                self._number.add(user, -1)
         if stream.cancelled_caught:
             await answer.cut_off(busy("The stream has ended.", ends_connection=True))
 

@@ -73,7 +73,7 @@ async def test_a_larger_body_without_a_length_is_refused_while_it_comes(tmp_path
         else:
             assert answer.status_code == 413
         assert host.tenant.seen == []
-        assert host.endpoint._bodies._held == 0
+        assert host.endpoint._bodies._held.all == 0
 
 
 async def test_the_answer_reaches_a_client_that_sends_on(tmp_path: Path) -> None:
@@ -314,7 +314,7 @@ async def test_one_user_leaves_room_for_the_others(tmp_path: Path) -> None:
         await host.tenant.has_inside(3)
         host.tenant.gate.set()
         assert [each.status_code for each in await asyncio.gather(*running, bens)] == [200] * 3
-        assert host.endpoint._requests._of == {}
+        assert host.endpoint._requests._running.of == {}
 
 
 async def test_bodies_of_strangers_take_nothing_from_those_who_are_logged_in(tmp_path: Path) -> None:
@@ -326,6 +326,28 @@ async def test_bodies_of_strangers_take_nothing_from_those_who_are_logged_in(tmp
         assert (await client.post("/login", content=b"a" * 10_000)).status_code == 503
         assert (await client.post("/mcp", headers=AUTHORIZED, content=b"a" * 100_000)).status_code == 200
         writer.close()
+
+
+async def test_one_network_leaves_room_for_the_bodies_of_others(tmp_path: Path) -> None:
+    limits = Limits(stranger_bodies_bytes=300_000)
+    async with listening(tmp_path, limits=limits) as host, host.client() as client:
+        stalled = (
+            b"POST /login HTTP/1.1\r\nHost: memory.example\r\nX-Forwarded-For: %s\r\nContent-Length: 60000\r\n\r\n"
+        )
+        writers = []
+        for number in range(8):
+            _, writer = await asyncio.open_connection("127.0.0.1", host.port)
+            writer.write(stalled % f"2001:db8::{number}".encode() + b"a" * 50_000)
+            writers.append(writer)
+        await asyncio.sleep(0.2)
+        same = await client.post("/login", content=b"a" * 40_000, headers={"X-Forwarded-For": "2001:db8::9"})
+        other = await client.post("/login", content=b"a" * 40_000, headers={"X-Forwarded-For": "203.0.113.9"})
+        assert (same.status_code, other.status_code) == (503, 404)
+        for writer in writers:
+            writer.close()
+        async with asyncio.timeout(5):
+            while host.endpoint._stranger_bodies._held.of:  # noqa: ASYNC110 - nothing else tells
+                await asyncio.sleep(0.01)
 
 
 async def test_strangers_do_not_take_the_room_of_those_who_are_logged_in(tmp_path: Path) -> None:
@@ -370,7 +392,7 @@ async def test_one_user_leaves_streams_for_the_others(tmp_path: Path) -> None:
                 assert (mine.status_code, bens.status_code) == (200, 200)
         host.endpoint.streams.end_all()
         await anyio.wait_all_tasks_blocked()
-        assert host.endpoint.streams._of == {}
+        assert host.endpoint.streams._number.of == {}
 
 
 async def test_connections_at_rest_cost_no_task(tmp_path: Path) -> None:
@@ -444,7 +466,7 @@ async def test_a_client_that_leaves_while_it_sends_is_answered_nothing() -> None
     with pytest.raises(ClientLeftError):
         async with bodies.read({"headers": []}, receive):
             raise AssertionError("unreachable")
-    assert bodies._held == 0
+    assert bodies._held.all == 0
 
 
 async def test_a_body_in_a_thousand_parts_is_one() -> None:
@@ -456,9 +478,9 @@ async def test_a_body_in_a_thousand_parts_is_one() -> None:
     bodies = Bodies(1_000, 1_000, 5.0)
     async with bodies.read({"headers": []}, receive) as whole:
         assert not isinstance(whole, Refusal)
-        assert bodies._held == 1_000
+        assert bodies._held.all == 1_000
         message = await whole()
         assert message["body"] == bytes(n % 256 for n in range(1_000))
         assert message["more_body"] is False
         assert (await whole())["type"] == "http.disconnect"
-    assert bodies._held == 0
+    assert bodies._held.all == 0

@@ -33,6 +33,9 @@ _LONGEST: Final = 512
 
 _MOST_KEPT: Final = 128
 _AT_ONCE: Final = 4
+# Besides those at once: who waits keeps a place among the requests of all strangers.
+_MOST_WAITING: Final = 12
+_BUSY_SECONDS: Final = 5.0
 _LEAST_SECONDS, _USUAL_SECONDS, _MOST_SECONDS = 300, 3_600, 86_400
 _STALE_SECONDS: Final = 7 * 86_400
 _FAILED_SECONDS: Final = 30
@@ -87,12 +90,13 @@ class ClientDocuments:
         self._failed: OrderedDict[str, tuple[str, float]] = OrderedDict()
         self._fetches = Attempts(_FETCHES, monotonic=monotonic)
         self._fetching = asyncio.Semaphore(_AT_ONCE)
+        self._under_way = 0
 
     async def client(self, client_id: str, *, address: str) -> Client:
         """The client that the document at that address describes; `address` is who asks.
 
-        A document that was good is used for up to a week more while it cannot be fetched again; what Claude's own
-        say is known without.
+        A document that was good is used for up to a week more while it cannot be fetched again, or must not be for
+        that address; what Claude's own say is known without.
         Raises OAuthError.
         """
         now = self._monotonic()
@@ -101,9 +105,8 @@ class ClientDocuments:
             self._kept.move_to_end(client_id)
             return kept.client
         why, again_at = self._failed.get(client_id, ("", 0.0))
-        if again_at <= now:
-            if wait := self._fetches.take(network_of(address)):
-                raise too_many(wait)
+        wait = self._wait_seconds(address) if again_at <= now else 0.0
+        if again_at <= now and not wait:
             try:
                 return await self._fetched(client_id)
             except OAuthError as error:
@@ -115,17 +118,26 @@ class ClientDocuments:
             return kept.client
         if client_id in _KNOWN:
             return _KNOWN[client_id]
-        raise invalid_client(why)
+        raise too_many(wait) if wait else invalid_client(why)
+
+    def _wait_seconds(self, address: str) -> float:
+        """After how many seconds that address may cause a fetch; 0 for now, which uses one up."""
+        if self._under_way >= _AT_ONCE + _MOST_WAITING:
+            return _BUSY_SECONDS
+        return self._fetches.take(network_of(address))
 
     async def _fetched(self, client_id: str) -> Client:
         match = _URL.fullmatch(client_id)
         if match is None:
             raise _unfit("its address is not one")
-        async with self._fetching:
-            try:
+        self._under_way += 1
+        try:
+            async with self._fetching:
                 document = await self._fetcher.fetch(match["host"], match["target"])
-            except FetchError as error:
-                raise _unfit(str(error)) from None
+        except FetchError as error:
+            raise _unfit(str(error)) from None
+        finally:
+            self._under_way -= 1
         client = _client(document, client_id, match["host"])
         now = self._monotonic()
         self._kept[client_id] = _Kept(client, now, now + _lifetime(document.cache_control))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import dataclass, field
 
@@ -242,6 +243,28 @@ async def test_nobody_makes_this_host_fetch_without_end(documents, web):
     assert [error.status for error in errors] == [401] * 20 + [429] * 10
     assert len(web.asked) == 20
     assert (await documents.client(ID, address="198.51.100.4")).name == "Claude"
+
+
+async def test_slow_documents_do_not_pile_up(web, clock):
+    class Held(Web):
+        gate = asyncio.Event()
+
+        async def fetch(self, name: str, target: str) -> Document:
+            await self.gate.wait()
+            return await super().fetch(name, target)
+
+    slow = Held()
+    documents = ClientDocuments(slow, clock.monotonic)
+    waiting = [
+        asyncio.create_task(refused(documents, f"https://evil.example/{n}", f"198.51.100.{n}")) for n in range(60)
+    ]
+    await asyncio.sleep(0)
+    assert (await documents.client(CLAUDES, address="home")).name == "Claude"
+    assert (await refused(documents, ID, "home")).status == 429
+    slow.gate.set()
+    errors = await asyncio.gather(*waiting)
+    assert sorted(error.status for error in errors) == [401] * 16 + [429] * 44
+    assert (await documents.client(ID, address="home")).name == "Claude"
 
 
 async def test_what_is_kept_is_bounded(documents, web, clock):
