@@ -21,6 +21,7 @@ from qdrant_client.http.exceptions import UnexpectedResponse
 from dualmem_mcp.durable_files import file_faults
 from dualmem_mcp.errors import UsageError
 from dualmem_mcp.model.tiers import TierName
+from dualmem_mcp.stores.bounded_answers import bounded_answers
 from dualmem_mcp.stores.qdrant_collections import TENANT, Cluster, check_collection, collection_settings
 from dualmem_mcp.stores.qdrant_faults import no_collection, qdrant_faults
 from dualmem_mcp.stores.qdrant_tier import QdrantTier
@@ -66,7 +67,12 @@ class QdrantService:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # that a key goes to loopback without TLS
                 client = QdrantClient(
-                    url=location, api_key=api_key, timeout=timeout_seconds, check_compatibility=False
+                    url=location,
+                    api_key=api_key,
+                    timeout=timeout_seconds,
+                    check_compatibility=False,
+                    headers={"Accept-Encoding": "identity"},
+                    event_hooks={"response": [bounded_answers(timeout_seconds)]},
                 )
             return cls(client, local=False, prefix=prefix)
         if location == MEMORY:

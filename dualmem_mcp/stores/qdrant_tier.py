@@ -28,6 +28,8 @@ MOST_SEALED_CHARACTERS: Final = 1_500_000
 """Of a payload in base64; longer ones are not ours. Source: docs/format.md, at most 1 MiB sealed."""
 
 _POINTS_AT_ONCE: Final = 256
+_FETCHED_AT_ONCE: Final = 64
+"""Of the largest payloads 90 MB."""
 _BYTES_AT_ONCE: Final = 8 << 20
 """Of payloads in one request. Source: Qdrant's configuration, max_request_size_mb 32; base64 and vectors come on
 top."""
@@ -102,8 +104,8 @@ class QdrantTier:
     def fetch(self, tenant: str, ids: Sequence[str]) -> Sequence[TierPoint]:
         """As VectorTier says."""
         points: list[TierPoint] = []
-        for start in range(0, len(ids), _POINTS_AT_ONCE):
-            wanted = [*ids[start : start + _POINTS_AT_ONCE]]
+        for start in range(0, len(ids), _FETCHED_AT_ONCE):
+            wanted = [*ids[start : start + _FETCHED_AT_ONCE]]
             with self._asking("read points") as client:
                 found = client.retrieve(self._collection, wanted, with_payload=True, with_vectors=True)
                 points += self._points(found, tenant, {*wanted})

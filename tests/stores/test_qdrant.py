@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import gzip
 import json
 import logging
 import time
@@ -257,6 +259,36 @@ def test_a_late_answer_is_not_waited_for(server, tier):
     server.behave = lambda _: time.sleep(1.5)
     with pytest.raises(StoreUnreachableError, match="is late"):
         tier.count(TENANT)
+
+
+def test_an_answer_that_drips_in_is_not_waited_for(server, tier):
+    def drip(exchange: QdrantExchange) -> None:
+        exchange.send_response_only(200)
+        exchange.send_header("Content-Length", "1000")
+        exchange.end_headers()
+        exchange.close_connection = True
+        with contextlib.suppress(OSError):  # the client hangs up
+            for _ in range(20):
+                exchange.wfile.write(b" ")
+                time.sleep(0.2)
+
+    server.behave = drip
+    with pytest.raises(StoreUnreachableError, match="is late"):
+        tier.count(TENANT)
+
+
+def test_answers_that_are_too_long_or_packed_are_not_read(server, tier, monkeypatch):
+    monkeypatch.setattr("dualmem_mcp.stores.bounded_answers.MOST_ANSWER_BYTES", 10_000)
+    tier.upsert([point(number) for number in range(20)])
+    assert tier.count(TENANT) == 20
+    server.forge = lambda _, result: result | {"more": "x" * 20_000}
+    with pytest.raises(StoreUnreachableError, match="not Qdrant"):
+        tier.count(TENANT)
+    packed = gzip.compress(b'{"result": {"count": 1}, "status": "ok", "time": 0}')
+    server.behave = replying(200, packed, Content_Encoding="gzip")
+    with pytest.raises(StoreUnreachableError, match="not Qdrant"):
+        tier.count(TENANT)
+    assert {headers["Accept-Encoding"] for _, _, headers, _ in server.seen} == {"identity"}
 
 
 def test_a_server_that_is_away():
