@@ -49,7 +49,7 @@ class Spending:
         vectors: Callable[[], Mapping[TierName, int]],
     ) -> None:
         self._settings = settings
-        self._counts = counts
+        self.counts = counts
         self._blobs = blobs
         self._clock = clock
         self._channel = channel
@@ -128,7 +128,7 @@ class Spending:
         holdings = self._holdings(looking=False)
         use = self.recorded().a_month.times(holdings.devices)
         facts = Facts(
-            packages=self._counts.packages(),
+            packages=self.counts.packages(),
             contents=holdings.contents,
             use=use,
             rates=rates,
@@ -159,7 +159,7 @@ class Spending:
         """Use of this device by day, up to yesterday."""
         self.meter.flush()
         today = self._clock.now().date()
-        return recorded(self._counts.use(today - timedelta(days=60)), today)
+        return recorded(self.counts.use(today - timedelta(days=60)), today)
 
     @property
     def _is_folder(self) -> bool:
@@ -196,19 +196,19 @@ class Spending:
         if looking and channel is not None:
             contents = look(channel.objects, self._blobs, self._clock)
         else:
-            contents = known_contents(self._blobs, self._counts)
+            contents = known_contents(self._blobs, self.counts)
         devices = channel.vault.devices() if channel is not None else []
         return Holdings(
             vectors=self._vectors(),
             contents=contents,
-            conversations=self._counts.conversations(),
-            conversations_month=self._counts.conversations(self._clock.now() - _MONTH),
+            conversations=self.counts.conversations(),
+            conversations_month=self.counts.conversations(self._clock.now() - _MONTH),
             devices=max(1, sum(one.revoked_after is None for one in devices)),
             served=self._settings.remote.public_url is not None,
         )
 
     def _standing_usd(self) -> float:
-        known = Holdings({}, known_contents(self._blobs, self._counts), 0, 0, 1, self._is_served)
+        known = Holdings({}, known_contents(self._blobs, self.counts), 0, 0, 1, self._is_served)
         return total_usd(standing(known, self._rates(self._prices())))
 
     @property
@@ -232,8 +232,8 @@ def _allow() -> None:
 
 
 def _usd(value: Any) -> Any:
-    return round(value, 6) if isinstance(value, float) else value
+    return round(value, 9) if isinstance(value, float) else value
 
 
 def _rounded(part: Component) -> dict[str, Any]:
-    return asdict(replace(part, quantity=round(part.quantity, 2), usd_month=round(part.usd_month, 6)))
+    return asdict(replace(part, quantity=round(part.quantity, 2), usd_month=round(part.usd_month, 9)))

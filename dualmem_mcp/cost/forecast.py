@@ -133,10 +133,10 @@ def projection(parts: Sequence[Component], rates: Rates, scales: Sequence[int] =
 
 
 def assumptions(rates: Rates, devices: int) -> list[str]:
-    """What projections take for granted, a sentence each."""
+    """What projections take for granted, each of which could be otherwise."""
     return [
         "every user's vault is as this one: as large, as much used, in buckets of the same region",
         f"{USERS_A_MACHINE} users share a machine of ${rates.endpoint_usd_month:.2f} a month",
         f"the vault's {devices} devices use the bucket as much as this one",
-        "prices of the first volume, without free allowances, discounts and taxes",
+        "prices are those of the first volume, without free allowances, discounts and taxes",
     ]

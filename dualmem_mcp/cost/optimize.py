@@ -53,8 +53,8 @@ class Proposal:
     rule: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The fields of `dualmem cost optimize --json`, dollars to the millionth."""
-        rounded = {"saves_usd_month": round(self.saves_usd_month, 6), "once_usd": round(self.once_usd, 6)}
+        """The fields of `dualmem cost optimize --json`, dollars to the billionth."""
+        rounded = {"saves_usd_month": round(self.saves_usd_month, 9), "once_usd": round(self.once_usd, 9)}
         return {**asdict(self), **rounded, "notes": list(self.notes)}
 
 

@@ -34,7 +34,7 @@ def cost_text(cost: Mapping[str, Any]) -> str:
         f"  {one['users']:>9,}{one['machines']:>10,}{usd_text(one['usd_month']):>16}{usd_text(one['usd_user']):>14}"
         for one in cost["projection"]
     ]
-    lines += [f"  taking it that {sentence};" for sentence in cost["assumptions"]]
+    lines += [f"  - {sentence}" for sentence in cost["assumptions"]]
     return "\n".join([*lines, *_budget_text(cost["budget"])])
 
 

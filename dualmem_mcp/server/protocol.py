@@ -25,6 +25,7 @@ from dualmem_mcp.errors import DualmemError, NotFoundError, UsageError
 from dualmem_mcp.model.grant import ALL_SCOPES, Scope
 from dualmem_mcp.server import resources
 from dualmem_mcp.server.calls import Calls
+from dualmem_mcp.server.cost_tools import COST_TOOLS
 from dualmem_mcp.server.faults import error_text, fault_text, log_fault
 from dualmem_mcp.server.handoff_tools import HANDOFF_TOOLS
 from dualmem_mcp.server.lazy_app import LazyApp
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-TOOLS: tuple[Tool, ...] = (*MEMORY_TOOLS, *SEARCH_TOOLS, *HANDOFF_TOOLS, *SYNC_TOOLS)
+TOOLS: tuple[Tool, ...] = (*MEMORY_TOOLS, *SEARCH_TOOLS, *HANDOFF_TOOLS, *SYNC_TOOLS, *COST_TOOLS)
 
 INSTRUCTIONS = """\
 One encrypted memory for all of the user's devices.

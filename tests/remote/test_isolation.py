@@ -102,6 +102,7 @@ def calls(ids: dict[str, str]) -> list[tuple[str, dict[str, Any]]]:
         ("delete_relations", {"relations": [{"from": "Ada", "to": "crane", "relationType": "sees"}]}),
         ("delete_entities", {"entityNames": ["mine"]}),
         ("sync_memory", {}),
+        ("estimate_costs", {}),
         ("memory_status", {}),
     ]
 
