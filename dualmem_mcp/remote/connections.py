@@ -12,7 +12,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, Final
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from dualmem_mcp.remote.options import Limits
 
@@ -164,13 +164,17 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _refuse(self, answer: tuple[int, bytes]) -> None:
         self._has_head()
-        if not self.transport.is_closing():
+        if self.transport.is_closing():
+            return
+        if (
+            self.cycle is None or self.cycle.response_complete
+        ):  # else it would stand in the middle of another answer
             status, reason = answer
             self.transport.write(
                 b"HTTP/1.1 %d %s\r\nconnection: close\r\ncontent-length: 0\r\nretry-after: 5\r\n\r\n"
                 % (status, reason)
             )
-            self.transport.close()
+        self.transport.close()
 
 
 def bounded_protocol(limits: Limits) -> Callable[..., asyncio.Protocol]:

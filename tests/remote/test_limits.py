@@ -235,6 +235,17 @@ async def test_the_second_request_of_a_connection_has_no_more_time(tmp_path: Pat
         ]
 
 
+async def test_a_slow_second_head_puts_nothing_into_the_answer_before_it(tmp_path: Path) -> None:
+    async with listening(tmp_path, limits=Limits(header_seconds=0.2)) as host:
+        host.tenant.kind, host.tenant.parts = b"text/plain", [b"the first part"]
+        host.tenant.gate.clear()
+        first = host.head("POST /mcp HTTP/1.1", "Content-Length: 2") + b"{}"
+        answer = await host.raw(first + b"POST /mcp HTTP/1.1\r\nX: ")
+        assert status(answer) == 200
+        assert answer.endswith(b"the first part\r\n")
+        assert b" 408 " not in answer
+
+
 @pytest.mark.parametrize("size", [40_000, 2_000_000])
 async def test_a_head_has_a_size(tmp_path: Path, size: int) -> None:
     async with listening(tmp_path) as host:
