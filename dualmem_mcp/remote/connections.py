@@ -12,7 +12,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, Final
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from dualmem_mcp.remote.options import Limits
 
@@ -166,9 +166,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._has_head()
         if self.transport.is_closing():
             return
-        if (
-            self.cycle is None or self.cycle.response_complete
-        ):  # else it would stand in the middle of another answer
+        # In the middle of another answer it would stand for a part of that.
+        if getattr(self.cycle, "response_complete", True):  # uvicorn's first cycle is None
             status, reason = answer
             self.transport.write(
                 b"HTTP/1.1 %d %s\r\nconnection: close\r\ncontent-length: 0\r\nretry-after: 5\r\n\r\n"
