@@ -261,6 +261,8 @@ class App(Conversations):
         return self._with_budget(super().prepare_handoff(*arguments, **options))
 
     def _with_budget(self, report: dict[str, Any]) -> dict[str, Any]:
+        if report.get("over_budget"):  # which its warnings say
+            return report
         return {**report, "warnings": [*report["warnings"], *self.spending.gate.warnings()]}
 
     def _vectors(self) -> dict[TierName, int]:

@@ -10,7 +10,13 @@ from datetime import timedelta
 from typing import Any
 
 from dualmem_mcp.crypto.vault import Vault
-from dualmem_mcp.errors import ConflictError, DualmemError, StoreRefusedError, StoreUnreachableError
+from dualmem_mcp.errors import (
+    BudgetSpentError,
+    ConflictError,
+    DualmemError,
+    StoreRefusedError,
+    StoreUnreachableError,
+)
 from dualmem_mcp.handoff.channel import Channel
 from dualmem_mcp.handoff.package import mend_queued
 from dualmem_mcp.model.ids import ConversationId, DeviceId
@@ -275,10 +281,11 @@ class Sharing:
 
 
 def _check_went_through(synced: Mapping[str, Any], operation: str, hint: str, subject: str = "") -> None:
-    """Raises StoreRefusedError or StoreUnreachableError for a sync that did not get to its end."""
+    """Raises StoreRefusedError, BudgetSpentError or StoreUnreachableError if a sync did not get to its end."""
     if not (synced["away"] or synced["refused"] or synced["busy"]):
         return
     kind = StoreRefusedError if synced["refused"] else StoreUnreachableError
+    kind = BudgetSpentError if synced["over_budget"] else kind
     raise kind(
         "this device could not sync first" + "".join(f": {one}" for one in synced["warnings"][:1]),
         operation=operation,

@@ -75,8 +75,8 @@ class Spending:
         """What this vault costs a month and will cost: the fields of `dualmem cost --json`.
 
         With `looking` the bucket is listed first, a request for each 1,000 objects. With a region a bucket in a
-        folder is priced as if it were there, too. Raises UsageError for a region without prices, and with `looking`
-        NotFoundError without a vault, StoreUnreachableError.
+        folder is priced as if it were there, too. Without a vault there is nothing to look at. Raises UsageError
+        for a region without prices, and with `looking` StoreUnreachableError.
         """
         prices = list_prices()
         rates = self._rates(self._region(region))

@@ -42,6 +42,16 @@ class Spent:
         return self.use_usd + self.standing_usd
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What was read of the database at a moment: a request that is only checked reads nothing."""
+
+    flushes: int
+    at: float
+    prices: RegionPrices
+    spent: Spent
+
+
 class BudgetGate:
     """A budget over the use of one data home. Safe to use from any thread.
 
@@ -67,18 +77,19 @@ class BudgetGate:
         self._standing_usd = standing_usd
         self._steady = steady
         self._lock = threading.Lock()
-        self._known: tuple[int, float, Spent] | None = None
+        self._known: _Known | None = None
 
     def spent(self) -> Spent:
         """What this month costs so far."""
-        prices = self._prices()
         with self._lock:
             flushes, now = self._meter.flushes, self._steady()
             known = self._known
-            if known is None or known[0] != flushes or now - known[1] >= _REREAD_SECONDS:
-                known = flushes, now, Spent(self._written_usd(prices), self._standing_usd())
-                self._known = known
-        return Spent(known[2].use_usd + use_usd(self._meter.pending(), prices), known[2].standing_usd)
+            if known is None or known.flushes != flushes or now - known.at >= _REREAD_SECONDS:
+                prices = self._prices()
+                spent = Spent(self._written_usd(prices), self._standing_usd())
+                self._known = known = _Known(flushes, now, prices, spent)
+        pending = use_usd(self._meter.pending(), known.prices)
+        return Spent(known.spent.use_usd + pending, known.spent.standing_usd)
 
     def _written_usd(self, prices: RegionPrices) -> float:
         today = self._clock.now().date()
@@ -93,7 +104,7 @@ class BudgetGate:
         spent = self.spent()
         if spent.usd >= hard:
             raise BudgetSpentError(
-                f"this month's costs come to ${spent.usd:.4f}, and the budget ends at ${hard:.2f}",
+                f"this month's costs (${spent.usd:.4f}) have reached the hard budget (${hard:.2f})",
                 operation="use bucket",
                 subject="budget.hard_usd",
                 hint="Nothing is lost: what waits is sent when the budget is raised or the next month begins. "
@@ -108,7 +119,10 @@ class BudgetGate:
         usd = self.spent().usd
         if hard is not None and usd >= hard:
             return [
-                f"this month's costs (${usd:.4f}) reach the hard budget (${hard:.2f}): the bucket is left alone"
+                (
+                    f"this month's costs (${usd:.4f}) have reached the hard budget (${hard:.2f}): "
+                    "the bucket is left alone"
+                )
             ]
         if soft is not None and usd > soft:
             return [

@@ -55,6 +55,7 @@ _HINTS = {
     "RequestTimeTooSkewed": "Set this machine's clock: it differs too much from the server's.",
     "AuthorizationHeaderMalformed": "Set AWS_REGION to the bucket's region.",
     "PermanentRedirect": "Set AWS_REGION to the bucket's region, or AWS_ENDPOINT_URL_S3 to the bucket's server.",
+    "InvalidObjectState": "The object is archived: ask for it by `aws s3api restore-object`, and try again later.",
     "NotImplemented": "This server lacks a part of S3 that is needed; use another.",
 }
 _CREDENTIAL_ERRORS = (

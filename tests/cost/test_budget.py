@@ -67,7 +67,7 @@ def test_a_hard_budget_refuses_as_soon_as_it_is_reached_and_the_error_is_both_ki
     assert isinstance(raised.value, StoreUnreachableError)
     assert raised.value.exit_code == 8
     assert "Nothing is lost" in raised.value.hint
-    assert "reach the hard budget" in place.gate.warnings()[0]
+    assert "reached the hard budget ($0.05): the bucket is left alone" in place.gate.warnings()[0]
 
 
 def test_counts_mean_the_same_whether_written_down_or_not(clock: SteppingClock) -> None:

@@ -340,6 +340,7 @@ def test_no_bucket(store: S3ObjectStore, proxy: FaultyProxy, pauses: Pauses) -> 
     ("status", "code", "hint"),
     [
         (403, "AccessDenied", "rights"),
+        (403, "InvalidObjectState", "restore-object"),
         (403, "", "rights"),
         (403, "InvalidAccessKeyId", "AWS_ACCESS_KEY_ID"),
         (403, "SignatureDoesNotMatch", "AWS_SECRET_ACCESS_KEY"),
