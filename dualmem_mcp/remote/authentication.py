@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
+from dualmem_mcp.errors import DualmemError
 from dualmem_mcp.model.grant import DEFAULT_SCOPES, SCOPES
 from dualmem_mcp.remote.interfaces import CALLER_KEY, Callers
 from dualmem_mcp.remote.options import RemoteOptions
-from dualmem_mcp.remote.refusals import Header, Refusal
+from dualmem_mcp.remote.refusals import Header, Refusal, busy
 
 if TYPE_CHECKING:
     from starlette.types import Scope
 
+_log = logging.getLogger(__name__)
+
 # Source: RFC 6750 section 2.1, b64token; no token of ours is longer.
 _BEARER: Final = re.compile(rb"bearer +([A-Za-z0-9._~+/-]{1,512}=*)", re.IGNORECASE)
+_RETRY_SECONDS: Final = 10
 _DEFAULT_SCOPE: Final = " ".join(scope for scope in SCOPES if scope in DEFAULT_SCOPES)
 
 
@@ -31,7 +36,11 @@ class Authentication:
         given, token = _bearer_token(scope["headers"])
         if not given:
             return self.refusal(scope["path"])
-        caller = self._callers.caller(token) if token is not None else None
+        try:
+            caller = self._callers.caller(token) if token is not None else None
+        except DualmemError as error:
+            _log.warning("a login cannot be checked: %s", error)
+            return busy("Logins cannot be checked at the moment.", seconds=_RETRY_SECONDS)
         if caller is None:
             return self.refusal(scope["path"], ended="The access token is unknown, has ended or was revoked.")
         if not caller.grant.scopes:
@@ -45,9 +54,12 @@ class Authentication:
         return None
 
     def is_good(self, scope: Scope) -> bool:
-        """Whether the token of a request that was admitted still is good."""
+        """Whether the token of a request that was admitted still is good; not so while that cannot be known."""
         _, token = _bearer_token(scope["headers"])
-        return token is not None and self._callers.caller(token) is not None
+        try:
+            return token is not None and self._callers.caller(token) is not None
+        except DualmemError:
+            return False
 
     def refusal(self, path: str, *, ended: str = "") -> Refusal:
         """401: log in, or log in again because the login has ended as told."""

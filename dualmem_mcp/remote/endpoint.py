@@ -123,7 +123,7 @@ class Endpoint:
             ).send(send)
             return
         if (refusal := self._authentication.admit(scope)) is not None:
-            if _may_call(scope):
+            if refusal.status in (401, 403) and _may_call(scope):
                 async with self._stranger_bodies.read(scope, receive) as whole:
                     call = None if isinstance(whole, Refusal) else await _json_request(whole)
                 await self._ask_for_login(refusal, call, send)

@@ -54,7 +54,10 @@ class Callers(Protocol):
     """The tokens that are good now."""
 
     def caller(self, token: str) -> Caller | None:
-        """Whose token that is; None if it is unknown, has ended or was revoked. Quick, and for the event loop."""
+        """Whose token that is; None if it is unknown, has ended or was revoked. Quick, and for the event loop.
+
+        Raises DualmemError if that cannot be known now.
+        """
         ...
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from dualmem_mcp.errors import StoreUnreachableError
 from dualmem_mcp.model.grant import UserId
 from dualmem_mcp.remote.authentication import Authentication
 from dualmem_mcp.remote.interfaces import CALLER_KEY, Caller
@@ -112,6 +113,22 @@ async def test_no_request_gets_through_without_a_token(tmp_path: Path) -> None:
         answer = await client.post("/mcp", headers={"Cookie": f"__Host-dualmem={TOKEN}"}, content=b"{}")
         assert answer.status_code == 401
         assert host.tenant.seen == []
+
+
+async def test_while_logins_cannot_be_checked_nobody_is_told_to_log_in(tmp_path: Path) -> None:
+    async with listening(tmp_path) as host, host.client() as client:
+
+        def away(_: str) -> Caller | None:
+            raise StoreUnreachableError("logins.db cannot be read", operation="read logins")
+
+        host.callers.caller = away
+        call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "read_graph"}}
+        answer = await client.post("/mcp", headers=AUTHORIZED, json=call)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "10")
+        assert "log in" not in answer.text
+        assert "www-authenticate" not in answer.headers
+        assert host.tenant.seen == []
+        assert not Authentication(host.callers, OPTIONS).is_good(scope_of(f"Bearer {TOKEN}"))
 
 
 async def test_a_body_is_not_waited_for_before_the_token_is_looked_at(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from dualmem_mcp.errors import DualmemError, LockedError, TamperedError
+from dualmem_mcp.errors import LockedError, TamperedError
 from dualmem_mcp.model.grant import SCOPES, Grant, Scope, UserId
 from dualmem_mcp.ports import Clock
 from dualmem_mcp.remote.interfaces import Caller, Unlocked
@@ -144,18 +144,15 @@ class Grants:
     def caller(self, text: str) -> Caller | None:
         """Whose access token that is; None if it is unknown, has ended, was revoked or is for another endpoint.
 
-        For the event loop: from memory, after the first time.
+        For the event loop: from memory, after the first time. Raises DualmemError if the store cannot be read: what
+        was revoked cannot be known then, and a client that was told "unknown" would throw its tokens away.
         """
         token = parse(text)
         if token is None:
             return None
         digest = token.digest
-        try:
-            self._look_for_revocations()
-            caller = self._callers.get(digest) or self._looked_up(token)
-        except DualmemError as error:
-            _log.warning("a login cannot be checked: %s", error)
-            return None
+        self._look_for_revocations()
+        caller = self._callers.get(digest) or self._looked_up(token)
         if caller is None or caller.grant.expires_at <= self._now():
             self._callers.pop(digest, None)
             return None
@@ -182,8 +179,8 @@ class Grants:
         now = self._monotonic()
         if now < self._look_at:
             return
-        self._look_at = now + _LOOK_SECONDS
         revision = self._store.revision()
+        self._look_at = now + _LOOK_SECONDS
         if revision != self._revision:
             self._revision = revision
             self._callers.clear()

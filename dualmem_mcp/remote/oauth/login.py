@@ -74,7 +74,7 @@ class Login:
 
     def caller(self, token: str) -> Caller | None:
         """Whose access token that is; None if it is unknown, has ended or was revoked (by any process: within a
-        second)."""
+        second). Raises DualmemError if the store cannot be read."""
         return self._grants.caller(token)
 
     def forget(self, user: UserId) -> None:

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 
+from dualmem_mcp.errors import StoreUnreachableError
 from dualmem_mcp.model.grant import UserId
 from dualmem_mcp.remote.oauth.grants import REFRESH_SECONDS
 from dualmem_mcp.remote.oauth.login import Login
@@ -240,6 +241,23 @@ async def test_what_opens_a_users_data_home_is_forgotten_when_it_is_closed(tmp_p
         assert codes._open == {}
         for name, secret in secrets.items():
             assert made.login.caller(tokens[name]["access_token"]).secret == secret
+
+
+async def test_no_token_is_good_or_bad_while_the_store_cannot_be_read(one, monkeypatch):
+    _, tokens = await one.browser().log_in()
+    assert one.login.caller(tokens["access_token"])
+    revision = one.login._store.revision
+
+    def away() -> int:
+        raise StoreUnreachableError("logins.db cannot be read", operation="read logins")
+
+    monkeypatch.setattr(one.login._store, "revision", away)
+    one.clock.turn(1)
+    for _ in range(2):
+        with pytest.raises(StoreUnreachableError):
+            one.login.caller(tokens["access_token"])
+    monkeypatch.setattr(one.login._store, "revision", revision)
+    assert one.login.caller(tokens["access_token"])
 
 
 async def test_what_has_ended_is_forgotten_though_nobody_comes(tmp_path):
