@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from datetime import date
 
@@ -110,3 +111,24 @@ def test_counts_that_cannot_be_written_wait(clock: SteppingClock) -> None:
     written.full = False
     assert meter.flush()
     assert [counts for _, counts in written.written] == [{READS: 4}]
+
+
+def test_counts_of_many_threads_are_all_there_while_others_write_them_down(clock: SteppingClock) -> None:
+    written, _, meter = made(clock)
+    ready = threading.Barrier(5)
+
+    def count() -> None:
+        ready.wait()
+        for number in range(2_000):
+            meter.count(READS)
+            if not number % 100:
+                meter.flush()
+
+    threads = [threading.Thread(target=count) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    ready.wait()
+    for thread in threads:
+        thread.join()
+    meter.flush()
+    assert sum(counts[READS] for _, counts in written.written) == 8_000
