@@ -94,6 +94,9 @@ class QdrantService:
         with contextlib.ExitStack() as stack:
             if self.local:
                 stack.enter_context(self._lock)
+                # It tells that it has no indexes, and that it is slow with many points.
+                stack.enter_context(warnings.catch_warnings())
+                warnings.simplefilter("ignore", UserWarning)
             stack.enter_context(qdrant_faults(operation, collection, local=self.local))
             yield self.client
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import threading
+import warnings
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -120,7 +121,8 @@ class QdrantExchange(BaseHTTPRequestHandler):
         if server.behave is not None:
             server.behave(self)
             return
-        with server.lock:
+        with server.lock, warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that the local mode has no indexes
             try:
                 result = server.result(self.command, path, json.loads(body or b"null"))
             except KeyError:

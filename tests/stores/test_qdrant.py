@@ -52,7 +52,7 @@ def tier(service: QdrantService) -> QdrantTier:
     [
         ("critical", False, None),
         ("context", True, {"scalar": {"type": "int8", "always_ram": True}}),
-        ("historical", True, {"binary": {"always_ram": True}}),
+        ("historical", True, {"binary": {"always_ram": True, "query_encoding": "scalar8bits"}}),
     ],
 )
 def test_each_tier_is_set_up_for_its_price(server, service, name, on_disk, quantization):
@@ -61,6 +61,8 @@ def test_each_tier_is_set_up_for_its_price(server, service, name, on_disk, quant
     vector = settings["vectors"]["vector"]
     assert (vector["size"], vector["distance"], vector["on_disk"]) == (384, "Cosine", on_disk)
     assert vector.get("quantization_config") == quantization
+    graph = {"m": 0, "payload_m": 16, "full_scan_threshold": 100_000, "on_disk": name == "historical"}
+    assert vector["hnsw_config"] == graph
     assert settings["sparse_vectors"]["words"]["modifier"] == "idf"
     assert (settings["shard_number"], settings["replication_factor"]) == (3, 2)
     assert server.indexes == [
