@@ -16,7 +16,7 @@ from dualmem_mcp.errors import DiskFullError, LockedError
 from dualmem_mcp.server.calls import Calls
 from dualmem_mcp.server.lazy_app import LazyApp
 from dualmem_mcp.server.sync_worker import SyncWorker
-from dualmem_mcp.server.tool import Answer, Call, Order, Tool
+from dualmem_mcp.server.tool import LOCAL, Answer, Call, Caller, Order, Tool
 
 
 def tool(name: str, handler: Callable[[Call], Answer], order: Order = "free") -> Tool:
@@ -209,3 +209,24 @@ async def test_an_application_opened_for_a_cancelled_request_is_kept_and_closed(
     app.close()
     app.close()
     assert closed == [1]
+
+
+@pytest.mark.parametrize("urgent", [True, False])
+async def test_who_calls_reaches_the_tool_and_what_is_urgent_the_sync(urgent: bool) -> None:
+    heard: list[bool] = []
+    callers: list[Caller] = []
+    activity = SimpleNamespace(
+        used=lambda: None, changed=lambda *, urgent: heard.append(urgent), synced=lambda: None
+    )
+
+    def handler(call: Call) -> Answer:
+        callers.append(call.caller)
+        return Answer("", updated=("memory://x",), urgent=urgent)
+
+    app = SimpleNamespace(notices=[], close=lambda: None, wake_edge=lambda: None)
+    calls = Calls([tool("save", handler)], LazyApp(lambda: app), activity)  # type: ignore[arg-type, return-value]
+    phone = Caller("grant", "ios")
+    assert not (await calls.answer("save", {}, no_report, phone)).is_error
+    await calls.answer("save", {}, no_report)
+    assert heard == [urgent, urgent]
+    assert callers == [phone, LOCAL]
