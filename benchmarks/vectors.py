@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import tempfile
 import time
 from pathlib import Path
 
@@ -29,13 +28,6 @@ from dualmem_mcp.embedding.factory import open_embedder
 from dualmem_mcp.model.ids import VaultId
 from dualmem_mcp.model.search import SearchItem
 from dualmem_mcp.settings import load_settings
-from dualmem_mcp.stores.qdrant_collections import (
-    FULL_SCAN_KB,
-    GRAPH_BREADTH,
-    LINKS_OF_TENANTS,
-    OVERSAMPLING,
-    TENANT,
-)
 
 BETAS = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0)
 CANDIDATES = (100, 200)
@@ -135,70 +127,23 @@ def print_attack(turns: Vectors) -> None:
 
 
 def print_tiers(turns: Vectors, questions: Vectors) -> None:
-    """Recall of the candidates that Qdrant's engine gives, each tier's quantisation on."""
+    """Recall of the candidates that Qdrant's engine gives, by how a collection is set up."""
     if importlib.util.find_spec("qdrant_edge") is None:
         print("\nQdrant's engine is not here: pip install qdrant-edge-py")
         return
-    import qdrant_edge as edge  # noqa: PLC0415
+    from vector_engine import searched  # noqa: PLC0415
 
     keys = keys_for(BETA)
     ids = [keys.point_id(f"turn/{number}", 0) for number in range(len(turns))]
-    points = keys.protect(turns, ids)
-    queries = [keys.protect_query(question).tolist() for question in questions]
+    queries = np.stack([keys.protect_query(question) for question in questions])
     wanted = best(questions @ turns.T, FOUND)
-    rows = {point: number for number, point in enumerate(ids)}
-    payload = {TENANT: keys.tenant}
-    ours = edge.Filter(must=[edge.FieldCondition(TENANT, match=edge.MatchValue(keys.tenant))])
-    quantized = {
-        "critical": None,
-        "context": edge.ScalarQuantizationConfig(edge.ScalarType.Int8),
-        "historical": edge.BinaryQuantizationConfig(
-            query_encoding=edge.BinaryQuantizationQueryEncoding.Scalar8Bits
-        ),
-    }
     print(
-        "\n| tier | "
-        + " | ".join(f"{count} candidates" for count in CANDIDATES)
-        + " | placed in | p50 of a search |"
+        "\n| set up as | " + " | ".join(f"{count} candidates" for count in CANDIDATES) + " | placed in | a search |"
     )
     print("|---|" + "---|" * (len(CANDIDATES) + 2))
-    for tier, quantization in quantized.items():
-        with tempfile.TemporaryDirectory() as folder:
-            config = edge.EdgeConfig(
-                {"vector": edge.EdgeVectorParams(points.shape[1], edge.Distance.Cosine)},
-                quantization_config=quantization,
-                hnsw_config=edge.HnswIndexConfig(0, 100, FULL_SCAN_KB, payload_m=LINKS_OF_TENANTS),
-                optimizers=edge.EdgeOptimizersConfig(indexing_threshold=1_000),
-            )
-            shard = edge.EdgeShard.create(folder, config)
-            index = edge.KeywordIndexParams(is_tenant=True)
-            shard.update(edge.UpdateOperation.create_field_index(TENANT, index))
-            begun = time.perf_counter()
-            for start in range(0, len(points), 256):
-                part = zip(ids[start : start + 256], points[start : start + 256], strict=True)
-                made = [edge.Point(point, {"vector": vector.tolist()}, payload) for point, vector in part]
-                shard.update(edge.UpdateOperation.upsert_points(made))
-            shard.optimize()
-            placed = time.perf_counter() - begun
-            oversampling = OVERSAMPLING if tier == "historical" else None
-            how = edge.QuantizationSearchParams(rescore=True, oversampling=oversampling)
-            shares, times = [], []
-            for count in CANDIDATES:
-                found = []
-                for query in queries:
-                    begun = time.perf_counter()
-                    request = edge.QueryRequest(
-                        limit=count,
-                        query=edge.Query.Nearest(query, using="vector"),
-                        filter=ours,
-                        params=edge.SearchParams(hnsw_ef=GRAPH_BREADTH, quantization=how if quantization else None),
-                    )
-                    found.append([rows[str(hit.id)] for hit in shard.query(request)])
-                    times.append((time.perf_counter() - begun) * 1000)
-                shares.append(recall(np.array(found), wanted))
-            shard.close()
-        cells = [*(f"{share:.3f}" for share in shares), f"{placed:.1f} s", f"{np.median(times):.1f} ms"]
-        print(f"| {tier} | " + " | ".join(cells) + " |", flush=True)
+    for found in searched(keys.protect(turns, ids), ids, queries, CANDIDATES):
+        shares = " | ".join(f"{recall(found.candidates[count], wanted):.3f}" for count in CANDIDATES)
+        print(f"| {found.name} | {shares} | {found.placed_seconds:.1f} s | {found.median_ms:.1f} ms |", flush=True)
 
 
 def print_precision(turns: Vectors, questions: Vectors) -> None:
