@@ -62,7 +62,7 @@ class QdrantService:
         # At the level INFO they write the URL of every request, at DEBUG the headers.
         for name in ("httpx", "httpcore"):
             logging.getLogger(name).setLevel(logging.WARNING)
-        if location.startswith(("http://", "https://")):
+        if "://" in location:
             _check_url(location, api_key)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # that a key goes to loopback without TLS
@@ -141,17 +141,21 @@ class QdrantService:
 
 
 def _check_url(location: str, api_key: str | None) -> None:
-    url = urlsplit(location)
-    if url.username is not None or url.password is not None or not url.hostname:
+    try:
+        url = urlsplit(location)
+        host, fits = url.hostname or "", url.scheme in {"http", "https"} and url.port != 0
+    except ValueError:  # a port that is none, a bracket that is left open
+        host, fits = "", False
+    if not fits or not host or "@" in url.netloc or url.query or url.fragment:
         raise UsageError(
             "DUALMEM_QDRANT_URL is not of the form https://host or https://host:port",
             operation="open Qdrant",
             hint="An API key is no part of it: set DUALMEM_QDRANT_API_KEY.",
         )
-    if api_key and url.scheme == "http" and url.hostname not in _LOOPBACK:
+    if api_key and url.scheme == "http" and host not in _LOOPBACK:
         raise UsageError(
-            f"the API key would go to {url.hostname} without encryption",
+            f"the API key would go to {host} without encryption",
             operation="open Qdrant",
-            subject=url.hostname,
+            subject=host,
             hint="Use a URL that begins with https://.",
         )

@@ -161,6 +161,10 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     [
         ("https://user:pass@host:6333", None, "not of the form"),
         ("https://", None, "not of the form"),
+        ("htps://host", None, "not of the form"),
+        ("https://[host", None, "not of the form"),
+        ("https://host:99999", None, "not of the form"),
+        ("https://host/?key=pass@", None, "not of the form"),
         ("http://qdrant.example:6333", "the-key", "without encryption"),
     ],
 )
