@@ -136,6 +136,9 @@ def _version(connection: Connection) -> int:
     return int(version)
 
 
+_LOGIN_SECONDS: Final = 600
+"""From a client's registration to the end of the login that it registered for, a slow user's too."""
+
 _START_ANEW: Final = "Move it away to start anew: remote clients then have to log in again; nothing else is lost."
 
 LOGINS: Final = DatabaseKind(
@@ -198,7 +201,9 @@ class LoginStore:
 
     def register(self, client: RegisteredClient, *, most_unused: int) -> RegisteredClient:
         """The client as it is kept from now on; of those that nobody granted anything, the `most_unused` used last
-        are kept. One that registers again under its id stays as it was."""
+        are kept, and ten times as many while they are younger than a login takes: others who register in great
+        numbers do not push out one whose user is at the consent page. One that registers again under its id stays
+        as it was."""
         with self._database.write() as connection:
             connection.execute(
                 "INSERT INTO clients VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET used_at = excluded.used_at",
@@ -214,8 +219,12 @@ class LoginStore:
                 "DELETE FROM clients WHERE client_id IN ("
                 " SELECT client_id FROM clients"
                 " WHERE NOT EXISTS (SELECT 1 FROM grants WHERE grants.client_id = clients.client_id)"
-                " ORDER BY used_at DESC, registered_at DESC, client_id LIMIT -1 OFFSET ?)",
-                (most_unused,),
+                " ORDER BY used_at DESC, registered_at DESC, client_id LIMIT -1 OFFSET ?1)"
+                " AND (used_at <= ?2 OR client_id IN ("
+                " SELECT client_id FROM clients"
+                " WHERE NOT EXISTS (SELECT 1 FROM grants WHERE grants.client_id = clients.client_id)"
+                " ORDER BY used_at DESC, registered_at DESC, client_id LIMIT -1 OFFSET ?3))",
+                (most_unused, client.used_at - _LOGIN_SECONDS, 10 * most_unused),
             )
             return next(_clients(connection, client.client_id), client)
 

@@ -68,15 +68,23 @@ def test_unused_clients_go_by_age_and_granted_ones_stay(store):
     store.register(client(1, NOW - 900), most_unused=5)
     store.add_grant(grant(), token("a"), token("r"))
     for number in range(2, 12):
-        store.register(client(number, NOW + number), most_unused=5)
+        store.register(client(number, NOW + number * 1_000), most_unused=5)
     assert [n for n in range(1, 12) if store.client(f"dm-{n}")] == [1, 7, 8, 9, 10, 11]
+
+
+def test_clients_whose_login_may_be_under_way_are_not_pushed_out_by_a_few_others(store):
+    for number in range(1, 26):
+        store.register(client(number, NOW + number), most_unused=2)
+    assert [n for n in range(1, 26) if store.client(f"dm-{n}")] == list(range(6, 26))
+    store.register(client(26, NOW + 2_000), most_unused=2)
+    assert [n for n in range(1, 27) if store.client(f"dm-{n}")] == [25, 26]
 
 
 def test_a_client_that_asks_for_a_login_is_not_the_next_to_go(store):
     for number in range(1, 4):
-        store.register(client(number, NOW + number), most_unused=3)
-    store.used_client("dm-1", NOW + 50)
-    store.register(client(4, NOW + 4), most_unused=3)
+        store.register(client(number, NOW + number * 1_000), most_unused=3)
+    store.used_client("dm-1", NOW + 50_000)
+    store.register(client(4, NOW + 4_000), most_unused=3)
     assert [n for n in range(1, 5) if store.client(f"dm-{n}")] == [1, 3, 4]
 
 
