@@ -353,7 +353,8 @@ class App(Conversations):
         since = f"{synced.problem_at.isoformat(timespec='seconds')}: " if synced.problem_at else ""
         return {
             "version": __version__,
-            "home": str(self.settings.home),
+            # Of a host that serves several users its folders are nobody's business.
+            "home": None if self.settings.hosted else str(self.settings.home),
             "bucket": self.settings.bucket,
             "vault_id": vault.vault_id if vault else None,
             # The vault's own, since a copied data home takes a new id while it is open.

@@ -54,6 +54,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UserHost]:
 async def facts_of(client: Client, name: str, host: UserHost) -> list[bytes]:
     """What says something of a user: words, ids and places that are theirs alone."""
     status = (await client.call("memory_status"))["structuredContent"]
+    assert status["home"] is None  # where the host keeps things is no user's business
     devices = {path.name for path in (host.root / name / "bucket" / "keys" / "d").iterdir()}
     facts = {
         marker(name),
