@@ -30,6 +30,7 @@ from tests.remote.two_users import (
     INITIALIZE,
     NOBODYS_ID,
     Client,
+    Serving,
     make_two_users,
     marker,
     private_id,
@@ -64,6 +65,14 @@ async def facts_of(client: Client, name: str, host: UserHost) -> list[bytes]:
         str(host.folder.root / name),
     }
     return [fact.encode() for fact in facts | devices]
+
+
+async def indexed(both: Serving) -> None:
+    """Until search finds what each of the two has: indexing goes on in the background, as quickly as the machine."""
+    with anyio.fail_after(60):
+        for client, name in ((both.ana, "ana"), (both.ben, "ben")):
+            while marker(name) not in json.dumps(await client.call("search_memory", query="importer")):
+                await anyio.sleep(0.05)
 
 
 def calls(ids: dict[str, str]) -> list[tuple[str, dict[str, Any]]]:
@@ -140,6 +149,7 @@ async def ids_of(client: Client, name: str) -> dict[str, str]:
 
 async def test_no_tool_shows_a_byte_of_another_user(made: UserHost) -> None:
     async with serving(made) as both:
+        await indexed(both)
         facts = await facts_of(both.ana, "ana", both.host)
         anas, bens = await ids_of(both.ana, "ana"), await ids_of(both.ben, "ben")
         asked = calls({**anas, "own conflict": bens["conflict"]})
@@ -373,6 +383,7 @@ async def test_nobody_posts_into_anothers_event_stream(made: UserHost) -> None:
 async def test_answers_of_calls_that_cross_go_to_those_who_asked(made: UserHost) -> None:
     """The same JSON-RPC ids at the same time, with sessions and without."""
     async with serving(made) as both:
+        await indexed(both)
         own = {client.token: {"Mcp-Session-Id": await client.initialize()} for client in (both.ana, both.ben)}
         answers: list[tuple[str, str]] = []
 
