@@ -68,10 +68,10 @@ async def facts_of(client: Client, name: str, host: UserHost) -> list[bytes]:
 
 
 async def indexed(both: Serving) -> None:
-    """Until search finds what each of the two has: indexing goes on in the background, as quickly as the machine."""
+    """Until search finds what each of the two has: a process of its own indexes it meanwhile."""
     with anyio.fail_after(60):
         for client, name in ((both.ana, "ana"), (both.ben, "ben")):
-            while marker(name) not in json.dumps(await client.call("search_memory", query="importer")):
+            while marker(name) not in json.dumps(await client.call("search_memory", query="importer")):  # noqa: ASYNC110
                 await anyio.sleep(0.05)
 
 
