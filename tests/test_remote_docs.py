@@ -80,5 +80,5 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert f"{limits.body_seconds:.0f} s, {limits.header_seconds:.0f} s" in table
     assert f"{limits.header_bytes >> 10} KiB" in table
     assert f"{limits.requests:,} and {limits.stranger_requests}" in table
-    assert f"{limits.streams:,} and {limits.connections:,}" in table
+    assert f"{limits.streams:,} (of one user {limits.streams_per_user:,}) and {limits.connections:,}" in table
     assert f"| {limits.request_seconds:.0f} s |" in table
