@@ -703,8 +703,12 @@ def test_a_server_of_another_project_is_left_alone(world: World, hooks: Hooks) -
     watch = HookWatch(look_seconds=0.02)
     watch.start(app)
     eventually(lambda: list((hooks.home / ".served").glob("*")))
+    (served,) = (hooks.home / ".served").glob("*")
+    before = served.stat().st_mtime_ns
     hooks.run(hooks.event("Stop"))
     eventually(lambda: app.catalogue.knows(SESSION_ID))
+    assert served.stat().st_mtime_ns == before  # it was not woken: a process of the hook's own has indexed
+    assert list((hooks.home / ".served").glob("*")) == [served]
     watch.stop()
 
 
