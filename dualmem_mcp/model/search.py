@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from dualmem_mcp.model.ids import ConversationId
 
 ItemKind = Literal["turn", "summary", "agent", "entity", "decision", "note"]
+
+KINDS: Final[tuple[ItemKind, ...]] = get_args(ItemKind)
+"""In the order in which they are numbered where a number stands for one: indexes keep it."""
 
 
 class Collection(StrEnum):
@@ -77,3 +81,10 @@ class Filter:
 def item_key(kind: ItemKind, *parts: str) -> str:
     """The key of an item: its kind and the parts that name it, joined by `/`."""
     return "/".join((kind, *parts))
+
+
+def key_digest(key: str) -> int:
+    """A number for an item's key, below 2^63, the same on every device: of 10 million keys two share one with a
+    chance of 1 in 180,000, so that a digest stands for a key where a mistake can be mended."""
+    digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest) >> 1

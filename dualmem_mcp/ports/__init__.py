@@ -5,11 +5,13 @@ from dualmem_mcp.ports.log import Applied, Conflict, Conflicts, OpLog, Record, R
 from dualmem_mcp.ports.run import Clock, Progress, SystemClock, no_progress
 from dualmem_mcp.ports.search import (
     Access,
+    AccessColumns,
     AccessLog,
     CachedItem,
     Embedder,
     Features,
     IndexCounts,
+    ItemColumns,
     Scored,
     SearchIndex,
     SearchReader,
@@ -29,6 +31,7 @@ from dualmem_mcp.ports.storage import (
 __all__ = [
     "CLIENT_PLACES",
     "Access",
+    "AccessColumns",
     "AccessLog",
     "Applied",
     "BlobCache",
@@ -41,6 +44,7 @@ __all__ = [
     "Embedder",
     "Features",
     "IndexCounts",
+    "ItemColumns",
     "ObjectInfo",
     "ObjectStore",
     "OpLog",

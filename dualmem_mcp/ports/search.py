@@ -78,6 +78,28 @@ class IndexCounts:
     size_bytes: int
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class ItemColumns:
+    """All items of an index for a plan, in ascending order of their ids; all (n,).
+
+    `ids` int64, `keys` int64 (`model.search.key_digest`), `kinds` uint8 (places in `model.search.KINDS`),
+    `conversations` int64 (`key_digest` of conversation ids, 0 for none), `ordinals` int32 (place among the
+    conversation's turns, -1 for what is no turn), `times` int64 (microseconds since 1970, the least int64 for none), `words` int32, `passages` int32 (0: no vectors yet), `contents` int64 (digest of the text),
+    `likenesses` int64 (digest of what was embedded, but for case, white space and punctuation; 0 without vectors).
+    """
+
+    ids: NDArray[np.int64]
+    keys: NDArray[np.int64]
+    kinds: NDArray[np.uint8]
+    conversations: NDArray[np.int64]
+    ordinals: NDArray[np.int32]
+    times: NDArray[np.int64]
+    words: NDArray[np.int32]
+    passages: NDArray[np.int32]
+    contents: NDArray[np.int64]
+    likenesses: NDArray[np.int64]
+
+
 class SearchReader(Protocol):
     """What a search asks of one collection's index. Ids are the index's own and hold until it is rebuilt."""
 
@@ -159,13 +181,34 @@ class SearchIndex(SearchReader, Protocol):
         """How much there is."""
         ...
 
+    def columns(self) -> ItemColumns:
+        """All items in columns; 70 bytes each in memory."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How often an item was given as an answer, and when last."""
+    """How often an item was given as an answer, and when last.
+
+    `weight` is the number of times with the half-life `model.use.HALF_LIFE_DAYS`, as of `last_at`; `relevance` the
+    scores (0 to 1) that it was given with, meaned by the same weights.
+    """
 
     count: int
     last_at: datetime
+    weight: float
+    relevance: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AccessColumns:
+    """All accesses in ascending order of `keys` (`model.search.key_digest`), int64; `weights` and `relevances`
+    float32, `last_at` int64 in microseconds since 1970; all (n,)."""
+
+    keys: NDArray[np.int64]
+    weights: NDArray[np.float32]
+    relevances: NDArray[np.float32]
+    last_at: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,8 +223,13 @@ class CachedItem:
 class AccessLog(Protocol):
     """Which items were used, and the working set; both outlive the indexes."""
 
-    def add(self, keys: Sequence[str], at: datetime) -> None:
-        """Count one more access, at that time, for each of the items of these keys."""
+    def add(self, uses: Sequence[tuple[str, float]], at: datetime) -> None:
+        """Count one more access, at that time, for each of the items: its key, and the score that it was given
+        with."""
+        ...
+
+    def columns(self) -> AccessColumns:
+        """All of them, for a plan."""
         ...
 
     def accesses(self, keys: Sequence[str]) -> Mapping[str, Access]:

@@ -11,7 +11,6 @@ from typing import Any, Final
 
 from dualmem_mcp.durable_files import file_faults
 from dualmem_mcp.errors import StoreRefusedError, TamperedError
-from dualmem_mcp.model.search import ItemKind
 from dualmem_mcp.stores.connection import Connection
 from dualmem_mcp.stores.database import DatabaseKind
 from dualmem_mcp.stores.database_faults import Remedies
@@ -20,8 +19,6 @@ from dualmem_mcp.stores.database_faults import Remedies
 # ids and neighbours differ by one. What is no turn has places of its own, so that it comes between no two turns.
 ORDINAL_BITS: Final = 24
 FIRST_ASIDE: Final = 1 << 23
-
-KINDS: Final[tuple[ItemKind, ...]] = ("turn", "summary", "agent", "entity", "decision", "note")
 
 ALL_CHANGED: Final = -1
 """An id in `changes` that stands for every item."""

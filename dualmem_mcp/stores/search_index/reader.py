@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import numpy as np
 
-from dualmem_mcp.model.search import Collection, Filter, SearchItem
+from dualmem_mcp.model.search import KINDS, Collection, Filter, SearchItem
 from dualmem_mcp.ports import Features, Scored
 from dualmem_mcp.stores.columns import from_column
 from dualmem_mcp.stores.connection import Connection
 from dualmem_mcp.stores.search_index import bm25, writing
-from dualmem_mcp.stores.search_index.layout import KINDS, ORDINAL_BITS
+from dualmem_mcp.stores.search_index.layout import ORDINAL_BITS
 from dualmem_mcp.stores.search_index.nearest import item_cosines, item_vectors, nearest_items
 from dualmem_mcp.stores.search_index.selection import Scopes, best, distinct
 from dualmem_mcp.stores.search_index.snapshot import NO_TIME, Snapshot

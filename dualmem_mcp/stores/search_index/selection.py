@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dualmem_mcp.model.search import Filter
+from dualmem_mcp.model.search import KINDS, Filter
 from dualmem_mcp.stores.columns import to_column
 from dualmem_mcp.stores.connection import Connection
-from dualmem_mcp.stores.search_index.layout import KINDS, ORDINAL_BITS
+from dualmem_mcp.stores.search_index.layout import ORDINAL_BITS
 from dualmem_mcp.stores.search_index.snapshot import NO_TIME, Snapshot
 from dualmem_mcp.stores.search_index.writing import microseconds
 

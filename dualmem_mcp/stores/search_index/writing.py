@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from dualmem_mcp.model.search import SearchItem, item_key
+from dualmem_mcp.model.search import KINDS, SearchItem, item_key, key_digest
 from dualmem_mcp.model.words import index_text_of, term_count, traits
 from dualmem_mcp.stores.columns import from_column, to_column
 from dualmem_mcp.stores.connection import Connection
@@ -18,7 +17,6 @@ from dualmem_mcp.stores.search_index.layout import (
     ALL_CHANGED,
     FIRST_ASIDE,
     KEPT_CHANGES,
-    KINDS,
     ORDINAL_BITS,
     create_bits,
 )
@@ -61,12 +59,6 @@ def prepared(item: SearchItem) -> Prepared:
 def searchable(text: str) -> str:
     """The text as FTS5 takes it: what UTF-8 cannot express is replaced."""
     return text.encode("utf-8", "replace").decode()
-
-
-def key_digest(key: str) -> int:
-    """63 bits of BLAKE2b: an index over them takes a tenth of one over the keys."""
-    digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest) >> 1
 
 
 def find(connection: Connection, key: str) -> tuple[int, str] | None:

@@ -1,0 +1,61 @@
+"""What a search asks of the tiers outside the device, and what it is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from dualmem_mcp.model.search import SearchItem
+from dualmem_mcp.model.tiers import TierName
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TierCandidate:
+    """A passage that a tier offered and whose payload opened: its item, the key of what was said before it (empty
+    for none), the exact vector, float32 (d,), L2-normalised, and the tier's score by words, None where it was
+    not found by them."""
+
+    item: SearchItem = field(repr=False)
+    passage: int
+    previous: str = field(repr=False)
+    vector: NDArray[np.float32] = field(repr=False)
+    word_score: float | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TierAnswer:
+    """What one tier answered, and after how many ms. `problem` says in a few words why there is nothing, or not
+    all of it: late, away, left alone for a while; empty if it answered. `passed_over` counts what did not open."""
+
+    tier: TierName
+    candidates: Sequence[TierCandidate] = ()
+    duration_ms: float = 0.0
+    problem: str = ""
+    passed_over: int = 0
+
+
+class TierAsking(Protocol):
+    """One question that is under way in all tiers at once."""
+
+    def wait(self, tiers: Sequence[TierName], seconds: float) -> Mapping[TierName, TierAnswer]:
+        """What these tiers have answered when all of them have, or so many seconds after the question was put; of
+        one that has not the answer says `late`. What comes later is dropped. Never raises."""
+        ...
+
+
+class TierSearch(Protocol):
+    """The tiers as a search sees them. For use from any thread; nothing here raises, or waits beyond its time."""
+
+    def ask(self, vector: NDArray[np.float32] | None, stems: Sequence[str]) -> TierAsking:
+        """Put a question to all tiers: a query's vector, and the stems of its words (different ones; they are asked
+        where the user has switched words on). Returns at once."""
+        ...
+
+    def holds_more(self) -> bool:
+        """Whether the tiers are known to hold something that this device does not."""
+        ...
