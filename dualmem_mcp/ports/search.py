@@ -84,8 +84,9 @@ class ItemColumns:
 
     `ids` int64, `keys` int64 (`model.search.key_digest`), `kinds` uint8 (places in `model.search.KINDS`),
     `conversations` int64 (`key_digest` of conversation ids, 0 for none), `ordinals` int32 (place among the
-    conversation's turns, -1 for what is no turn), `times` int64 (microseconds since 1970, the least int64 for none), `words` int32, `passages` int32 (0: no vectors yet), `contents` int64 (digest of the text),
-    `likenesses` int64 (digest of what was embedded, but for case, white space and punctuation; 0 without vectors).
+    conversation's turns, -1 for what is no turn), `times` int64 (microseconds since 1970, the least int64 for none),
+    `words` int32, `passages` int32 (0: no vectors yet), `contents` int64 (digest of the text), `likenesses` int64
+    (digest of what was embedded, but for case, white space and punctuation; 0 without vectors).
     """
 
     ids: NDArray[np.int64]
