@@ -51,12 +51,16 @@ _NAMES: Final = ("key", "conversation_id", "turn_id", "author", "device")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VectorPayload:
-    """What a point stands for: an item, which of its passages, and that passage's vector, float32 (d,)."""
+    """What a point stands for: an item, which of its passages, and that passage's vector, float32 (d,).
+
+    `previous` is the key of the turn before it in its conversation, empty for none.
+    """
 
     item: SearchItem = field(repr=False)
     passage: int
     model_id: str
     vector: NDArray[np.float32] = field(repr=False)
+    previous: str = field(default="", repr=False)
 
 
 def seal_payload(keys: VectorKeys, payload: VectorPayload) -> bytes:
@@ -72,6 +76,7 @@ def seal_payload(keys: VectorKeys, payload: VectorPayload) -> bytes:
     fits = (
         1 + _SALT_BYTES + length + _TAG_BYTES <= MAX_SEALED_BYTES
         and all(len(getattr(payload.item, name)) <= _MOST_NAME for name in _NAMES)
+        and len(payload.previous) <= _MOST_NAME
         and len(payload.model_id) <= _MOST_MODEL
     )
     if not fits or not 0 < exact.size <= MAX_DIMENSIONS or not np.isfinite(exact).all():
@@ -132,6 +137,7 @@ def _fields_of(payload: VectorPayload) -> dict[str, object]:
         "timestamp": None if item.timestamp is None else _time_text(item.timestamp),
         "passage": payload.passage,
         "model": payload.model_id,
+        "previous": payload.previous,
     }
 
 
@@ -155,6 +161,7 @@ def _parsed(plain: bytes, point_id: str) -> VectorPayload:
         passage=fields.integer("passage", high=MAX_PASSAGE),
         model_id=fields.text("model", longest=_MOST_MODEL),
         vector=vector,
+        previous=fields.text("previous", longest=_MOST_NAME),
     )
 
 

@@ -28,7 +28,7 @@ ITEM = SearchItem(
     device="desk",
 )
 VECTOR = unit_vectors(1, 8)[0].astype(np.float16).astype(np.float32)
-PAYLOAD = VectorPayload(ITEM, 3, "some-model", VECTOR)
+PAYLOAD = VectorPayload(ITEM, 3, "some-model", VECTOR, "turn/c/t0")
 
 
 def point_of(own: VectorKeys, payload: VectorPayload) -> str:
@@ -36,7 +36,8 @@ def point_of(own: VectorKeys, payload: VectorPayload) -> str:
 
 
 def assert_same(opened: VectorPayload, payload: VectorPayload) -> None:
-    assert (opened.item, opened.passage, opened.model_id) == (payload.item, payload.passage, payload.model_id)
+    assert (opened.item, opened.passage, opened.previous) == (payload.item, payload.passage, payload.previous)
+    assert opened.model_id == payload.model_id
     assert opened.vector.dtype == np.float32
     assert np.array_equal(opened.vector, payload.vector)
 
@@ -54,6 +55,7 @@ def test_payloads_are_the_formats(golden_keys, made):
     opened = open_payload(golden_keys, made["id"], bytes.fromhex(made["sealed"]))
     told = dict(made["item"])
     assert (opened.passage, opened.model_id) == (told.pop("passage"), told.pop("model"))
+    assert opened.previous == told.pop("previous")
     time = told.pop("timestamp")
     assert opened.item == SearchItem(**told, timestamp=time and datetime.fromisoformat(time))
     assert opened.vector.tolist() == made["vector"]
@@ -88,7 +90,7 @@ items = st.builds(
     device=texts,
 )
 vectors = st.lists(st.floats(-1, 1, width=16), min_size=1, max_size=40).map(lambda row: np.array(row, np.float32))
-payloads = st.builds(VectorPayload, items, st.integers(0, (1 << 32) - 1), st.text(max_size=40), vectors)
+payloads = st.builds(VectorPayload, items, st.integers(0, (1 << 32) - 1), st.text(max_size=40), vectors, texts)
 
 
 @given(payloads)
@@ -156,6 +158,7 @@ def test_what_would_not_open_is_not_sealed():
         replace(PAYLOAD, item=replace(ITEM, text="z" * MAX_SEALED_BYTES)),
         replace(PAYLOAD, item=replace(ITEM, author="z" * 70_000)),
         replace(PAYLOAD, model_id="z" * 300),
+        replace(PAYLOAD, previous="z" * 70_000),
         replace(PAYLOAD, vector=np.zeros(0, np.float32)),
         replace(PAYLOAD, vector=np.zeros(4097, np.float32)),
         replace(PAYLOAD, vector=np.array([1e30], np.float32)),

@@ -58,6 +58,7 @@ ITEM = {
     "timestamp": "2026-03-01T12:00:00.250000Z",
     "passage": 2,
     "model": "some-model",
+    "previous": "turn/3f0c2a4e-1111-4222-8333-444455556666/t6",
 }
 ENTITY = {
     "key": "entity/Größe",
@@ -70,6 +71,7 @@ ENTITY = {
     "timestamp": None,
     "passage": 0,
     "model": "some-model",
+    "previous": "",
 }
 
 
@@ -137,6 +139,9 @@ expected = {
         "at no time": hostile("TamperedError", payload(ITEM | {"timestamp": "yesterday"}, 8)),
         "at a time written otherwise": hostile(
             "TamperedError", payload(ITEM | {"timestamp": "2026-03-01T12:00:00Z"}, 8)
+        ),
+        "without a previous turn": hostile(
+            "TamperedError", payload({name: value for name, value in ITEM.items() if name != "previous"}, 8)
         ),
         "with a text that is none": hostile("TamperedError", payload(ITEM | {"text": 5}, 8)),
         "of another item": hostile(
