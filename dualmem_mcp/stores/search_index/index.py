@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from dualmem_mcp.model.search import Collection, SearchItem
-from dualmem_mcp.ports import IndexCounts, SearchReader, Unembedded
+from dualmem_mcp.ports import IndexCounts, ItemColumns, SearchReader, Unembedded
 from dualmem_mcp.stores.connection import Connection
 from dualmem_mcp.stores.search_index import bm25, writing
+from dualmem_mcp.stores.search_index.columns import read_columns
 from dualmem_mcp.stores.search_index.index_file import IndexFile
 from dualmem_mcp.stores.search_index.layout import FIRST_ASIDE, ORDINAL_BITS
 from dualmem_mcp.stores.search_index.reader import IndexReader, item_of
@@ -107,6 +108,10 @@ class SqliteSearchIndex(IndexReader):
             ).fetchone()
         )
         return IndexCounts(items, items - waiting, self._file.size_bytes())
+
+    def columns(self) -> ItemColumns:
+        """As SearchIndex says; of a million items in 2 s."""
+        return self._file.read(read_columns)
 
     def _with_snapshot(self, work: Callable[[Connection, Snapshot], T]) -> T:
         return self._file.read(lambda connection: work(connection, self._refreshed(connection)))

@@ -47,19 +47,21 @@ _TABLES: Final = (
         words INTEGER NOT NULL,
         traits INTEGER NOT NULL,              -- model.words.Trait
         first_passage INTEGER,
-        passages INTEGER                      -- NULL: has no vectors yet
+        passages INTEGER,                     -- NULL: has no vectors yet
+        key_digest INTEGER NOT NULL,
+        contents INTEGER NOT NULL,            -- digest of the text
+        likeness INTEGER                      -- digest of what was embedded; NULL without vectors
     ) STRICT""",
     "CREATE INDEX items_without_vectors ON items (time) WHERE passages IS NULL",
+    "CREATE INDEX items_by_key ON items (key_digest)",
     """CREATE TABLE texts (
         id INTEGER PRIMARY KEY,
-        key_digest INTEGER NOT NULL,
         key ANY,                              -- NULL: kind, conversation and turn, joined by /
         turn_id ANY NOT NULL,
         device INTEGER NOT NULL,
         revision INTEGER NOT NULL,            -- the change that brought the text
         text ANY NOT NULL
     ) STRICT""",
-    "CREATE INDEX texts_by_key ON texts (key_digest)",
     "CREATE TABLE changes (number INTEGER PRIMARY KEY, id INTEGER NOT NULL) STRICT",
     # By the number of the passage, which grows: the newest items get their vectors first, and were those stored by
     # the items' ids, pages would be split in the middle and stay half empty.
@@ -70,7 +72,7 @@ _TABLES: Final = (
     "CREATE VIRTUAL TABLE word_counts USING fts5vocab(words, row)",
     f"""CREATE VIEW whole_items AS
         SELECT t.id, t.key, i.kind, c.conversation_id, t.turn_id, a.name AS author, i.time, d.name AS device,
-               t.text, t.revision, t.key_digest
+               t.text, t.revision, i.key_digest
         FROM texts t
         JOIN items i ON i.id = t.id
         JOIN conversations c ON c.number = t.id >> {ORDINAL_BITS}
@@ -81,7 +83,7 @@ _TABLES: Final = (
 )
 
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Raised with every change of the tables, or of how `model.words` reads texts."""
 
 FORMAT: Final = VERSION << 16 | zlib.crc32("\n".join(_TABLES).encode()) & 0xFFFF

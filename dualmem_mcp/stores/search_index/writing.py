@@ -35,7 +35,8 @@ class Prepared:
 
     item: SearchItem
     key: str | bytes | None
-    digest: int
+    key_digest: int
+    contents: int
     searched: str
     words: int
     terms: int
@@ -49,6 +50,7 @@ def prepared(item: SearchItem) -> Prepared:
         item,
         None if item.key == _usual_key(item.kind, item.conversation_id, item.turn_id) else to_column(item.key),
         key_digest(item.key),
+        key_digest(item.text),
         searched,
         searched.count(" ") + 1 if searched else 0,
         term_count(item.text),
@@ -95,7 +97,7 @@ def put(connection: Connection, items: Iterable[Prepared]) -> int:
         if known is not None:
             _erase(connection, known[0])
         connection.execute(
-            "INSERT INTO items VALUES (?, ?, ?, ?, ?, ?, ?, NULL, NULL)",
+            "INSERT INTO items VALUES (?, ?, ?, ?, ?, ?, ?, NULL, NULL, ?, ?, NULL)",
             (
                 item_id,
                 KINDS.index(item.kind),
@@ -104,13 +106,14 @@ def put(connection: Connection, items: Iterable[Prepared]) -> int:
                 new.terms,
                 new.words,
                 new.traits,
+                new.key_digest,
+                new.contents,
             ),
         )
         connection.execute(
-            "INSERT INTO texts VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO texts VALUES (?, ?, ?, ?, ?, ?)",
             (
                 item_id,
-                new.digest,
                 new.key,
                 to_column(item.turn_id),
                 names.number(item.device),
@@ -141,7 +144,7 @@ def use_model(connection: Connection, model_id: str, dimensions: int) -> None:
         return
     connection.execute("DELETE FROM vectors")
     create_bits(connection, dimensions)
-    connection.execute("UPDATE items SET passages = NULL WHERE passages IS NOT NULL")
+    connection.execute("UPDATE items SET passages = NULL, likeness = NULL WHERE passages IS NOT NULL")
     connection.executemany(
         "INSERT OR REPLACE INTO state VALUES (?, ?)",
         [("model_id", to_column(model_id)), ("dimensions", dimensions)],
