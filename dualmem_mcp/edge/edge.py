@@ -71,7 +71,7 @@ class Edge:
         self._lock = threading.RLock()
         self._indexes: dict[Collection, SqliteSearchIndex] = {}
         self._working_set: WorkingSet | None = None
-        self._used: list[str] = []
+        self._used: list[tuple[str, float]] = []
         self._cached_graph = 0
         self.model = QueryModel(settings.model_dir, settings.model)
         self._upkeep = Upkeep(
@@ -126,7 +126,7 @@ class Edge:
             warnings += self._upkeep.lost_meanwhile()
             incomplete = bool(warnings)
         with self._lock:
-            self._used += [result.item.key for result in found.results]
+            self._used += [(result.item.key, result.score) for result in found.results]
         warnings += filter(None, (by_words, self._upkeep.behind))
         warnings += dict.fromkeys((*unopened, *found.failures))
         if where.conversation_id and not found.results and self._knows_nothing_of(where.conversation_id):

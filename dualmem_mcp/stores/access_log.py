@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from dualmem_mcp.model.search import SearchItem
-from dualmem_mcp.ports import Access, CachedItem
-from dualmem_mcp.stores.columns import from_column, from_time, to_column, to_time
+from dualmem_mcp.model.search import SearchItem, key_digest
+from dualmem_mcp.model.use import decayed
+from dualmem_mcp.ports import Access, AccessColumns, CachedItem
+from dualmem_mcp.stores.columns import (
+    from_column,
+    from_microseconds,
+    from_time,
+    to_column,
+    to_microseconds,
+    to_time,
+)
+from dualmem_mcp.stores.connection import Connection
 from dualmem_mcp.stores.database import Database
 
 if TYPE_CHECKING:
@@ -18,6 +28,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _KEYS_A_QUERY: Final = 500
+_DAY: Final = 86_400_000_000
+"""In microseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Use:
+    """A row: `last_at` in microseconds since 1970, `relevance` None where no score is known."""
+
+    count: int
+    last_at: int
+    weight: float
+    relevance: float | None
 
 
 class DatabaseAccessLog:
@@ -26,31 +48,51 @@ class DatabaseAccessLog:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def add(self, keys: Sequence[str], at: datetime) -> None:
-        """As the port says."""
-        if not keys:
+    def add(self, uses: Sequence[tuple[str, float]], at: datetime) -> None:
+        """As the port says; scores beyond 0 and 1 count as these, and what is no number as 0."""
+        if not uses:
             return
-        moment = to_time(at)
+        moment = to_microseconds(at)
         with self._database.write() as connection:
+            known = _uses(connection, list(dict.fromkeys(key for key, _ in uses)))
+            for key, score in uses:
+                known[key] = _used_again(known.get(key), _fraction(score), moment)
             connection.executemany(
-                "INSERT INTO accesses VALUES (?, 1, ?) ON CONFLICT (key) DO UPDATE"
-                " SET count = count + 1, last_at = max(last_at, excluded.last_at)",
-                [(to_column(key), moment) for key in keys],
+                "INSERT OR REPLACE INTO accesses VALUES (?, ?, ?, ?, ?, ?)",
+                [
+                    (key_digest(key), to_column(key), use.count, use.last_at, use.weight, use.relevance)
+                    for key, use in known.items()
+                ],
             )
 
-    def accesses(self, keys: Sequence[str]) -> Mapping[str, Access]:
-        """As the port says."""
-        found: dict[str, Access] = {}
+    def columns(self) -> AccessColumns:
+        """As the port says; a relevance that is not known is 0."""
+        import numpy as np  # noqa: PLC0415  (0.1 s, which a start need not wait for)
+
+        row = np.dtype([("digest", "i8"), ("weight", "f4"), ("relevance", "f4"), ("last_at", "i8")])
         with self._database.read() as connection:
-            for start in range(0, len(keys), _KEYS_A_QUERY):
-                some = keys[start : start + _KEYS_A_QUERY]
-                marks = ", ".join("?" * len(some))
-                rows = connection.execute(
-                    f"SELECT key, count, last_at FROM accesses WHERE key IN ({marks})",  # noqa: S608
-                    [to_column(key) for key in some],
-                )
-                found.update((from_column(key), Access(count, from_time(last))) for key, count, last in rows)
-        return found
+            rows = np.fromiter(
+                connection.execute(
+                    "SELECT digest, weight, coalesce(relevance, 0), last_at FROM accesses ORDER BY digest"
+                ),
+                dtype=row,
+            )
+        # Columns of their own, so that the rows can go.
+        return AccessColumns(
+            keys=rows["digest"].copy(),
+            weights=rows["weight"].copy(),
+            relevances=rows["relevance"].copy(),
+            last_at=rows["last_at"].copy(),
+        )
+
+    def accesses(self, keys: Sequence[str]) -> Mapping[str, Access]:
+        """As the port says; a relevance that is not known is 0."""
+        with self._database.read() as connection:
+            found = _uses(connection, keys)
+        return {
+            key: Access(use.count, from_microseconds(use.last_at), use.weight, use.relevance or 0.0)
+            for key, use in found.items()
+        }
 
     def working_set(self, model_id: str) -> Sequence[CachedItem]:
         """As the port says, the highest priority first."""
@@ -73,6 +115,35 @@ class DatabaseAccessLog:
         with self._database.write() as connection:
             connection.execute("DELETE FROM working_set")
             connection.executemany("INSERT INTO working_set VALUES (?, ?, ?, ?, ?)", rows)
+
+
+def _uses(connection: Connection, keys: Sequence[str]) -> dict[str, _Use]:
+    digests = [key_digest(key) for key in keys]
+    wanted = set(keys)
+    found: dict[str, _Use] = {}
+    for start in range(0, len(digests), _KEYS_A_QUERY):
+        some = digests[start : start + _KEYS_A_QUERY]
+        marks = ", ".join("?" * len(some))
+        rows = connection.execute(
+            f"SELECT key, count, last_at, weight, relevance FROM accesses WHERE digest IN ({marks})",  # noqa: S608
+            some,
+        )
+        found.update((from_column(key), _Use(*use)) for key, *use in rows if from_column(key) in wanted)
+    return found
+
+
+def _used_again(before: _Use | None, score: float, moment: int) -> _Use:
+    if before is None:
+        return _Use(1, moment, 1.0, score)
+    last = max(before.last_at, moment)
+    # One that comes after a clock was set back counts as if it had been at the last: nothing is taken off for it.
+    weight = decayed(before.weight, (last - before.last_at) / _DAY)
+    relevance = score if before.relevance is None else (weight * before.relevance + score) / (weight + 1.0)
+    return _Use(before.count + 1, last, weight + 1.0, relevance)
+
+
+def _fraction(score: float) -> float:
+    return min(max(score, 0.0), 1.0) if math.isfinite(score) else 0.0
 
 
 def _json(item: SearchItem) -> str:

@@ -7,9 +7,11 @@ same text always lies there in the same form, so that equality and uniqueness ho
 from __future__ import annotations
 
 import hashlib
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from dualmem_mcp.model.half_pairs import has_half_pair
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def to_column(text: str) -> str | bytes:
@@ -35,3 +37,13 @@ def to_time(instant: datetime) -> str:
 def from_time(text: str) -> datetime:
     """The instant, in UTC."""
     return datetime.fromisoformat(text)
+
+
+def to_microseconds(instant: datetime) -> int:
+    """The instant in whole microseconds since 1970: what columns of numbers hold."""
+    return (instant - _EPOCH) // timedelta(microseconds=1)
+
+
+def from_microseconds(number: int) -> datetime:
+    """The instant, in UTC."""
+    return _EPOCH + timedelta(microseconds=number)

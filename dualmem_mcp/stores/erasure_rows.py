@@ -9,7 +9,7 @@ from typing import Any, Final
 from dualmem_mcp.model.half_pairs import compact_json
 from dualmem_mcp.model.ids import ConversationId, DeviceId, HandoffId
 from dualmem_mcp.model.oplog import OpKind, Stamp
-from dualmem_mcp.model.search import COLLECTION_OF, ItemKind, item_key
+from dualmem_mcp.model.search import COLLECTION_OF, ItemKind, item_key, key_digest
 from dualmem_mcp.ports import CLIENT_PLACES, Clock
 from dualmem_mcp.stores.columns import from_column, to_column
 from dualmem_mcp.stores.connection import Connection
@@ -166,7 +166,9 @@ def _remove(connection: Connection, conversation_id: str, name: str) -> None:
         "INSERT OR REPLACE INTO forgotten_items VALUES (?, ?)",
         [(to_column(key), COLLECTION_OF[kind].value) for kind, key in keys],
     )
-    connection.executemany("DELETE FROM accesses WHERE key = ?", [(to_column(key),) for _, key in keys])
+    connection.executemany(
+        "DELETE FROM accesses WHERE digest = ? AND key = ?", [(key_digest(key), to_column(key)) for _, key in keys]
+    )
     connection.execute("DELETE FROM working_set WHERE item ->> 'conversation_id' = ?", (conversation_id,))
     _remove_ops(connection, conversation_id)
     for table in ("turns", "findings", "handoffs", "records"):

@@ -105,7 +105,8 @@ def test_all_that_was_said_counts(database: Database, statement: str) -> None:
         VALUES ('', 'note', 'user/1', '', 'text', '', '', X''), ('c', 'note', 'gone', '', '', '', '', X'02')""",
         """INSERT INTO turns (conversation_id, uuid, role, text, visible_tokens, is_meta, is_compact_summary, stamp)
         VALUES ('c', 'u3', 'user', 'of a package', 1, 0, 0, X'')""",
-        "INSERT INTO accesses VALUES ('k', 1, '2026')",
+        "INSERT INTO accesses VALUES (1, 'k', 1, 0, 1.0, NULL)",
+        "INSERT INTO placements VALUES (1, 'k', 0, 255, 1, 1, 1, 0)",
     ],
 )
 def test_what_is_a_devices_own_does_not_count(database: Database, statement: str) -> None:
