@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from dualmem_mcp.config_file import save_config
 from dualmem_mcp.crypto.keys import DeviceKeys
 from dualmem_mcp.crypto.membership import check_passphrase, create_vault, join_vault, open_vault
 from dualmem_mcp.crypto.roster import RosterEntry
@@ -15,7 +16,7 @@ from dualmem_mcp.errors import DualmemError, NotFoundError, UsageError
 from dualmem_mcp.model.ids import DeviceId
 from dualmem_mcp.model.oplog import LogHead
 from dualmem_mcp.ports import BlobCache, Clock, ObjectStore
-from dualmem_mcp.settings import Settings, save_config
+from dualmem_mcp.settings import Settings
 from dualmem_mcp.stores.bucket_access import kept_bucket_access
 from dualmem_mcp.stores.objects import open_object_store
 from dualmem_mcp.stores.probe import check_conditional_writes

@@ -263,12 +263,12 @@ def test_settings_are_read_as_they_stand(home: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_every_setting_is_described() -> None:
-    from dualmem_mcp.settings import _ConfigFile
+    from dualmem_mcp.config_file import ConfigFile
 
     readme = (PROFILE / "README.md").read_text()
     config = json.loads((PROFILE / "cloud_sync_config.json").read_text())
-    assert set(config) <= set(_ConfigFile.model_fields)
-    for field in _ConfigFile.model_fields:
+    assert set(config) <= set(ConfigFile.model_fields)
+    for field in ConfigFile.model_fields:
         assert f"| `{field}` |" in readme, field
 
 

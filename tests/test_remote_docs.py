@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from dualmem_mcp.cli.serve_command import remote_options, serve
+from dualmem_mcp.config_file import CONFIG_FILE, RemoteSettings
 from dualmem_mcp.remote.options import Limits
-from dualmem_mcp.settings import CONFIG_FILE, RemoteSettings, load_settings
+from dualmem_mcp.settings import load_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = (ROOT / "docs" / "remote.md").read_text()

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from dualmem_mcp.config_file import CONFIG_FILE, TierSettings, save_config
 from dualmem_mcp.errors import DiskFullError, LockedError, UsageError
 from dualmem_mcp.model.index_scope import IndexScope
 from dualmem_mcp.model.sync_timing import SyncTiming
-from dualmem_mcp.settings import CONFIG_FILE, load_hosted_settings, load_settings, save_config
+from dualmem_mcp.settings import load_hosted_settings, load_settings
 
 VARIABLES = (
     "DUALMEM_HOME",
@@ -21,6 +22,8 @@ VARIABLES = (
     "DUALMEM_PASSPHRASE_FILE",
     "DUALMEM_DEVICE",
     "DUALMEM_KEYSTORE",
+    "DUALMEM_QDRANT_URL",
+    "DUALMEM_QDRANT_API_KEY",
     "MEMORY_FILE_PATH",
     "CLAUDE_CONFIG_DIR",
     "CLAUDE_CODE_SESSION_ID",
@@ -283,9 +286,11 @@ def test_how_much_room_packages_may_take(tmp_path: Path) -> None:
 def test_a_hosts_own_environment_says_nothing_of_its_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in VARIABLES:
         monkeypatch.setenv(name, "file" if name == "DUALMEM_KEYSTORE" else str(tmp_path / "of the host"))
+    monkeypatch.setenv("DUALMEM_QDRANT_URL", "https://qdrant.example.org")
     monkeypatch.setenv("DUALMEM_DEVICE", "ios")
     monkeypatch.setenv("DUALMEM_MODEL_DIR", str(tmp_path / "models"))
     document = {"bucket": "s3://vaults/ana", "mirror": True, "protected_files": ["*.md"], "protected_root": "/etc"}
+    document["tiers"] = {"url": "https://theirs.example.org"}
     write_config(tmp_path / "ana", document)
     settings = load_hosted_settings(tmp_path / "ana")
     assert (settings.home, settings.bucket) == (tmp_path / "ana", "s3://vaults/ana")
@@ -296,6 +301,69 @@ def test_a_hosts_own_environment_says_nothing_of_its_users(tmp_path: Path, monke
     assert (settings.memory_file, settings.protected_files, settings.protected_root) == (None, (), None)
     assert settings.claude_dir.is_relative_to(settings.home)
     assert (settings.claude_session_id, settings.claude_project_dir) == ("", "")
+    assert (settings.tiers.url, settings.qdrant_api_key) == (None, None)
     assert settings.hosted
     assert not load_settings(tmp_path / "ana").hosted
     assert "of the host" not in repr(settings)
+
+
+def test_where_the_search_service_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings(tmp_path).tiers == TierSettings()
+    write_config(tmp_path, {"tiers": {"url": "./vectors", "shards": 3, "replicas": 2}})
+    assert load_settings(tmp_path).tiers == TierSettings(str(tmp_path / "vectors"), 3, 2)
+    monkeypatch.setenv("DUALMEM_QDRANT_URL", "https://qdrant.example.org:6333")
+    monkeypatch.setenv("DUALMEM_QDRANT_API_KEY", "wombat-7")
+    settings = load_settings(tmp_path)
+    assert settings.tiers == TierSettings("https://qdrant.example.org:6333", 3, 2)
+    assert settings.qdrant_api_key is not None
+    assert settings.qdrant_api_key.get_secret_value() == "wombat-7"
+    assert "wombat" not in repr(settings)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("DUALMEM_QDRANT_URL", "./vectors")
+    assert load_settings(tmp_path).tiers.url == str(tmp_path / "here" / "vectors")
+    monkeypatch.setenv("DUALMEM_QDRANT_URL", ":memory:")
+    assert load_settings(tmp_path).tiers.url == ":memory:"
+
+
+@pytest.mark.parametrize(
+    ("url", "hint"),
+    [
+        ("https://me:wombat-7@qdrant.example.org", "DUALMEM_QDRANT_API_KEY"),
+        ("https://wombat-7@qdrant.example.org", "DUALMEM_QDRANT_API_KEY"),
+        ("https://qdrant.example.org?api-key=wombat-7", "DUALMEM_QDRANT_API_KEY"),
+        ("https://qdrant.example.org:wombat-7", "https://host:port"),
+        ("https://[wombat-7", "https://host:port"),
+        ("grpc://wombat-7", "DUALMEM_QDRANT_API_KEY"),
+        ("https://", "DUALMEM_QDRANT_API_KEY"),
+        ("wombat-7.example.org:6333", "https://"),
+    ],
+)
+def test_a_location_that_is_none_is_refused_and_not_quoted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, hint: str
+) -> None:
+    monkeypatch.setenv("DUALMEM_QDRANT_URL", url)
+    with pytest.raises(UsageError, match=r"DUALMEM_QDRANT_URL") as caught:
+        load_settings(tmp_path)
+    assert hint in caught.value.hint
+    assert "wombat" not in f"{caught.value.message} {caught.value.hint} {caught.value.subject}"
+    monkeypatch.delenv("DUALMEM_QDRANT_URL")
+    write_config(tmp_path, {"tiers": {"url": url}})
+    with pytest.raises(UsageError, match=r"tiers\.url in cloud_sync_config\.json"):
+        load_settings(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("tiers", "message"),
+    [
+        ({"api_key": "wombat-7"}, "tiers: .*plain text; set DUALMEM_QDRANT_API_KEY"),
+        ({"shards": 0}, "tiers.shards"),
+        ({"replicas": "many"}, "tiers.replicas"),
+        ({"urls": "x"}, "tiers.urls"),
+    ],
+)
+def test_settings_of_the_service_that_do_not_fit_are_named(tmp_path: Path, tiers: object, message: str) -> None:
+    write_config(tmp_path, {"tiers": tiers})
+    with pytest.raises(UsageError, match=message) as caught:
+        load_settings(tmp_path)
+    assert "wombat" not in caught.value.message

@@ -12,8 +12,8 @@ from dualmem_mcp.cli.frame import cli
 from dualmem_mcp.errors import UsageError
 
 if TYPE_CHECKING:
+    from dualmem_mcp.config_file import RemoteSettings
     from dualmem_mcp.remote.options import RemoteOptions
-    from dualmem_mcp.settings import RemoteSettings
 
 _DEFAULT_PORT = 8787
 
@@ -59,10 +59,11 @@ def _serve_stdio(home: Path | None, given: dict[str, Any]) -> None:
 
 
 def _serve_http(home: Path | None, users: Path | None, given: dict[str, Any]) -> None:
+    from dualmem_mcp.config_file import RemoteSettings  # noqa: PLC0415
     from dualmem_mcp.remote.host import hosted  # noqa: PLC0415  (the SDK takes a second to import)
     from dualmem_mcp.remote.run import addresses, run  # noqa: PLC0415
     from dualmem_mcp.server.faults import log_to_stderr  # noqa: PLC0415
-    from dualmem_mcp.settings import RemoteSettings, load_settings  # noqa: PLC0415
+    from dualmem_mcp.settings import load_settings  # noqa: PLC0415
 
     log_to_stderr()
     settings = load_settings(users if users is not None else home)

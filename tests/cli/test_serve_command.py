@@ -8,9 +8,9 @@ import pytest
 
 from dualmem_mcp.cli import main
 from dualmem_mcp.cli.serve_command import remote_options
+from dualmem_mcp.config_file import RemoteSettings
 from dualmem_mcp.errors import UsageError
 from dualmem_mcp.remote.options import CLAUDE_REDIRECTS, RemoteOptions
-from dualmem_mcp.settings import RemoteSettings
 
 NOTHING = RemoteSettings()
 

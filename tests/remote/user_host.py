@@ -13,12 +13,13 @@ from functools import partial
 from pathlib import Path
 
 from dualmem_mcp.app import App, open_app
+from dualmem_mcp.config_file import save_config
 from dualmem_mcp.model.grant import ALL_SCOPES, Grant, Scope, UserId
 from dualmem_mcp.remote.interfaces import Caller
 from dualmem_mcp.remote.options import RemoteOptions
 from dualmem_mcp.remote.tenant import McpTenant
 from dualmem_mcp.remote.tenants import UserTenants
-from dualmem_mcp.settings import load_hosted_settings, save_config
+from dualmem_mcp.settings import load_hosted_settings
 from dualmem_mcp.stores.user_folder import UserFolder
 
 OPTIONS = RemoteOptions(public_url="http://localhost:8787")
