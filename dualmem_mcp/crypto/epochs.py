@@ -49,9 +49,7 @@ class Epochs:
     def current(self) -> int:
         """The epoch of new writes; begun now, offline if need be, if there is none younger than 30 days under the
         present master key: older ones may be known to a device that was revoked."""
-        keys = (_OBJECT_KEY.fullmatch(key) for key in self.cache.keys(_PREFIX))
-        epochs = [int(match[1], 16) for match in keys if match]
-        present = [epoch for epoch in epochs if self.is_present(epoch)]
+        present = [epoch for epoch in self.known() if self.is_present(epoch)]
         if present and self.clock.now() - self.key(max(present), objects=None).created_at < EPOCH_LIFETIME:
             return max(present)
         # Not above those under older master keys: a revoked device may have put one there that leaves no numbers.
@@ -71,6 +69,11 @@ class Epochs:
         self.cache.put(epoch_object_key(number), sealed)
         self.opened[number] = replace(epoch, key_id=self.masters.present_id)
         return number
+
+    def known(self) -> list[int]:
+        """The epochs whose objects this device has, ascending."""
+        keys = (_OBJECT_KEY.fullmatch(key) for key in self.cache.keys(_PREFIX))
+        return sorted(int(match[1], 16) for match in keys if match)
 
     def is_present(self, epoch: int) -> bool:
         """Whether this device has that epoch's key, sealed under the present master key."""

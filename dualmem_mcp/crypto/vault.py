@@ -129,6 +129,10 @@ class Vault:
         """The epoch that new conversation keys are sealed under; begun now if the newest is 30 days old."""
         return self._epochs.current()
 
+    def epochs(self) -> list[int]:
+        """The epochs whose keys this device has, ascending."""
+        return self._epochs.known()
+
     def epoch_key(self, epoch: int) -> bytes:
         """The key (32 bytes) of an epoch. Raises NotFoundError if neither cache nor bucket has it."""
         return self._epochs.key(epoch, objects=self._objects).key
