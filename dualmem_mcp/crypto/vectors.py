@@ -27,6 +27,9 @@ _AT_ONCE: Final = 2_000
 """Vectors protected at a time: 20 MB of 64-bit numbers."""
 _REMEMBERED_WORDS: Final = 200_000
 
+_SATURATION: Final = 1.2
+"""At so many occurrences a word counts half of what it can at most. Source: BM25's k1, as in Lucene."""
+
 
 class VectorKeys:
     """The keys of one vault's vectors in one epoch. Safe from several threads.
@@ -87,12 +90,17 @@ class VectorKeys:
 
     def word_weights(self, frequencies: Mapping[str, int]) -> tuple[NDArray[np.uint32], NDArray[np.float32]]:
         """A sparse vector of stems by how often they occur: ascending indices and their values, both (k,)."""
-        weights: dict[int, int] = {}
+        counts: dict[int, int] = {}
         for stem, frequency in frequencies.items():
             index = self.word_index(stem)
-            weights[index] = weights.get(index, 0) + frequency
-        indices = sorted(weights)
-        return np.array(indices, np.uint32), np.array([weights[index] for index in indices], np.float32)
+            counts[index] = counts.get(index, 0) + frequency
+        indices = sorted(counts)
+        return np.array(indices, np.uint32), word_values(np.array([counts[index] for index in indices], np.float32))
+
+    def query_words(self, stems: Sequence[str]) -> tuple[NDArray[np.uint32], NDArray[np.float32]]:
+        """The sparse vector of a query's stems: ascending indices, each with the value 1, both (k,)."""
+        indices = np.array(sorted({self.word_index(stem) for stem in stems}), np.uint32)
+        return indices, np.ones(len(indices), np.float32)
 
     def _protected(self, vectors: NDArray[np.float32], keys: Sequence[bytes]) -> NDArray[np.float32]:
         count, dimensions = vectors.shape
@@ -115,3 +123,9 @@ class VectorKeys:
             # Two threads may both compute it, and get the same.
             rotation = self._rotations[dimensions] = orthogonal_matrix(key, dimensions)
         return rotation
+
+
+def word_values(frequencies: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What words count that occur so often: 1 for once, nearly 2.2 at most, so that no text gains by repeating."""
+    values: NDArray[np.float32] = frequencies * (_SATURATION + 1) / (frequencies + _SATURATION)
+    return values.astype(np.float32)

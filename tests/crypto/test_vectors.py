@@ -44,6 +44,8 @@ def test_ids_tenant_and_words_are_the_formats(golden_keys):
         row[2] for row in GOLDEN["ids"]
     ]
     assert {stem: golden_keys.word_index(stem) for stem in GOLDEN["words"]} == GOLDEN["words"]
+    for frequency, value in GOLDEN["word_values"].items():
+        assert golden_keys.word_weights({"x": int(frequency)})[1] == pytest.approx([value], rel=1e-6)
 
 
 @pytest.mark.parametrize("made", GOLDEN["vectors"], ids=lambda made: f"{len(made['exact'])} dimensions")
@@ -85,10 +87,25 @@ def test_words_of_one_index_are_added_up():
     assert indices.dtype == np.uint32
     assert list(indices) == sorted([own.word_index("harbor"), own.word_index("pier")])
     assert dict(zip(indices.tolist(), values.tolist(), strict=True)) == {
-        own.word_index("harbor"): 3.0,
-        own.word_index("pier"): 3.0,
+        own.word_index("harbor"): pytest.approx(6.6 / 4.2),
+        own.word_index("pier"): pytest.approx(6.6 / 4.2),
     }
     assert [len(part) for part in own.word_weights({})] == [0, 0]
+
+
+def test_no_text_gains_much_by_repeating_a_word():
+    values = [float(keys().word_weights({"harbor": count})[1][0]) for count in (1, 2, 4, 1_000_000)]
+    assert values[0] == pytest.approx(1)
+    assert values == sorted(set(values))
+    assert values[-1] <= 2.2
+
+
+def test_a_query_asks_for_each_word_once():
+    own = keys()
+    indices, values = own.query_words(["pier", "harbor", "pier"])
+    assert indices.tolist() == sorted([own.word_index("pier"), own.word_index("harbor")])
+    assert values.tolist() == [1.0, 1.0]
+    assert [len(part) for part in own.query_words([])] == [0, 0]
 
 
 # Vectors

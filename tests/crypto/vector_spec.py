@@ -122,6 +122,10 @@ def word_index(v: bytes, stem: str) -> int:
     return int.from_bytes(mac(use(v, b"words"), stem.encode())[:4], "big")
 
 
+def word_value(frequency: int) -> float:
+    return 2.2 * frequency / (frequency + 1.2)
+
+
 def plain_payload(item: dict[str, Any], vector: Sequence[float]) -> bytes:
     encoded = json.dumps(item, sort_keys=True, separators=(",", ":")).encode()
     exact = struct.pack(f"<{len(vector)}e", *vector)

@@ -118,6 +118,7 @@ expected = {
         for passage in (0, 1, 300)
     ],
     "words": {stem: spec.word_index(v, stem) for stem in ("harbor", "größe", "x")},
+    "word_values": {str(frequency): spec.word_value(frequency) for frequency in (1, 2, 3, 50, 10_000)},
     "vectors": [protected(d) for d in (1, 2, 7, 8, 64)],
     "payloads": [good, payload(ITEM | {"timestamp": None, "text": ""}, 384), payload(ENTITY, 1)],
     "hostile": {
