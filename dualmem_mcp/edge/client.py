@@ -34,6 +34,9 @@ RELATED_SECONDS: Final = 0.5
 
 STATUS_SECONDS: Final = 2.0
 """Nor does a status, which can be had without the process."""
+PRELOAD_SECONDS: Final = 1.0
+"""What a package takes along for searches is looked for while it is made, and waited for half of this at most."""
+
 
 WAKE_SECONDS: Final = 3.0
 """A process that is not there is started so long after there was something new: more may come at once, a client
@@ -105,22 +108,42 @@ class EdgeProcess:
             self.wake()
             return []
         try:
-            params = {"query": query, "conversation_id": conversation_id, "cwd": cwd}
-            asked = self._send(worker, "related", params, patience_seconds=RELATED_SECONDS / 2)
-            found: list[dict[str, Any]] = asked.result(RELATED_SECONDS / 2)
+            found: list[dict[str, Any]] = self._at_once("related", params, RELATED_SECONDS)
         except (DualmemError, TimeoutError) as error:
             _log.info("no related material: %s", type(error).__name__)
             return []
         return found
 
-    def status(self) -> dict[str, Any] | None:
-        """As the interface says; None if the process is not running or is busy: it is not started for this."""
+    def preload_for(
+        self, conversation_id: str, *, own: Mapping[str, int], limit: int, threshold: float
+    ) -> dict[str, Any]:
+        """As the interface says: nothing if the process is not running yet, or is busy."""
+        params = {"conversation_id": conversation_id, "own": dict(own), "limit": limit, "threshold": threshold}
+        try:
+            found: dict[str, Any] = self._at_once("preload_for", params, PRELOAD_SECONDS)
+        except (DualmemError, TimeoutError) as error:
+            return {"section": "", "problem": getattr(error, "message", "the search process is not at hand")}
+        return found
+
+    def preload(self, conversation_id: str, section: str) -> int:
+        """As the interface says; a process that is busy goes on with it."""
+        params = {"conversation_id": conversation_id, "section": section}
+        if self._at_hand() is None:
+            threading.Thread(target=self._in_time, args=("preload", params), name="preload", daemon=True).start()
+            return 0
+        with suppress(_EndedError, TimeoutError):
+            taken: int = self._at_once("preload", params, PRELOAD_SECONDS)
+            return taken
+        return 0
+
+    def _at_once(self, method: str, params: Mapping[str, Any], seconds: float) -> Any:
+        """The answer of the process, if it runs. Raises TimeoutError if there is none by then, or no process: it is
+        then started in a moment."""
         worker = self._at_hand()
         if worker is None:
             return None
         try:
-            asked = self._send(worker, "status", {}, patience_seconds=STATUS_SECONDS / 2)
-            status: dict[str, Any] = asked.result(STATUS_SECONDS / 2)
+            status: dict[str, Any] = self._at_once("status", {}, STATUS_SECONDS)
         except (_EndedError, TimeoutError):
             return None
         return status
@@ -213,6 +236,10 @@ class EdgeProcess:
         if self._secret:
             with suppress(OSError):  # a process that has ended already is noticed by whoever asks it
                 write_secret(worker.requests, self._secret)
+        self._in_time("wake", {})
+
+    def _in_time(self, method: str, params: Mapping[str, Any]) -> None:
+        """Have it done by a process that may have to be started; nobody waits for the answer."""
         threading.Thread(target=self._listen, args=(worker,), name="edge answers", daemon=True).start()
         return worker
 

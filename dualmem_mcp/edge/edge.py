@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -15,12 +16,14 @@ from dualmem_mcp.errors import DualmemError, StoreUnreachableError
 from dualmem_mcp.handoff.channel import Channel
 from dualmem_mcp.model.ids import ConversationId, DeviceId
 from dualmem_mcp.model.search import Collection, Filter
+from dualmem_mcp.handoff.preload import preload_from_bytes, preload_to_bytes
 from dualmem_mcp.ports import Clock, Progress, SearchIndex, no_progress
 from dualmem_mcp.search.filling import ShouldStop, never
 from dualmem_mcp.search.material import entity_item, entity_key
 from dualmem_mcp.search.request import DEFAULT_LIMIT, read_filter
 from dualmem_mcp.search.search import search
-from dualmem_mcp.search.working_set import SMALL_CACHE, WorkingSet
+from dualmem_mcp.search.preloading import find_preload, take_preload
+from dualmem_mcp.search.working_set import WorkingSet
 from dualmem_mcp.settings import Settings
 from dualmem_mcp.stores.access_log import DatabaseAccessLog
 from dualmem_mcp.stores.conversation_store import ConversationStore
@@ -194,13 +197,12 @@ class Edge:
 
     def _cache(self) -> WorkingSet | None:
         """The working set of a device with a small cache; None on one that has its whole index at hand."""
-        capacity = self._settings.profile.cached_vectors
-        if capacity > SMALL_CACHE:
+        if not self._settings.profile.has_small_cache:
             return None
         with self._lock:
             if self._working_set is None:
                 entries = self._accesses.working_set(self.model.model_id)
-                self._working_set = WorkingSet(capacity, entries)
+                self._working_set = WorkingSet(self._settings.profile.cached_vectors, entries)
             return self._working_set
 
     # Indexing
@@ -247,6 +249,48 @@ class Edge:
             "index_bytes": sum(count.size_bytes for count in counts.values()),
             "model": self.model.model_id or None,
             "model_missing": self.model.missing or None,
+    # Tiers
+
+    def place(self, conversation_id: str, *, max_seconds: float) -> dict[str, Any]:
+        """As the interface says."""
+        return tier_work.place(self.tiers, conversation_id, max_seconds=max_seconds)
+
+    def move_vectors(self, *, max_seconds: float) -> dict[str, Any]:
+        """As the interface says."""
+        return tier_work.move(self.tiers, max_seconds=max_seconds)
+
+    def forget_vectors(self, conversation_id: str) -> dict[str, Any]:
+        """As the interface says."""
+        return tier_work.forget(self.tiers, conversation_id)
+
+    # What a handoff takes along
+
+    def preload_for(
+        self, conversation_id: str, *, own: Mapping[str, int], limit: int, threshold: float
+    ) -> dict[str, Any]:
+        """As the interface says; what takes longer than that is left out."""
+        if not self.model.model_id:
+            return {"section": "", "problem": self.model.missing}
+        found, problem = find_preload(
+            conversation_id,
+            own,
+            self._opened([]),
+            model_id=self.model.model_id,
+            limit=limit,
+            threshold=threshold,
+        )
+        return {"section": base64.b64encode(preload_to_bytes(found)).decode("ascii"), "problem": problem}
+
+    def preload(self, conversation_id: str, section: str) -> int:
+        """As the interface says."""
+        cache = self._cache()
+        if cache is None:
+            return 0
+        given = preload_from_bytes(base64.b64decode(section), conversation_id)
+        if any(entry.item is None for entry in given.entries):
+            self._upkeep.fill_quickly()
+        return take_preload(given, cache, self._opened([]), self.model.model_id)
+
         }
 
     def flush(self) -> None:

@@ -40,6 +40,23 @@ class EdgeInterface(Protocol):
         timestamp; nothing where the edge is not at hand at once."""
         ...
 
+    def preload_for(
+        self, conversation_id: str, *, own: Mapping[str, int], limit: int, threshold: float
+    ) -> dict[str, Any]:
+        """What a device with a cache of `limit` vectors is to have at hand of this conversation: section, base64 of
+        what `handoff/preload.py` writes, and problem, which says why there is nothing, or not all of it.
+
+        `own` are the keys of what the conversation is at, with the digests of their texts: they come first, as far
+        as they are indexed like this; then what is near to one of them, by a cosine of at least the threshold.
+        """
+        ...
+
+    def preload(self, conversation_id: str, section: str) -> int:
+        """Have at hand what the package of that conversation brings for it, a section as in `preload_for`; how many
+        items that were. 0 on a device that has its whole index at hand, and where a process has to be started for
+        it: it then takes them in a moment. Raises TamperedError."""
+        ...
+
     def status(self) -> dict[str, Any] | None:
         """What is indexed, with which model, and what still waits; None where that is not known at once."""
         ...

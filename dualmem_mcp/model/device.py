@@ -8,6 +8,9 @@ from typing import Final, Literal, TypedDict
 from dualmem_mcp.errors import UsageError
 from dualmem_mcp.model.sync_timing import SyncTiming
 
+SMALL_CACHE: Final = 1_000
+"""A device whose profile allows more vectors than this has its whole index at hand, and keeps no working set."""
+
 
 class _Small(TypedDict):
     sync: SyncTiming
@@ -31,6 +34,11 @@ class DeviceProfile:
     sync: SyncTiming = _DESKTOP
     slim: bool = False
     """Clients there may show a tool's structured form to the model beside its text: it says no more than that."""
+
+    @property
+    def has_small_cache(self) -> bool:
+        """Whether its searches begin with a few items kept at hand, as it may not have its whole index there."""
+        return self.cached_vectors <= SMALL_CACHE
 
 
 # Source: the product's requirements for each platform; the desktop's can be set in cloud_sync_config.json.

@@ -71,11 +71,13 @@ class Unembedded:
 
 @dataclass(frozen=True, slots=True)
 class IndexCounts:
-    """Items in an index, how many of them have their vectors, and its size on disk."""
+    """Items in an index, how many of them have their vectors, and its size on disk; `shared` of those with vectors
+    have those of another."""
 
     items: int
     embedded: int
     size_bytes: int
+    shared: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,7 +88,7 @@ class ItemColumns:
     `conversations` int64 (`key_digest` of conversation ids, 0 for none), `ordinals` int32 (place among the
     conversation's turns, -1 for what is no turn), `times` int64 (microseconds since 1970, the least int64 for none),
     `words` int32, `passages` int32 (0: no vectors yet), `contents` int64 (digest of the text), `likenesses` int64
-    (digest of what was embedded, but for case, white space and punctuation; 0 without vectors).
+    (`search.likeness`, digest of what was embedded; 0 without vectors).
     """
 
     ids: NDArray[np.int64]
@@ -131,6 +133,10 @@ class SearchReader(Protocol):
         """The items themselves, in the order of the ids; those that have gone are left out."""
         ...
 
+    def ids(self, keys: Sequence[str]) -> Mapping[str, int]:
+        """The ids of those of the items with these keys that are there."""
+        ...
+
     def authors(self, where: Filter) -> Sequence[str]:
         """The different authors of what the filter lets pass, at most 200."""
         ...
@@ -168,9 +174,20 @@ class SearchIndex(SearchReader, Protocol):
         """Items without vectors, the newest first."""
         ...
 
-    def put_vectors(self, model_id: str, vectors: Sequence[tuple[int, NDArray[np.float32]]]) -> None:
+    def share_vectors(self, model_id: str, likenesses: Mapping[int, int]) -> set[int]:
+        """Give those of the items that have no vectors, and whose likeness is that of an item that has some, the
+        same vectors, which are not stored again; returns their ids. Nothing if the index uses another model now."""
+        ...
+
+    def put_vectors(
+        self,
+        model_id: str,
+        vectors: Sequence[tuple[int, NDArray[np.float32]]],
+        likenesses: Mapping[int, int] = ...,
+    ) -> None:
         """Store the vectors (k, dimensions) of each item, one for each of its passages; those of an item that has
-        gone, or of another model than the index uses now, are dropped."""
+        gone, or of another model than the index uses now, are dropped. `likenesses` are those of some of the items:
+        others may share their vectors, and they share those that are there."""
         ...
 
     def reading(self) -> AbstractContextManager[SearchReader]:

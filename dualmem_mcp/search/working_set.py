@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-SMALL_CACHE: Final = 1_000
-"""A device whose profile allows more vectors than this has its whole index at hand, and keeps no working set."""
-
 RELEVANCE_BOOST: Final = 4.0
 """What an item of the highest relevance is worth beside one of the lowest, whose worth is 1."""
 

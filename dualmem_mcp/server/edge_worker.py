@@ -109,6 +109,8 @@ class Worker:
             "wake": self._new.set,
         }
 
+            "preload_for": self._edge.preload_for,
+            "preload": self._edge.preload,
     def serve(self, requests: IO[bytes]) -> None:
         """Answer requests and index, until the pipe closes or nothing is left to do; ends the process."""
         threading.Thread(target=self._read, args=(requests,), name="requests", daemon=True).start()

@@ -124,6 +124,15 @@ class IndexReader:
 
         return self._read(look)
 
+    def ids(self, keys: Sequence[str]) -> Mapping[str, int]:
+        """As SearchReader says."""
+
+        def look(connection: Connection, _: Snapshot) -> dict[str, int]:
+            found = {key: writing.find(connection, key) for key in keys}
+            return {key: known[0] for key, known in found.items() if known is not None}
+
+        return self._read(look)
+
     def authors(self, where: Filter) -> Sequence[str]:
         """As SearchReader says, those of most items first."""
         if self.collection not in where.collections:

@@ -1,0 +1,192 @@
+"""What a device with a small cache is to have at hand of a conversation: found where it is handed over, and taken
+into the working set where it is taken up."""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from dualmem_mcp.handoff.preload import PreloadEntry, PreloadSet, shortened
+from dualmem_mcp.model.search import Collection, Filter, SearchItem, key_digest
+from dualmem_mcp.ports import SearchIndex, SearchReader
+from dualmem_mcp.search.working_set import WorkingSet
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SECONDS: Final = 0.3
+"""So long similar items are looked for; a question takes 1 to 10 ms. Whoever waits for them has other work."""
+
+NEAR_EQUAL: Final = 0.98
+"""Cosine from which on two items say the same, and one of them is enough."""
+
+_CANDIDATES: Final = 30
+"""Asked for of each collection for each item of the conversation: more than it can add to what a cache takes."""
+
+_MOST: Final = 127
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """An item of an index, with the vector that stands for it."""
+
+    item: SearchItem
+    vector: NDArray[np.float32]
+    relevance: float
+
+
+def find_preload(
+    conversation_id: str,
+    own: Mapping[str, int],
+    indexes: Mapping[Collection, SearchIndex],
+    *,
+    model_id: str,
+    limit: int,
+    threshold: float,
+) -> tuple[PreloadSet, str]:
+    """The items named by `own` whose texts have these digests, with their vectors; then, up to `limit` with all of
+    `own`, what is near to one of them, best first; and why something may lack, "" if nothing does.
+
+    Raises StoreUnreachableError.
+    """
+    deadline = time.monotonic() + SECONDS
+    with ExitStack() as readings:
+        readers = [readings.enter_context(index.reading()) for index in indexes.values()]
+        known = _own(own, readers)
+        scores, in_time = _scores(known, readers, threshold, deadline)
+        near = _chosen(known, readers, scores, own, limit - len(own))
+    problem = ""
+    if not in_time:
+        problem = "not all that is similar was looked for in time"
+    elif len(known) < len(own):
+        problem = f"{len(own) - len(known)} of {len(own)} items have no vectors yet"
+    entries = [
+        *(PreloadEntry(one.item.key, 1.0, None, to_bytes(one.vector)) for one in known),
+        *(_entry(one, conversation_id) for one in near),
+    ]
+    dimensions = len(known[0].vector) if known else 0
+    return PreloadSet(model_id, dimensions, entries), problem
+
+
+def take_preload(
+    preload: PreloadSet, cache: WorkingSet, indexes: Mapping[Collection, SearchIndex], model_id: str
+) -> int:
+    """Put the set's items into the working set, the best last, as if they had been answers; how many there were.
+
+    What comes without its item is taken from the indexes, and left out if it is not there: it was not synced yet,
+    or it was erased. Vectors of another model than this device's are not taken. Raises StoreUnreachableError.
+    """
+    wanted = [entry.key for entry in preload.entries]
+    known: dict[str, SearchItem] = {}
+    for index in indexes.values():
+        known.update((item.key, item) for item in index.items([*index.ids(wanted).values()]))
+    taken = 0
+    for entry in reversed(preload.entries):
+        item = known.get(entry.key, entry.item)
+        if item is None:
+            continue
+        usable = entry.vector and preload.model_id == model_id
+        cache.use(item, from_bytes(entry.vector) if usable else None, entry.relevance)
+        taken += 1
+    return taken
+
+
+def to_bytes(vector: NDArray[np.float32]) -> bytes:
+    """The vector with a byte a component, behind their scale."""
+    scale = float(np.abs(vector).max()) / _MOST
+    whole: bytes = np.rint(vector / scale).astype(np.int8).tobytes()
+    return struct.pack("<f", scale) + whole
+
+
+def from_bytes(data: bytes) -> NDArray[np.float32] | None:
+    """The vector that `to_bytes` wrote, of length 1; None if it points nowhere."""
+    (scale,) = struct.unpack_from("<f", data)
+    # The scale is the same for all components, and the length is 1 in the end.
+    vector = np.frombuffer(data, np.int8, offset=4).astype(np.float32) * np.float32(scale)
+    length = float(np.linalg.norm(vector.astype(np.float64)))
+    return (vector / length).astype(np.float32) if 0 < length < np.inf else None
+
+
+def _own(own: Mapping[str, int], readers: Sequence[SearchReader]) -> list[_Found]:
+    """Those of the items that are indexed with these texts and have vectors, in their order."""
+    found: dict[str, _Found] = {}
+    for reader in readers:
+        ids = [*reader.ids([*own]).values()]
+        for item, vector in _with_vectors(reader, ids):
+            if own.get(item.key) == key_digest(item.text):
+                found[item.key] = _Found(item, vector, 1.0)
+    return [found[key] for key in own if key in found]
+
+
+def _scores(
+    known: Sequence[_Found], readers: Sequence[SearchReader], threshold: float, deadline: float
+) -> tuple[dict[tuple[int, int], float], bool]:
+    """For reader and id of what is near to one of the known items the highest cosine; whether all was asked in
+    time."""
+    best: dict[tuple[int, int], float] = {}
+    for one in known:
+        for place, reader in enumerate(readers):
+            if time.monotonic() > deadline:
+                return best, False
+            scored = reader.nearest(one.vector, Filter(), _CANDIDATES)
+            for number, score in zip(scored.ids.tolist(), scored.scores.tolist(), strict=True):
+                if score >= threshold:
+                    best[place, number] = max(score, best.get((place, number), 0.0))
+    return best, True
+
+
+def _chosen(
+    known: Sequence[_Found],
+    readers: Sequence[SearchReader],
+    scores: Mapping[tuple[int, int], float],
+    own: Mapping[str, int],
+    room: int,
+) -> list[_Found]:
+    """As many of them as there is room for, the nearest first, without what says the same as another."""
+    taken = list(known)
+    texts = {_same(one.item.text) for one in known}
+    for (place, number), score in sorted(scores.items(), key=lambda pair: (-pair[1], pair[0])):
+        if len(taken) - len(known) >= room:
+            break
+        for item, vector in _with_vectors(readers[place], [number]):
+            if item.key in own or _same(item.text) in texts:
+                continue
+            if max(float(vector @ other.vector) for other in taken) < NEAR_EQUAL:
+                texts.add(_same(item.text))
+                taken.append(_Found(item, vector, score))
+    return taken[len(known) :]
+
+
+def _with_vectors(reader: SearchReader, ids: Sequence[int]) -> list[tuple[SearchItem, NDArray[np.float32]]]:
+    """The items that are there and have vectors, each with the one that stands for it."""
+    if not ids:
+        return []
+    vectors = reader.vectors(ids)
+    found: list[tuple[SearchItem, NDArray[np.float32]]] = []
+    for number in ids:
+        passages = vectors.get(number)
+        if passages is not None and len(passages) and passages.any():
+            found += [(item, _middle(passages)) for item in reader.items([number])]
+    return found
+
+
+def _middle(passages: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The passage that is nearest to the mean of all."""
+    nearest: NDArray[np.float32] = passages[int((passages @ passages.mean(axis=0)).argmax())]
+    return nearest
+
+
+def _entry(one: _Found, conversation_id: str) -> PreloadEntry:
+    # A text of another conversation would outlive the erasure of that one.
+    item = shortened(one.item) if one.item.conversation_id == conversation_id else None
+    return PreloadEntry(one.item.key, one.relevance, item, to_bytes(one.vector))
+
+
+def _same(text: str) -> str:
+    return " ".join(text.casefold().split())
