@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from dualmem_mcp.model.search import SearchItem
 from dualmem_mcp.model.tiers import TierName
@@ -12,6 +12,11 @@ from dualmem_mcp.model.tiers import TierName
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+
+PATIENCE_SECONDS: Final[Mapping[TierName, float]] = {"critical": 0.2, "context": 0.2, "historical": 2.0}
+"""How long a search waits for a tier, from when the question was put; an answer that takes longer is late. Source:
+the product's requirements for its tiers, "Search across tiers"."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,12 +49,21 @@ class TierAsking(Protocol):
 
     def wait(self, tiers: Sequence[TierName], seconds: float) -> Mapping[TierName, TierAnswer]:
         """What these tiers have answered when all of them have, or so many seconds after the question was put; of
-        one that has not the answer says `late`. What comes later is dropped. Never raises."""
+        one that has not the answer says `late` and holds what is there so far. Asked again, it has what came
+        since. Never raises."""
+        ...
+
+    def drop(self) -> None:
+        """No more is wanted: what comes from now on is not looked at."""
         ...
 
 
 class TierSearch(Protocol):
     """The tiers as a search sees them. For use from any thread; nothing here raises, or waits beyond its time."""
+
+    def warm_up(self) -> None:
+        """Begin to connect in the background, which takes seconds the first time; returns at once."""
+        ...
 
     def ask(self, vector: NDArray[np.float32] | None, stems: Sequence[str]) -> TierAsking:
         """Put a question to all tiers: a query's vector, and the stems of its words (different ones; they are asked
