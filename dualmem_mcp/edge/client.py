@@ -32,11 +32,11 @@ SEARCH_SECONDS: Final = 60.0
 RELATED_SECONDS: Final = 0.5
 """A brief does not wait longer for what is only beside it."""
 
-STATUS_SECONDS: Final = 2.0
-"""Nor does a status, which can be had without the process."""
 PRELOAD_SECONDS: Final = 1.0
 """What a package takes along for searches is looked for while it is made, and waited for half of this at most."""
 
+STATUS_SECONDS: Final = 2.0
+"""Nor does a status, which can be had without the process."""
 
 WAKE_SECONDS: Final = 3.0
 """A process that is not there is started so long after there was something new: more may come at once, a client
@@ -103,10 +103,7 @@ class EdgeProcess:
 
     def related(self, query: str, *, conversation_id: str, cwd: str) -> Sequence[Mapping[str, Any]]:
         """As the interface says: nothing if the process is not running yet, or is busy."""
-        worker = self._at_hand()
-        if worker is None:
-            self.wake()
-            return []
+        params = {"query": query, "conversation_id": conversation_id, "cwd": cwd}
         try:
             found: list[dict[str, Any]] = self._at_once("related", params, RELATED_SECONDS)
         except (DualmemError, TimeoutError) as error:
@@ -141,6 +138,13 @@ class EdgeProcess:
         then started in a moment."""
         worker = self._at_hand()
         if worker is None:
+            self.wake()
+            raise TimeoutError
+        return self._send(worker, method, params, patience_seconds=seconds / 2).result(seconds / 2)
+
+    def status(self) -> dict[str, Any] | None:
+        """As the interface says; None if the process is not running or is busy: it is not started for this."""
+        if self._at_hand() is None:
             return None
         try:
             status: dict[str, Any] = self._at_once("status", {}, STATUS_SECONDS)
@@ -193,8 +197,12 @@ class EdgeProcess:
     def _wake(self) -> None:
         with self._starting:
             self._alarm = None
+        self._in_time("wake", {})
+
+    def _in_time(self, method: str, params: Mapping[str, Any]) -> None:
+        """Have it done by a process that may have to be started; nobody waits for the answer."""
         try:
-            self._ask("wake", {}, SEARCH_SECONDS)
+            self._ask(method, params, SEARCH_SECONDS)
         except DualmemError as error:
             if not self._closed:
                 _log.warning("search: %s", error)
@@ -236,10 +244,6 @@ class EdgeProcess:
         if self._secret:
             with suppress(OSError):  # a process that has ended already is noticed by whoever asks it
                 write_secret(worker.requests, self._secret)
-        self._in_time("wake", {})
-
-    def _in_time(self, method: str, params: Mapping[str, Any]) -> None:
-        """Have it done by a process that may have to be started; nobody waits for the answer."""
         threading.Thread(target=self._listen, args=(worker,), name="edge answers", daemon=True).start()
         return worker
 

@@ -14,15 +14,15 @@ from dualmem_mcp.edge.model import LOADING_SECONDS, QueryModel
 from dualmem_mcp.edge.upkeep import Upkeep
 from dualmem_mcp.errors import DualmemError, StoreUnreachableError
 from dualmem_mcp.handoff.channel import Channel
+from dualmem_mcp.handoff.preload import preload_from_bytes, preload_to_bytes
 from dualmem_mcp.model.ids import ConversationId, DeviceId
 from dualmem_mcp.model.search import Collection, Filter
-from dualmem_mcp.handoff.preload import preload_from_bytes, preload_to_bytes
 from dualmem_mcp.ports import Clock, Progress, SearchIndex, no_progress
 from dualmem_mcp.search.filling import ShouldStop, never
 from dualmem_mcp.search.material import entity_item, entity_key
+from dualmem_mcp.search.preloading import find_preload, take_preload
 from dualmem_mcp.search.request import DEFAULT_LIMIT, read_filter
 from dualmem_mcp.search.search import search
-from dualmem_mcp.search.preloading import find_preload, take_preload
 from dualmem_mcp.search.working_set import WorkingSet
 from dualmem_mcp.settings import Settings
 from dualmem_mcp.stores.access_log import DatabaseAccessLog
@@ -235,34 +235,6 @@ class Edge:
         cache.refresh(there)
         self._cached_graph = version
 
-    # The rest
-
-    def status(self) -> dict[str, Any]:
-        """As the interface says: indexed items by collection, waiting, index_bytes, model.
-
-        Raises StoreUnreachableError if an index can neither be read nor made.
-        """
-        counts = {collection.value: index.counts() for collection, index in self._opened().items()}
-        return {
-            "indexed": {name: count.items for name, count in counts.items()},
-            "waiting": sum(count.items - count.embedded for count in counts.values()),
-            "index_bytes": sum(count.size_bytes for count in counts.values()),
-            "model": self.model.model_id or None,
-            "model_missing": self.model.missing or None,
-    # Tiers
-
-    def place(self, conversation_id: str, *, max_seconds: float) -> dict[str, Any]:
-        """As the interface says."""
-        return tier_work.place(self.tiers, conversation_id, max_seconds=max_seconds)
-
-    def move_vectors(self, *, max_seconds: float) -> dict[str, Any]:
-        """As the interface says."""
-        return tier_work.move(self.tiers, max_seconds=max_seconds)
-
-    def forget_vectors(self, conversation_id: str) -> dict[str, Any]:
-        """As the interface says."""
-        return tier_work.forget(self.tiers, conversation_id)
-
     # What a handoff takes along
 
     def preload_for(
@@ -291,6 +263,20 @@ class Edge:
             self._upkeep.fill_quickly()
         return take_preload(given, cache, self._opened([]), self.model.model_id)
 
+    # The rest
+
+    def status(self) -> dict[str, Any]:
+        """As the interface says: indexed items by collection, waiting, index_bytes, model.
+
+        Raises StoreUnreachableError if an index can neither be read nor made.
+        """
+        counts = {collection.value: index.counts() for collection, index in self._opened().items()}
+        return {
+            "indexed": {name: count.items for name, count in counts.items()},
+            "waiting": sum(count.items - count.embedded for count in counts.values()),
+            "index_bytes": sum(count.size_bytes for count in counts.values()),
+            "model": self.model.model_id or None,
+            "model_missing": self.model.missing or None,
         }
 
     def flush(self) -> None:
