@@ -8,32 +8,25 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from dualmem_mcp import __version__
 from dualmem_mcp.conversations import Conversations
 from dualmem_mcp.crypto.keys import derive_database_key, derive_index_key, load_device
-from dualmem_mcp.crypto.roster import RosterEntry
 from dualmem_mcp.edge.client import EdgeProcess
 from dualmem_mcp.edge.interface import EdgeInterface
+from dualmem_mcp.edge.moving import VectorMoves
 from dualmem_mcp.edge.status import search_status
 from dualmem_mcp.errors import NotFoundError
 from dualmem_mcp.handoff.channel import Channel
 from dualmem_mcp.handoff.prefetch import OpenedAhead
-from dualmem_mcp.handoff.quoting import one_line
 from dualmem_mcp.handoff.redact import redact
 from dualmem_mcp.model.bucket_access import BucketAccess
-from dualmem_mcp.model.ids import DeviceId, parse_conversation_id
-from dualmem_mcp.model.source import ImportFormat
-from dualmem_mcp.model.tiers import TierName
+from dualmem_mcp.model.ids import ConversationId, parse_conversation_id
 from dualmem_mcp.news_keeper import NewsKeeper
 from dualmem_mcp.ports import Clock, Progress, SystemClock, no_progress
-from dualmem_mcp.search.turns_file import is_turns_file
 from dualmem_mcp.settings import Settings
 from dualmem_mcp.sharing import Sharing
 from dualmem_mcp.spending import Spending
@@ -45,18 +38,20 @@ from dualmem_mcp.stores.data_home import migrate_memory_json, open_data_home
 from dualmem_mcp.stores.database import Database
 from dualmem_mcp.stores.graph_store import GraphStore
 from dualmem_mcp.stores.keystore import handed_in, open_device_secret
-from dualmem_mcp.stores.memory_file import MemoryFile, export_file, import_file
+from dualmem_mcp.stores.memory_file import MemoryFile
 from dualmem_mcp.stores.outbox import FileOutbox
 from dualmem_mcp.stores.package_cache import FilePackageCache
+from dualmem_mcp.stores.placements import DatabasePlacements
 from dualmem_mcp.stores.record_store import RecordStore
 from dualmem_mcp.stores.thread_store import ThreadStore
 from dualmem_mcp.sync.engine import Merged
-from dualmem_mcp.sync.last_sync import LastSync
 from dualmem_mcp.sync.notebook import Notebook
+from dualmem_mcp.this_device import ThisDevice
 from dualmem_mcp.vault_access import VaultAccess
 
 if TYPE_CHECKING:
     from dualmem_mcp.edge.edge import Edge
+    from dualmem_mcp.tiers.tiers import Tiers
 
 _log = logging.getLogger(__name__)
 
@@ -75,7 +70,7 @@ def open_app(
     return App(settings, clock or SystemClock(), edge_process=edge_process, secret=secret)
 
 
-class App(Conversations):
+class App(Conversations, ThisDevice):
     """One data home, open. Safe to call from several threads; `close` it, or use it as a context manager.
 
     `notices` are sentences for the user about what opening did (a file migrated, a mirror imported).
@@ -102,13 +97,22 @@ class App(Conversations):
                 opening.callback(self.database.close)
                 self.blobs = DatabaseBlobCache(self.database)
                 self.device_id, keys = load_device(self.blobs)
+            placements = DatabasePlacements(self.database)
+            self.vectors = VectorMoves(
+                configured=settings.tiers.url is not None,
+                blobs=self.blobs,
+                placements=placements,
+                clock=clock,
+                edge=lambda: self.edge,
+            )
             self.spending = Spending(
                 settings,
                 counts=DatabaseCostCounts(self.database),
                 blobs=self.blobs,
                 clock=clock,
                 channel=self.joined_channel,
-                vectors=self._vectors,
+                edge_vectors=lambda: search_status(self.edge, lambda: self.local_edge)["indexed"] or 0,
+                placed=placements.counts,
             )
             opening.callback(self.spending.meter.flush)
             self._access = VaultAccess(
@@ -162,6 +166,7 @@ class App(Conversations):
     def local_edge(self) -> Edge:
         """Search and indexing in this process."""
         from dualmem_mcp.edge.edge import Edge  # noqa: PLC0415  (numpy takes 0.1 s and 20 MB)
+        from dualmem_mcp.edge.tier_work import TierParts  # noqa: PLC0415
 
         edge = Edge(
             self.settings,
@@ -172,9 +177,28 @@ class App(Conversations):
             device_id=self.device_id,
             channel=self.joined_channel,
             clock=self.clock,
+            tiers=TierParts(
+                blobs=self.blobs,
+                placements=DatabasePlacements(self.database),
+                check_budget=self.spending.check_placing,
+                prices=self.spending.vector_prices,
+                is_erased=lambda conversation: self.sharing.erased.is_erased(ConversationId(conversation)),
+            ),
         )
         self._closing.callback(edge.close)
         return edge
+
+    @property
+    def tiers(self) -> Tiers:
+        """Vectors in a search service, as commands use them: in this process."""
+        return self.local_edge.tiers
+
+    def make_collections(self, *, shards: int | None = None, replicas: int | None = None) -> dict[str, Any]:
+        """Make the service's collections, spread as given or else as set; see `Tiers.init`."""
+        from dualmem_mcp.stores.qdrant_collections import Cluster  # noqa: PLC0415  (its client takes 1.5 s)
+
+        set_so = self.settings.tiers
+        return self.tiers.init(Cluster(shards or set_so.shards, replicas or set_so.replicas))
 
     def __enter__(self) -> Self:
         return self
@@ -265,10 +289,6 @@ class App(Conversations):
             return report
         return {**report, "warnings": [*report["warnings"], *self.spending.gate.warnings()]}
 
-    def _vectors(self) -> dict[TierName, int]:
-        """How many vectors lie in which tier. Tiers in a service add theirs here."""
-        return {"edge": search_status(self.edge, lambda: self.local_edge)["indexed"] or 0}
-
     def compact(
         self,
         *,
@@ -286,6 +306,8 @@ class App(Conversations):
         wanted = parse_conversation_id(conversation_id)
         done = self.sharing.erase(wanted)
         self.ahead.forget(wanted)
+        if self.vectors.points():
+            done = {**done, "warnings": [*done["warnings"], *self.edge.forget_vectors(wanted)["warnings"]]}
         self.wake_edge()
         if self._edge_process is None:
             # Nothing new is indexed for it; what is left of the conversation in the indexes goes in any case.
@@ -316,67 +338,3 @@ class App(Conversations):
         """As `Conversations` says."""
         if self.news is not None:
             self.news.settle(conversation_id)
-
-    # Checkpoints
-
-    # This device
-
-    def import_file(
-        self, path: Path, form: ImportFormat = "auto", progress: Progress = no_progress
-    ) -> dict[str, Any]:
-        """Add a memory file, in any of its three forms, to the graph, or a file of turns to what is searched:
-        form (graph or turns), entities, relations, observations, turns, skipped, warnings.
-
-        Raises NotFoundError, MalformedError, StoreUnreachableError.
-        """
-        if form == "turns" or (form == "auto" and is_turns_file(path)):
-            report = self.local_edge.import_turns(path, progress)
-            return {"form": "turns", "entities": 0, "relations": 0, "observations": 0, **report}
-        return {"form": "graph", "turns": 0, **asdict(import_file(self.graph, path))}
-
-    def export_file(self, path: Path) -> dict[str, Any]:
-        """Write the graph in clear, in the reference's form, mode 0600: path, entities, relations.
-
-        Raises ConflictError rather than replace a file that is there.
-        """
-        graph = export_file(self.graph, path)
-        return {"path": str(path.absolute()), "entities": len(graph.entities), "relations": len(graph.relations)}
-
-    def status(self) -> dict[str, Any]:
-        """Vault, device, and what is stored here; looks at this device only."""
-        entities, relations = self.graph.counts()
-        channel = self.joined_channel()
-        vault = channel.vault if channel else None
-        devices = vault.devices() if vault else []  # once: their signatures are checked each time
-        newest = self.catalogue.newest_handoff()
-        synced = LastSync(self.settings.home, self.clock).outcome()
-        since = f"{synced.problem_at.isoformat(timespec='seconds')}: " if synced.problem_at else ""
-        return {
-            "version": __version__,
-            # Of a host that serves several users its folders are nobody's business.
-            "home": None if self.settings.hosted else str(self.settings.home),
-            "bucket": self.settings.bucket,
-            "vault_id": vault.vault_id if vault else None,
-            # The vault's own, since a copied data home takes a new id while it is open.
-            "device_id": vault.device_id if vault else self.device_id,
-            "device_name": _name_of(vault.device_id, devices) if vault else self.settings.device_name,
-            "devices": _live_names(devices),
-            "device_key_in": self.key_kept_in,
-            "entities": entities,
-            "relations": relations,
-            "newest_handoff": newest.created_at.isoformat() if newest else None,
-            "waiting_uploads": len(self.outbox.pending()),
-            "last_sync": synced.synced_at.isoformat(timespec="seconds") if synced.synced_at else None,
-            "sync_problem": f"{since}{synced.problem}" if synced.problem else None,
-            "memory_file": str(self.settings.memory_file) if self.settings.memory_file else None,
-            "budget_problem": next(iter(self.spending.gate.warnings()), None),
-            **search_status(self.edge, lambda: self.local_edge),
-        }
-
-
-def _name_of(device_id: DeviceId, devices: Sequence[RosterEntry]) -> str:
-    return next((one.name for one in devices if one.device_id == device_id), "")
-
-
-def _live_names(devices: Sequence[RosterEntry]) -> list[str]:
-    return [one_line(one.name) for one in devices if one.revoked_after is None]

@@ -35,7 +35,8 @@ _MONTH: Final = timedelta(days=DAYS_A_MONTH)
 class Spending:
     """The costs of one data home. Safe to use from any thread; `meter.flush` at its end.
 
-    `vectors` gives how many vectors lie in which tier; `channel` the open vault, None without one.
+    `edge_vectors` gives how many vectors this device has itself, `placed` how many points lie in which tier of a
+    search service; `channel` the open vault, None without one.
     """
 
     def __init__(
@@ -46,14 +47,16 @@ class Spending:
         blobs: BlobCache,
         clock: Clock,
         channel: Callable[[], Channel | None],
-        vectors: Callable[[], Mapping[TierName, int]],
+        edge_vectors: Callable[[], int],
+        placed: Callable[[], Mapping[TierName, int]],
     ) -> None:
         self._settings = settings
         self.counts = counts
         self._blobs = blobs
         self._clock = clock
         self._channel = channel
-        self._vectors = vectors
+        self._edge_vectors = edge_vectors
+        self._placed = placed
         self.meter = Meter(counts, clock)
         self.proposers: list[Proposer] = list(PROPOSERS)
         """What `optimize` asks for proposals; whoever knows of more adds it."""
@@ -183,13 +186,20 @@ class Spending:
         found = prices.region(prices.nearest(known) if known else "")
         return found.free() if self._is_folder else found
 
+    def vector_prices(self) -> Mapping[TierName, float]:
+        """US dollars for 1,000 vectors and a month, by tier."""
+        listed, own = list_prices().vectors_usd_1k_month, self._settings.cost.vectors_usd_1k_month
+        return {name: own.get(name, listed[name]) for name in TIER_NAMES}
+
+    def check_placing(self) -> None:
+        """Raises BudgetSpentError if the hard budget is spent, by what lies in the tiers at this moment."""
+        self.gate.look_again()
+        self.gate.check()
+
     def _rates(self, region: RegionPrices) -> Rates:
         prices, own = list_prices(), self._settings.cost
         machine = prices.endpoint_usd_month if own.endpoint_usd_month is None else own.endpoint_usd_month
-        vectors = {
-            name: own.vectors_usd_1k_month.get(name, prices.vectors_usd_1k_month[name]) for name in TIER_NAMES
-        }
-        return Rates(region, vectors, machine, own.endpoint_users)
+        return Rates(region, self.vector_prices(), machine, own.endpoint_users)
 
     def _holdings(self, looking: bool) -> Holdings:
         channel = self._channel()
@@ -199,7 +209,7 @@ class Spending:
             contents = known_contents(self._blobs, self.counts)
         devices = channel.vault.devices() if channel is not None else []
         return Holdings(
-            vectors=self._vectors(),
+            vectors={**self._placed(), "edge": self._edge_vectors()},
             contents=contents,
             conversations=self.counts.conversations(),
             conversations_month=self.counts.conversations(self._clock.now() - _MONTH),
@@ -208,7 +218,8 @@ class Spending:
         )
 
     def _standing_usd(self) -> float:
-        known = Holdings({}, known_contents(self._blobs, self.counts), 0, 0, 1, self._is_served)
+        # Without what a device has itself: that takes a look at its indexes, and is free unless the user prices it.
+        known = Holdings(self._placed(), known_contents(self._blobs, self.counts), 0, 0, 1, self._is_served)
         return total_usd(standing(known, self._rates(self._prices())))
 
     @property

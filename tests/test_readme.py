@@ -83,11 +83,12 @@ def test_the_examples_do_what_they_say(tmp_path: Path, places: dict[str, str], m
     lines = examples()
     commands = [
         *("init", "join", "resume", "restore", "sync", "conflicts", "note", "offline"),
-        *("serve", "model", "index", "search", "import"),
+        *("serve", "model", "index", "search"),
+        *("tiers", "tiers", "tiers", "tiers", "import"),
     ]
     assert [line.split()[1] for line in lines] == commands
     init, join, resume, restore, sync, conflicts, note, offline, serve, *others = lines
-    pull, index, search, imported = others
+    pull, index, search, made, enable, plan, apply, imported = others
     assert "Recovery key" in run(init, "desktop")
     assert "Handed over" in run("dualmem handoff", "desktop")
     assert "is now one of vault" in run(join, "phone")
@@ -103,6 +104,11 @@ def test_the_examples_do_what_they_say(tmp_path: Path, places: dict[str, str], m
     assert "is ready" in run(pull, "desktop")
     assert re.search(r"Indexed \d{2,} new turns of 1 conversation", run(index, "desktop"))
     assert "turn · " in run(search, "desktop")
+    environment["DUALMEM_QDRANT_URL"] = str(tmp_path / "service")
+    assert "dualmem-critical" in run(made, "desktop")
+    assert "On: vectors go to" in run(f"{enable} --yes", "desktop")
+    assert re.search(r"place +edge +\w+ +\d+", run(plan, "desktop"))
+    assert re.search(r"Vectors: \d+ placed", run(apply, "desktop"))
     assert "Imported 1 entities" in run(imported, "phone")
 
 

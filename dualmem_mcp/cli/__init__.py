@@ -23,6 +23,7 @@ from dualmem_mcp.cli import (
     search_commands,
     serve_command,
     sync_commands,
+    tier_commands,
     user_commands,
     vault_commands,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "search_commands",
     "serve_command",
     "sync_commands",
+    "tier_commands",
     "user_commands",
     "vault_commands",
 ]

@@ -146,5 +146,12 @@ def _show_facts(facts: dict[str, Any], as_json: bool) -> None:
         print_json(facts)
         return
     for name, value in facts.items():
-        shown = "none" if value is None else "; ".join(map(str, value)) if isinstance(value, list) else value
-        click.echo(f"{name.replace('_', ' '):<19} {shown}")
+        click.echo(f"{name.replace('_', ' '):<19} {_fact_text(value)}")
+
+
+def _fact_text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {_fact_text(one)}" for name, one in value.items())
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else "; ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -96,6 +96,11 @@ class BudgetGate:
         days = self._counts.use(date(today.year, today.month, 1))
         return sum(use_usd(counts, prices) for day, counts in days.items() if day <= today)
 
+    def look_again(self) -> None:
+        """Have the next question read what stands afresh: something was added to it."""
+        with self._lock:
+            self._known = None
+
     def check(self) -> None:
         """Raises BudgetSpentError if the hard budget is spent; nothing is asked where there is none."""
         hard = self.budget.hard_usd
@@ -121,7 +126,7 @@ class BudgetGate:
             return [
                 (
                     f"this month's costs (${usd:.4f}) have reached the hard budget (${hard:.2f}): "
-                    "the bucket is left alone"
+                    "the bucket is left alone, and nothing is placed in a search service"
                 )
             ]
         if soft is not None and usd > soft:

@@ -12,6 +12,7 @@ import logging
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -21,6 +22,7 @@ from typing import IO, Any, Final, Unpack
 
 from dualmem_mcp.edge.interface import SearchOptions
 from dualmem_mcp.edge.messages import SEALED, error_of, parse_message, write_message, write_secret
+from dualmem_mcp.edge.tier_results import nothing_moved, nothing_placed, problem_text
 from dualmem_mcp.edge.watchdog import Watchdog
 from dualmem_mcp.errors import DualmemError, StoreUnreachableError
 
@@ -41,6 +43,12 @@ STATUS_SECONDS: Final = 2.0
 WAKE_SECONDS: Final = 3.0
 """A process that is not there is started so long after there was something new: more may come at once, a client
 that has just started the server starts much else, and a server that lives for one call needs none."""
+
+PLACING_SECONDS: Final = 10.0
+"""So much longer than it may work a placement or a move is waited for: the process may have to be started, and a
+request that it has begun goes on."""
+
+FORGETTING_SECONDS: Final = 30.0
 
 _CLOSING_SECONDS: Final = 3.0
 
@@ -168,6 +176,37 @@ class EdgeProcess:
             self._alarm.daemon = True
             self._alarm.start()
 
+    def place(self, conversation_id: str, *, max_seconds: float) -> dict[str, Any]:
+        """As the interface says; a process that is busy goes on with it."""
+        params = {"conversation_id": conversation_id, "max_seconds": max_seconds}
+        began = time.monotonic()
+        try:
+            placed: dict[str, Any] = self._within("place", params, max_seconds + PLACING_SECONDS)
+        except DualmemError as error:
+            return nothing_placed(problem_text("not placed in the search service", error), began=began)
+        return placed
+
+    def move_vectors(self, *, max_seconds: float) -> dict[str, Any]:
+        """As the interface says; a process that is busy goes on with it."""
+        began = time.monotonic()
+        try:
+            moved: dict[str, Any] = self._within(
+                "move_vectors", {"max_seconds": max_seconds}, max_seconds + PLACING_SECONDS
+            )
+        except DualmemError as error:
+            return nothing_moved(problem_text("vectors do not move", error), began=began)
+        return moved
+
+    def forget_vectors(self, conversation_id: str) -> dict[str, Any]:
+        """As the interface says; a process that is busy goes on with it."""
+        try:
+            forgot: dict[str, Any] = self._within(
+                "forget_vectors", {"conversation_id": conversation_id}, FORGETTING_SECONDS
+            )
+        except DualmemError as error:
+            return {"removed": 0, "warnings": [problem_text("points are still in the search service", error)]}
+        return forgot
+
     def close(self) -> None:
         """End the process; it writes what it has not written yet, and is killed if that takes long."""
         with self._starting:
@@ -222,6 +261,18 @@ class EdgeProcess:
                     raise
                 _log.info("the search process ended; starting another")
         raise AssertionError("unreachable")
+
+    def _within(self, method: str, params: Mapping[str, Any], seconds: float) -> Any:
+        """The answer, if it comes within that time; a process that takes longer is left to it.
+
+        Raises StoreUnreachableError, and what the process answers.
+        """
+        began = time.monotonic()
+        try:
+            asked = self._send(self._running(), method, params, patience_seconds=seconds)
+            return asked.result(max(0.0, seconds - (time.monotonic() - began)))
+        except TimeoutError:
+            raise self._busy(method, seconds) from None
 
     def _running(self) -> _Worker:
         with self._starting:
@@ -318,6 +369,14 @@ class EdgeProcess:
             operation=method,
             subject=str(self._home),
             hint="Try again; another one is started for that.",
+        )
+
+    def _busy(self, method: str, waited_seconds: float) -> StoreUnreachableError:
+        return StoreUnreachableError(
+            f"the search process is busy (for more than {waited_seconds:.0f} seconds)",
+            operation=method,
+            subject=str(self._home),
+            hint="It goes on with it.",
         )
 
     def _unavailable(self, why: str) -> StoreUnreachableError:

@@ -9,8 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
+from dualmem_mcp.edge import tier_work
 from dualmem_mcp.edge.interface import FilterOptions
 from dualmem_mcp.edge.model import LOADING_SECONDS, QueryModel
+from dualmem_mcp.edge.tier_work import TierParts, open_tiers
 from dualmem_mcp.edge.upkeep import Upkeep
 from dualmem_mcp.errors import DualmemError, StoreUnreachableError
 from dualmem_mcp.handoff.channel import Channel
@@ -63,6 +65,7 @@ class Edge:
         device_id: DeviceId,
         channel: Callable[[], Channel | None],
         clock: Clock,
+        tiers: TierParts,
     ) -> None:
         self._settings = settings
         self._home = home
@@ -87,6 +90,17 @@ class Edge:
             channel=channel,
             clock=clock,
         )
+        self.tiers = open_tiers(
+            settings,
+            tiers,
+            accesses=self._accesses,
+            indexes=self._opened,
+            upkeep=self._upkeep,
+            model=self.model,
+            channel=channel,
+            clock=clock,
+        )
+        """Vectors in a search service; off where none is used."""
 
     # Searching
 
@@ -235,6 +249,20 @@ class Edge:
         cache.refresh(there)
         self._cached_graph = version
 
+    # Tiers
+
+    def place(self, conversation_id: str, *, max_seconds: float) -> dict[str, Any]:
+        """As the interface says."""
+        return tier_work.place(self.tiers, conversation_id, max_seconds=max_seconds)
+
+    def move_vectors(self, *, max_seconds: float) -> dict[str, Any]:
+        """As the interface says."""
+        return tier_work.move(self.tiers, max_seconds=max_seconds)
+
+    def forget_vectors(self, conversation_id: str) -> dict[str, Any]:
+        """As the interface says."""
+        return tier_work.forget(self.tiers, conversation_id)
+
     # What a handoff takes along
 
     def preload_for(
@@ -309,6 +337,7 @@ class Edge:
         try:
             self.flush()
         finally:
+            self.tiers.close()
             with self._lock:
                 indexes, self._indexes = self._indexes, {}
             for index in indexes.values():

@@ -239,6 +239,13 @@ class Upkeep:
         except StoreUnreachableError:
             return []  # the search has met it and told of it
 
+    def is_behind(self) -> bool:
+        """Whether the indexes lack something that the memory has, or cannot be looked at."""
+        try:
+            return is_behind(self._truth, self._indexes(None))
+        except StoreUnreachableError:
+            return True
+
     def _looks(self) -> tuple[tuple[int, int, int] | None, ...]:
         """How the files of memory and indexes look from outside: as long as that stays, nothing was written."""
         return tuple(map(_look, self._files))

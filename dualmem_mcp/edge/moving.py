@@ -1,0 +1,117 @@
+"""Vectors in a search service as an application has them kept up: when they move by themselves, and what is known
+without asking.
+
+Nothing here imports what a server at rest can do without: the work is done where the edge runs.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from dualmem_mcp.edge.interface import EdgeInterface
+from dualmem_mcp.errors import DualmemError
+from dualmem_mcp.model.tiers import TierName
+from dualmem_mcp.ports import BlobCache, Clock
+from dualmem_mcp.ports.placements import Placements
+from dualmem_mcp.tiers.state import TierState
+
+_log = logging.getLogger(__name__)
+
+EVERY: Final = timedelta(minutes=10)
+"""Vectors move at most so often by themselves: nothing that a plan looks at changes much within that."""
+
+MOST_SECONDS: Final = 20.0
+"""So long vectors move at most before a sync by hand ends; a later one goes on."""
+
+_MOVED_AT: Final = "local/tiers/moved_at"
+
+
+class VectorMoves:
+    """The tiers of one data home, moved in good time. For use from any thread.
+
+    `edge` gives what does the work; `configured` says whether a search service is set.
+    """
+
+    def __init__(
+        self,
+        *,
+        configured: bool,
+        blobs: BlobCache,
+        placements: Placements,
+        clock: Clock,
+        edge: Callable[[], EdgeInterface],
+    ) -> None:
+        self._configured = configured
+        self._blobs = blobs
+        self._state = TierState(blobs)
+        self._placements = placements
+        self._clock = clock
+        self._edge = edge
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._told = ""
+
+    @property
+    def is_on(self) -> bool:
+        """Whether this device uses a search service."""
+        return self._configured and self._state.switches().enabled
+
+    def points(self) -> dict[TierName, int]:
+        """Points by tier, as far as this device knows; none where nothing was ever placed."""
+        return dict(self._placements.counts())
+
+    def status(self) -> dict[str, Any] | None:
+        """enabled, points and problem (None for none); None where there is neither a service nor a point."""
+        points = sum(self.points().values())
+        if not self._configured and not points:
+            return None
+        return {"enabled": self.is_on, "points": points, "problem": self._state.seen().problem or None}
+
+    def move(self, *, max_seconds: float = MOST_SECONDS) -> dict[str, Any] | None:
+        """Move what should move, for so long; the fields of `dualmem tiers apply --json`, None where nothing is
+        switched on. What goes wrong is in them, never raised."""
+        if not self.is_on:
+            return None
+        # Noted before: one that dies over it is not begun again at every sync.
+        self._blobs.put(_MOVED_AT, self._clock.now().isoformat().encode("ascii"))
+        return self._edge().move_vectors(max_seconds=max_seconds)
+
+    def move_if_due(self, *, max_seconds: float = MOST_SECONDS) -> dict[str, Any] | None:
+        """The same, unless some process of this device did so within the last ten minutes."""
+        return self.move(max_seconds=max_seconds) if self.is_on and self._is_due() else None
+
+    def move_in_background(self) -> None:
+        """Begin the same in a thread of its own, unless one is at it; returns at once."""
+        if not self.is_on or not self._is_due():
+            return
+        with self._lock:
+            if self._thread is not None and self._thread.is_alive():
+                return
+            self._thread = threading.Thread(target=self._run, name="vectors", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            moved = self.move_if_due()
+        except DualmemError as error:  # of the database: the application may have been closed meanwhile
+            self._tell(error.message)
+            return
+        if moved is not None:
+            self._tell("; ".join(filter(None, (moved["problem"], *moved["warnings"]))))
+
+    def _tell(self, problem: str) -> None:
+        if problem and problem != self._told:  # once, and not again at every move
+            _log.warning("vectors: %s", problem)
+        self._told = problem
+
+    def _is_due(self) -> bool:
+        kept = self._blobs.get(_MOVED_AT)
+        if not kept:
+            return True
+        age = self._clock.now() - datetime.fromisoformat(kept.decode("ascii"))
+        # A time that is still to come is a clock that was set back.
+        return age >= EVERY or age < timedelta(0)
