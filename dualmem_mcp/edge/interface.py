@@ -65,6 +65,22 @@ class EdgeInterface(Protocol):
         """Look soon whether there is something new to index; returns at once."""
         ...
 
+    def place(self, conversation_id: str, *, max_seconds: float) -> dict[str, Any]:
+        """Place the conversation's vectors in the search service, for so long: points, bytes, duration_ms, ok,
+        usd_month, waiting (items that are not placed yet), warnings. What goes wrong is a warning; where no
+        service is used nothing is done."""
+        ...
+
+    def move_vectors(self, *, max_seconds: float) -> dict[str, Any]:
+        """Move vectors to the tiers that they deserve, for so long; the fields of `dualmem tiers apply --json`.
+        What goes wrong is in them."""
+        ...
+
+    def forget_vectors(self, conversation_id: str) -> dict[str, Any]:
+        """Remove an erased conversation's points from the search service: removed, warnings. What goes wrong is a
+        warning; the next move does it then."""
+        ...
+
     def close(self) -> None:
         """Write what is not written yet and let everything go."""
         ...

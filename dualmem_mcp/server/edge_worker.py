@@ -46,6 +46,10 @@ _ENDING_SECONDS: Final = 2.0
 
 _SEARCHING_THREADS: Final = 2
 
+_PLACING_THREADS: Final = 2
+"""Of their own: what goes to a search service outside may take long, and searches do not wait for it. Nor does a
+conversation that is handed over wait for vectors that move."""
+
 _INDEXING_NICENESS: Final = 10
 
 _GARBAGE_THRESHOLDS: Final = (50_000, 20, 20)
@@ -110,6 +114,11 @@ class Worker:
             "status": self._edge.status,
             "wake": self._new.set,
         }
+        self._slow_methods: dict[str, Callable[..., Any]] = {
+            "place": self._edge.place,
+            "move_vectors": self._edge.move_vectors,
+            "forget_vectors": self._edge.forget_vectors,
+        }
 
     def serve(self, requests: IO[bytes]) -> None:
         """Answer requests and index, until the pipe closes or nothing is left to do; ends the process."""
@@ -125,10 +134,14 @@ class Worker:
         os._exit(0)
 
     def _read(self, requests: IO[bytes]) -> None:
-        with ThreadPoolExecutor(_SEARCHING_THREADS, thread_name_prefix="request") as pool:
+        with (
+            ThreadPoolExecutor(_SEARCHING_THREADS, thread_name_prefix="request") as searching,
+            ThreadPoolExecutor(_PLACING_THREADS, thread_name_prefix="placing") as placing,
+        ):
             try:
                 while (message := read_message(requests)) is not None:
                     self._count(1)
+                    pool = placing if message.get("method") in self._slow_methods else searching
                     pool.submit(self._answer, message)
             finally:  # also when what came was no message: without requests there is nothing to stay for
                 timer = threading.Timer(_ENDING_SECONDS, os._exit, (0,))
@@ -145,7 +158,7 @@ class Worker:
     def _answer(self, message: dict[str, Any]) -> None:
         name = message["method"]
         try:
-            method = self._methods.get(name)
+            method = self._methods.get(name) or self._slow_methods.get(name)
             if method is None:
                 raise UsageError(f"there is no method {name!r}", operation="edge", subject=name)
             answer = {"id": message["id"], "result": method(**message["params"])}
