@@ -105,6 +105,7 @@ class App(Conversations, ThisDevice):
                 clock=clock,
                 edge=lambda: self.edge,
             )
+            opening.callback(self.vectors.close)
             self.spending = Spending(
                 settings,
                 counts=DatabaseCostCounts(self.database),
@@ -186,6 +187,7 @@ class App(Conversations, ThisDevice):
             ),
         )
         self._closing.callback(edge.close)
+        self._closing.callback(self.vectors.close)
         return edge
 
     @property

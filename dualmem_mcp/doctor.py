@@ -158,6 +158,24 @@ def _search_index(app: App) -> _Finding:
     return _Finding(indexed)
 
 
+def _search_service(app: App) -> _Finding:
+    status = app.tiers.status()
+    if not status["configured"]:
+        return _Finding("none is set: search works from this device's own index")
+    if not status["enabled"]:
+        return _Finding(f"{status['url']}, not used", "`dualmem tiers enable` tells what it learns, and uses it.")
+    app.tiers.reach()
+    points = sum(tier["points"] for tier in status["tiers"])
+    looked = status["checked_at"]
+    checked = f"checked at {looked[:16].replace('T', ' ')} UTC" if looked else "never checked"
+    detail = f"{status['url']} answers, its collections fit; {points:,} points, {checked}"
+    if status["problem"]:
+        return _Finding(
+            f"{detail}; the last time: {status['problem']}", "`dualmem tiers apply` tries again.", ok=False
+        )
+    return _Finding(detail, "" if looked else "`dualmem tiers check` compares what lies there, and mends it.")
+
+
 _CHECKS: dict[str, Callable[[App], _Finding]] = {
     "data home": _data_home,
     "database": _database,
@@ -171,4 +189,5 @@ _CHECKS: dict[str, Callable[[App], _Finding]] = {
     "budget": _budget,
     "search model": _model,
     "search index": _search_index,
+    "search service": _search_service,
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import os
 import sys
 import time
@@ -96,23 +97,32 @@ def _sync_alone(options: Options) -> int:
 
 def _sync(settings: Any, options: Options) -> int:
     from dualmem_mcp.app import open_app  # noqa: PLC0415
+    from dualmem_mcp.edge.moving import MOST_SECONDS  # noqa: PLC0415
     from dualmem_mcp.sync.wording import has_moved, sync_text  # noqa: PLC0415
+    from dualmem_mcp.tiers.wording import has_moved as has_moved_vectors  # noqa: PLC0415
+    from dualmem_mcp.tiers.wording import moved_text, moved_warnings  # noqa: PLC0415
 
     with open_app(settings) as app:
         for notice in app.notices:
             _log.info("%s", notice)
         large_objects = options.large_objects or not settings.sync.wifi_only
         result = app.sync(max_seconds=options.max_seconds, large_objects=large_objects)
+        left_seconds = (options.max_seconds or math.inf) - result["duration_ms"] / 1000
+        moved = None
+        if left_seconds > 0 and not (result["busy"] or result["away"] or result["refused"]):
+            moved = app.vectors.move_if_due(max_seconds=min(left_seconds, MOST_SECONDS))
     if result["busy"]:
         return 0
-    out_of_time = options.max_seconds is not None and result["duration_ms"] >= options.max_seconds * 1000
+    out_of_time = left_seconds <= 0
     if result["refused"]:
         raise StoreRefusedError("; ".join(result["warnings"]), operation="sync", subject=settings.bucket)
     if result["away"] and not out_of_time:
         raise StoreUnreachableError("; ".join(result["warnings"]), operation="sync", subject=settings.bucket)
     if has_moved(result):
         _log.info("%s", " ".join(sync_text(result, conflicts_hint="`dualmem conflicts`").splitlines()))
-    for warning in result["warnings"]:
+    if moved and has_moved_vectors(moved):
+        _log.info("%s", " ".join(moved_text(moved).splitlines()))
+    for warning in (*result["warnings"], *(moved_warnings(moved) if moved else ())):
         _log.warning("%s", warning)
     return 0
 

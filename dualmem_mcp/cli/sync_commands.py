@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import threading
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ import click
 from dualmem_mcp.cli.frame import cli, json_option, opened, print_json, warn
 from dualmem_mcp.errors import OverBudgetError, StoreRefusedError, StoreUnreachableError, UsageError
 from dualmem_mcp.sync.wording import conflict_text, has_moved, sync_text
+from dualmem_mcp.tiers.wording import moved_text, moved_warnings
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -50,8 +52,9 @@ def sync(*, watch: bool, max_seconds: float | None, large_objects: bool | None, 
             _watch(app, show, large_objects=large)
             return
         result = sync_by_hand(app, max_seconds=max_seconds, large_objects=large)
+        result["tiers"] = _move_vectors(app, result, max_seconds, only_if_due=quiet)
     show.result(result)
-    out_of_time = max_seconds is not None and result["duration_ms"] >= max_seconds * 1000
+    out_of_time = _left_seconds(result, max_seconds) <= 0
     if result["refused"]:
         click.get_current_context().exit(StoreRefusedError.exit_code)
     if result["over_budget"]:
@@ -114,12 +117,15 @@ class _Shown:
         self._warned: set[str] = set()
 
     def result(self, result: Mapping[str, Any]) -> None:
-        """The result of one sync."""
-        warn(result["warnings"])
+        """The result of one sync, with what moved between tiers."""
+        tiers = result["tiers"]
+        warn([*result["warnings"], *(moved_warnings(tiers) if tiers else [])])
         if self._as_json:
             print_json(result)
         elif not self._quiet:
             self._text(result)
+            if tiers and not tiers["problem"]:
+                click.echo(moved_text(tiers))
 
     def news(self, result: Mapping[str, Any]) -> None:
         """The result of one of many syncs: nothing if it did nothing, on one line if as JSON."""
@@ -140,6 +146,23 @@ class _Shown:
 
     def _text(self, result: Mapping[str, Any]) -> None:
         click.echo(sync_text(result, conflicts_hint="`dualmem conflicts`"))
+
+
+def _left_seconds(result: Mapping[str, Any], max_seconds: float | None) -> float:
+    return math.inf if max_seconds is None else max_seconds - result["duration_ms"] / 1000
+
+
+def _move_vectors(
+    app: App, result: Mapping[str, Any], max_seconds: float | None, *, only_if_due: bool
+) -> dict[str, Any] | None:
+    """What moved between tiers after a sync that went through; None where nothing was to."""
+    left = _left_seconds(result, max_seconds)
+    if left <= 0 or any(result[name] for name in ("away", "refused", "busy")):
+        return None
+    from dualmem_mcp.edge.moving import MOST_SECONDS  # noqa: PLC0415
+
+    move = app.vectors.move_if_due if only_if_due else app.vectors.move
+    return move(max_seconds=min(left, MOST_SECONDS))
 
 
 def _watch(app: App, show: _Shown, *, large_objects: bool) -> None:

@@ -130,12 +130,12 @@ def plan(*, as_json: bool) -> None:
 @json_option
 def move(*, take_over: bool, as_json: bool) -> None:
     """Carry the plan out; interrupted, the next one goes on from there."""
-    from dualmem_mcp.tiers.wording import moved_text  # noqa: PLC0415
+    from dualmem_mcp.tiers.wording import moved_text, moved_warnings  # noqa: PLC0415
 
     with shown_bar() as progress, opened() as app:
         _check_configured(app)
         applied = app.tiers.apply(max_seconds=None, take_over=take_over, progress=progress)
-    warn([*applied["warnings"], *([applied["problem"]] if applied["problem"] else [])])
+    warn(moved_warnings(applied))
     if as_json:
         print_json(applied)
     else:

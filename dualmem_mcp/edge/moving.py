@@ -27,6 +27,11 @@ EVERY: Final = timedelta(minutes=10)
 MOST_SECONDS: Final = 20.0
 """So long vectors move at most before a sync by hand ends; a later one goes on."""
 
+BACKGROUND_SECONDS: Final = 120.0
+"""So long they move at most in the background at a time."""
+
+_CLOSING_SECONDS: Final = 2.5
+
 _MOVED_AT: Final = "local/tiers/moved_at"
 
 
@@ -53,6 +58,7 @@ class VectorMoves:
         self._edge = edge
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._closed = False
         self._told = ""
 
     @property
@@ -78,7 +84,10 @@ class VectorMoves:
             return None
         # Noted before: one that dies over it is not begun again at every sync.
         self._blobs.put(_MOVED_AT, self._clock.now().isoformat().encode("ascii"))
-        return self._edge().move_vectors(max_seconds=max_seconds)
+        moved = self._edge().move_vectors(max_seconds=max_seconds)
+        if moved["left"] and not moved["problem"]:
+            self._blobs.put(_MOVED_AT, b"")  # its time was over; the next sync goes on
+        return moved
 
     def move_if_due(self, *, max_seconds: float = MOST_SECONDS) -> dict[str, Any] | None:
         """The same, unless some process of this device did so within the last ten minutes."""
@@ -89,22 +98,31 @@ class VectorMoves:
         if not self.is_on or not self._is_due():
             return
         with self._lock:
-            if self._thread is not None and self._thread.is_alive():
+            if self._closed or (self._thread is not None and self._thread.is_alive()):
                 return
+            # A daemon: a move is safe to be ended at any moment, and must not keep the process.
             self._thread = threading.Thread(target=self._run, name="vectors", daemon=True)
             self._thread.start()
 
+    def close(self) -> None:
+        """Begin no move any more, and wait a little for one that is under way."""
+        with self._lock:
+            self._closed = True
+            thread = self._thread
+        if thread is not None:
+            thread.join(_CLOSING_SECONDS)
+
     def _run(self) -> None:
         try:
-            moved = self.move_if_due()
-        except DualmemError as error:  # of the database: the application may have been closed meanwhile
-            self._tell(error.message)
+            moved = self.move_if_due(max_seconds=BACKGROUND_SECONDS)
+        except Exception as error:  # noqa: BLE001 - the application may be closed meanwhile; the next move is another
+            self._tell(error.message if isinstance(error, DualmemError) else f"a fault ({type(error).__name__})")
             return
         if moved is not None:
             self._tell("; ".join(filter(None, (moved["problem"], *moved["warnings"]))))
 
     def _tell(self, problem: str) -> None:
-        if problem and problem != self._told:  # once, and not again at every move
+        if problem and problem != self._told and not self._closed:  # once, and not again at every move
             _log.warning("vectors: %s", problem)
         self._told = problem
 

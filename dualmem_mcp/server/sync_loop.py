@@ -174,6 +174,8 @@ class SyncLoop:
                 self._rhythm.was_busy(self._clock())
         else:
             self._end(listed=not probe)
+            if not probe:
+                self._app.vectors.move_in_background()
         self._report(result)
 
     def _has_vault(self) -> bool:

@@ -39,6 +39,8 @@ def _sync_memory(call: Call) -> Answer:
     result = sync_by_hand(call.app, large_objects=call.arguments.get("large_objects", not wifi_only))
     told = sync_text(result, conflicts_hint="see list_conflicts")
     synced = not any(result[name] for name in ("away", "refused", "busy"))
+    if synced:
+        call.app.vectors.move_in_background()
     return Answer(_with_warnings(told, result), result, synced=synced)
 
 

@@ -112,6 +112,11 @@ class Tiers:
             "problem": seen.problem,
         }
 
+    def reach(self) -> None:
+        """Ask the service for its collections. Raises what `enable` raises if they cannot be used."""
+        self._service.channel()
+        self._service.tiers()
+
     def init(self, cluster: Cluster) -> dict[str, Any]:
         """Make the collections that are not there: collections (tier, name, made), model, dimensions.
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from dualmem_mcp.cost.wording import usd_text
-from dualmem_mcp.model.tier_plan import Plan
 from dualmem_mcp.model.tiers import TIER_NAMES
+
+if TYPE_CHECKING:
+    from dualmem_mcp.model.tier_plan import Plan
 
 # Source of both: docs/threat-model.md, "Vectors in a service", with what was measured.
 WHAT_IT_LEARNS: Final = """\
@@ -160,6 +162,16 @@ def moved_text(applied: Mapping[str, Any]) -> str:
             "`--take-over` makes it this one."
         )
     return "\n".join(lines)
+
+
+def moved_warnings(applied: Mapping[str, Any]) -> list[str]:
+    """What went wrong on the way, and what it is about."""
+    return [*([applied["problem"]] if applied["problem"] else []), *applied["warnings"]]
+
+
+def has_moved(applied: Mapping[str, Any]) -> bool:
+    """Whether anything was moved."""
+    return any(applied["done"].values())
 
 
 def checked_text(checked: Mapping[str, Any], *, dry_run: bool) -> str:
