@@ -335,10 +335,10 @@ def name_subjects(connection: Connection) -> None:
 def use_with_weights(connection: Connection) -> None:
     """Make the table of accesses anew, by digest, with what is known of each.
 
-    When the accesses were is not known, only when the last one was. So an item gets the weight of that one at least,
-    and no more than `_MOST_UNDATED`, which is less than what counts as in use (3.33): an old count alone brings
-    nothing into the tier of what is in use, and what is still asked for gets there with the next access. The scores
-    that it was given with are not known.
+    When the accesses were is not known, only when the last one was. So an item gets the weight of that one at
+    least, and no more than `_MOST_UNDATED`, which is less than what counts as in use (3.33): an old count alone
+    brings nothing into the tier of what is in use, and what is still asked for gets there with the next access.
+    The scores that it was given with are not known.
     """
     connection.execute("ALTER TABLE accesses RENAME TO undated_accesses")
     for statement in statements(DATED_ACCESSES):
