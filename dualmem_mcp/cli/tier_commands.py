@@ -61,6 +61,7 @@ def enable(*, words: bool, yes: bool, as_json: bool) -> None:
     """Let this device use the service, after telling what it can learn."""
     with opened() as app:
         status = _check_configured(app)
+        app.tiers.reach()  # before anybody reads on: without its collections there is nothing to agree to
         _ask(status, words=words, yes=yes, quiet=as_json)
         done = app.tiers.enable(words=words)
     if as_json:
@@ -80,7 +81,11 @@ def disable(*, remove: bool, as_json: bool) -> None:
     """Stop using the service on this device; search goes on from the device's own index."""
     with opened() as app:
         _check_configured(app)
-        done = app.tiers.disable(remove=remove)
+        try:
+            done = app.tiers.disable(remove=remove)
+        except StoreUnreachableError as error:
+            error.hint = f"It is switched off all the same; the command again removes what is left. {error.hint}"
+            raise
     if as_json:
         print_json(done)
         return

@@ -13,27 +13,26 @@ if TYPE_CHECKING:
 
 # Source of both: docs/threat-model.md, "Vectors in a service", with what was measured.
 WHAT_IT_LEARNS: Final = """\
-Copies of your vectors are about to go to {url}.
+Copies of your vectors are to go to {url}.
 
-What it gets of each passage: the text, encrypted with keys that only your devices have, and a vector, which is
-obfuscated so that the service can compare it. Obfuscated is not encrypted. Whoever runs the service, or breaks
-into it, learns
+It gets each passage's text, encrypted with keys that only your devices have, and its vector, which is obfuscated
+so that the service can compare it. Obfuscated is not encrypted. Whoever runs the service, or breaks into it, learns
 
   - how many passages you have, when they are written, searched, moved and removed, and how long the long ones are;
   - which passages are about roughly the same thing, and which of them your searches find;
-  - with about 100 of your texts in hand (mails, web pages, public commits, together with their vectors), how the
-    obfuscation undoes: then of any text they have, whether you have it too, and roughly what the others are about.
+  - with 50 to 100 of your texts in hand (mails, public pages or commits), how to undo the obfuscation: then, of any
+    text that it has, whether you have it too, and roughly what the rest is about.
 
-They do not learn the words of your texts, and cannot change one without your devices noticing. Everything stays on
-this device as well; `dualmem tiers disable --remove` takes the copies away again, but not what was seen meanwhile.
+It does not learn the words of your texts, and can change none without your devices noticing. Everything stays on
+this device as well. `dualmem tiers disable --remove` takes the copies away, but not what was learnt from them.
 docs/threat-model.md has the whole, with figures."""
 
 WHAT_WORDS_TELL: Final = """\
-With words, each text's words go along, as numbers that only your keys can make. The service then finds texts by
-their words, too, and in return learns besides
+With words, the words of each text go along as numbers, which only your keys can make of words. The service then
+finds texts by their words, too, and learns besides
 
   - how many different words each text has, which texts have a word in common, and how frequent each word is;
-  - from how frequent words are in any language, what many of the frequent ones are, and by these others.
+  - from the known statistics of languages, what many of the frequent ones are, and by these others.
 
 That is much more than vectors alone tell."""
 
@@ -109,12 +108,13 @@ def status_text(status: Mapping[str, Any]) -> str:
         if status["enabled"]:
             state = "vectors and words" if status["words"] else "vectors, no words"
         lines.append(f"In use on this device: {state}")
-    rows = [("tier", "points", "at most", "latency aimed at", "a month")]
+    rows = [("tier", "points", "at most", "latency aimed at", "1,000 a month", "in all")]
     for tier in status["tiers"]:
-        usd = tier["points"] / 1000 * tier["usd_per_1k_vectors_month"]
-        most = f"{tier['most']:,}" if tier["most"] is not None else "–"
-        rows.append((tier["name"], f"{tier['points']:,}", most, f"{tier['target_latency_ms']} ms", usd_text(usd)))
-    lines += ["", *_table(rows, right=(1, 2, 3, 4))]
+        price = tier["usd_per_1k_vectors_month"]
+        usd = tier["points"] / 1000 * price
+        most, latency = f"{tier['most']:,}", f"{tier['target_latency_ms']} ms"
+        rows.append((tier["name"], f"{tier['points']:,}", most, latency, usd_text(price), usd_text(usd)))
+    lines += ["", *_table(rows, right=(1, 2, 3, 4, 5))]
     notes = []
     if status["epochs"] > 1:
         notes.append(f"Points are under {status['epochs']} keys; those under older ones are renewed as they move.")
