@@ -16,6 +16,7 @@ from dualmem_mcp.ports.search import (
     SearchIndex,
     SearchReader,
     Unembedded,
+    WordStatistics,
 )
 from dualmem_mcp.ports.storage import (
     CLIENT_PLACES,
@@ -61,5 +62,6 @@ __all__ = [
     "Threads",
     "Unembedded",
     "Version",
+    "WordStatistics",
     "no_progress",
 ]

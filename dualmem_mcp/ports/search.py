@@ -42,6 +42,16 @@ class Scored:
 
 
 @dataclass(frozen=True, slots=True)
+class WordStatistics:
+    """What a scope knows of words: how many items it has, how many words they have on average (0.0 if there are
+    none), and how much each of the stems asked for counts in BM25, the rarer the more, float32 (stems,)."""
+
+    items: int
+    mean_words: float
+    rarities: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
 class Features:
     """What ranking has to know of items beside their scores, one entry for each id that was asked for and is there.
 
@@ -86,9 +96,9 @@ class ItemColumns:
 
     `ids` int64, `keys` int64 (`model.search.key_digest`), `kinds` uint8 (places in `model.search.KINDS`),
     `conversations` int64 (`key_digest` of conversation ids, 0 for none), `ordinals` int32 (place among the
-    conversation's turns, -1 for what is no turn), `times` int64 (microseconds since 1970, the least int64 for none),
-    `words` int32, `passages` int32 (0: no vectors yet), `contents` int64 (digest of the text), `likenesses` int64
-    (`search.likeness`, digest of what was embedded; 0 without vectors).
+    conversation's turns, -1 for what is no turn), `times` int64 (microseconds since 1970, the least int64 for
+    none), `words` int32, `passages` int32 (0: no vectors yet), `contents` int64 (digest of the text), `likenesses`
+    int64 (digest of what was embedded, as `search.likeness` says; 0 without vectors).
     """
 
     ids: NDArray[np.int64]
@@ -111,6 +121,10 @@ class SearchReader(Protocol):
     def lexical(self, terms: Sequence[str], where: Filter, limit: int) -> Scored:
         """The items that hold at least one of the words (or a word of the same stem), by BM25 over what the filter
         lets pass; higher is better. Words are plain text: nothing in them is an operator."""
+        ...
+
+    def statistics(self, stems: Sequence[str], where: Filter) -> WordStatistics:
+        """What is known of these different stems among the items that the filter lets pass."""
         ...
 
     def nearest(self, vector: NDArray[np.float32], where: Filter, limit: int) -> Scored:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 import numpy as np
 
 from dualmem_mcp.model.search import KINDS, Collection, Filter, SearchItem
-from dualmem_mcp.ports import Features, Scored
+from dualmem_mcp.ports import Features, Scored, WordStatistics
 from dualmem_mcp.stores.columns import from_column
 from dualmem_mcp.stores.connection import Connection
 from dualmem_mcp.stores.search_index import bm25, writing
@@ -58,6 +58,18 @@ class IndexReader:
             return Scored(snapshot.ids[chosen], scores[chosen])
 
         return self._read(search)
+
+    def statistics(self, stems: Sequence[str], where: Filter) -> WordStatistics:
+        """As SearchReader says."""
+
+        def look(connection: Connection, snapshot: Snapshot) -> WordStatistics:
+            scope = self._scopes.of(connection, snapshot, where)
+            rarities = bm25.rarities(connection, snapshot, stems, scope)
+            return WordStatistics(scope.items, scope.words, rarities)
+
+        if self.collection not in where.collections:
+            return WordStatistics(0, 0.0, np.zeros(len(stems), np.float32))
+        return self._read(look)
 
     def nearest(self, vector: NDArray[np.float32], where: Filter, limit: int) -> Scored:
         """As SearchReader says; nothing for a vector that points nowhere, or is not of the model's length."""
