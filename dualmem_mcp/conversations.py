@@ -6,21 +6,22 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from dualmem_mcp.agent_checkpoints import AgentCheckpoints
 from dualmem_mcp.durable_files import file_lock
+from dualmem_mcp.edge.beside_handoff import EdgeBesideHandoff, take_along
+from dualmem_mcp.edge.client import EdgeProcess
 from dualmem_mcp.edge.interface import EdgeInterface
+from dualmem_mcp.edge.moving import VectorMoves
 from dualmem_mcp.errors import DualmemError, NotFoundError, StoreUnreachableError
-from dualmem_mcp.handoff.agent_states import agents_to_json
 from dualmem_mcp.handoff.channel import Channel
-from dualmem_mcp.handoff.checkpoints import Checkpoints
 from dualmem_mcp.handoff.digest import build_digest
 from dualmem_mcp.handoff.eviction import make_room
 from dualmem_mcp.handoff.listing import list_conversations
 from dualmem_mcp.handoff.offline import offline_pack
-from dualmem_mcp.handoff.package import Content, hand_over
+from dualmem_mcp.handoff.package import Content, digest_bytes, hand_over
 from dualmem_mcp.handoff.pages import ContextPages
 from dualmem_mcp.handoff.prefetch import OpenedAhead
 from dualmem_mcp.handoff.reconstruct import (
@@ -35,7 +36,7 @@ from dualmem_mcp.handoff.related import Related
 from dualmem_mcp.handoff.resume import resume
 from dualmem_mcp.handoff.steps import Steps
 from dualmem_mcp.model.digest import Digest
-from dualmem_mcp.model.ids import ConversationId, DeviceId, conversation_id_for, parse_conversation_id
+from dualmem_mcp.model.ids import ConversationId, DeviceId, parse_conversation_id
 from dualmem_mcp.ports import Clock, Progress, no_progress
 from dualmem_mcp.settings import Settings
 from dualmem_mcp.sharing import Sharing
@@ -48,7 +49,6 @@ from dualmem_mcp.stores.thread_store import ThreadStore
 from dualmem_mcp.sync.client_summaries import keep_client_summary, kept_client_summary
 from dualmem_mcp.sync.deadline import DeadlineObjectStore
 from dualmem_mcp.transcripts.carried import parse_session
-from dualmem_mcp.transcripts.claude_code import read_session
 from dualmem_mcp.transcripts.definitions import definition_changes
 from dualmem_mcp.transcripts.project_files import compare_protected
 from dualmem_mcp.transcripts.source import SessionSource
@@ -62,7 +62,7 @@ _log = logging.getLogger(__name__)
 _PROGRESS_LOCK: Final = ".progress.lock"
 
 
-class Conversations:
+class Conversations(AgentCheckpoints):
     """The part of an application that works on conversations; `App` opens what it needs."""
 
     settings: Settings
@@ -76,6 +76,8 @@ class Conversations:
     records: RecordStore
     packages: FilePackageCache
     ahead: OpenedAhead
+    vectors: VectorMoves
+    _edge_process: EdgeProcess | None
 
     @property
     def edge(self) -> EdgeInterface:
@@ -125,8 +127,16 @@ class Conversations:
             local = self._source().read(conversation_id, transcript=transcript)
             self.sharing.refuse_erased(local.session.conversation_id, "hand over")
             facts["bytes"] = sum(len(data) for _, data in local.thread)
+        beside = EdgeBesideHandoff(
+            lambda: self.edge,
+            local.session.conversation_id,
+            target=target,
+            device_name=channel.vault.device_name,
+            placing=deliver and self.vectors.is_on,
+            waits=self._edge_process is None,
+        )
         progress(1, 5, "writing the digest")
-        with steps.step("digest"):
+        with steps.step("digest") as facts:
             digest = build_digest(
                 local.session,
                 summary=summary,
@@ -135,6 +145,7 @@ class Conversations:
                 open_questions=open_questions,
                 kept_compaction=kept_client_summary(self.records, local.session.conversation_id),
             )
+            facts["bytes"] = len(digest_bytes(digest))
         content = Content(
             session=local.session,
             digest=digest,
@@ -144,8 +155,8 @@ class Conversations:
             changes_since=lambda before: [asdict(one) for one in definition_changes(before, local.snapshot.files)],
             warnings=local.snapshot.warnings,
         )
-        report = hand_over(content, channel=channel, target=target, steps=steps, progress=progress).report
-        return self._with_room_made(channel, report)
+        done = hand_over(content, channel=channel, target=target, steps=steps, beside=beside, progress=progress)
+        return self._with_room_made(channel, done.report)
 
     def resume_conversation(
         self,
@@ -174,6 +185,7 @@ class Conversations:
             unpacked=self.way_back.unpacked,
             protected_check=self._protected_differences,
             find_related=self._related,
+            take_along=self._take_along,
             progress=progress,
         )
         if to_client:
@@ -266,6 +278,7 @@ class Conversations:
         pack = offline_pack(package, parse_session(package.thread_files()))
         progress(2, 3, "indexing")
         self.local_edge.catch_up()
+        warnings = [*refreshed.warnings, *self._take_along(package)]
         status = self.local_edge.status()
         progress(3, 3, "done")
         return {
@@ -275,36 +288,8 @@ class Conversations:
             **pack.counts(),
             "package_bytes": record.package_bytes,
             "search_ready": status["waiting"] == 0 and not status["model_missing"],
-            "warnings": list(refreshed.warnings),
+            "warnings": warnings,
         }
-
-    def save_checkpoint(self) -> dict[str, Any] | None:
-        """Keep what the agents of the running session are at, if the last checkpoint is old enough and something
-        changed since; the checkpoint as `list_checkpoints` shows it, else None. Raises what reading it raises."""
-        every = timedelta(seconds=self._checkpoints.every_seconds)
-        path = self._source().running(self.clock.now() - 2 * every)
-        if path is None or not self._checkpoints.is_due(conversation_id_for(path.stem)):
-            return None
-        session = read_session(path)
-        if not session.agents:
-            return None
-        made = self._checkpoints.save(session.conversation_id, agents_to_json(session, ()))
-        return made.to_json() if made else None
-
-    def list_checkpoints(self, conversation_id: str) -> list[dict[str, Any]]:
-        """Checkpoints of a conversation's agents, the oldest first: checkpoint_id, made_at, device_id, state_bytes,
-        stored_bytes, whole. Raises UsageError, NotFoundError for one that was erased."""
-        wanted = self._not_erased(conversation_id, "list checkpoints")
-        return [one.to_json() for one in self._checkpoints.find(wanted)]
-
-    def restore_checkpoint(self, conversation_id: str, checkpoint_id: str = "") -> str:
-        """The state that a checkpoint kept, by default the newest: JSON as in the section `agents` of a package.
-
-        Raises NotFoundError, TamperedError, UsageError.
-        """
-        wanted = self._not_erased(conversation_id, "restore checkpoint")
-        state = self._checkpoints.restore(wanted, checkpoint_id)
-        return state.decode("utf-8", "surrogatepass")
 
     def keep_compaction(self, conversation_id: str, text: str, *, trigger: str = "") -> None:
         """Keep what a compaction of the client left of a conversation, for the digest of a session that loses it.
@@ -351,10 +336,6 @@ class Conversations:
             exclusive=lambda: file_lock(self.home.root / _PROGRESS_LOCK),
         )
 
-    @property
-    def _checkpoints(self) -> Checkpoints:
-        return Checkpoints(self.records, self.device_id, self.clock, self.settings.profile.sync.checkpoint_seconds)
-
     def _with_room_made(self, channel: Channel, report: dict[str, Any]) -> dict[str, Any]:
         limit_bytes = self.settings.package_cache_mb << 20
         report["warnings"] = [*report["warnings"], *make_room(channel, self.packages, limit_bytes=limit_bytes)]
@@ -389,6 +370,9 @@ class Conversations:
             return []
         differences = compare_protected(carried, root, globs=self.settings.protected_files)
         return [difference.sentence for difference in differences]
+
+    def _take_along(self, package: OpenedPackage) -> list[str]:
+        return take_along(package, self.settings.profile, lambda: self.edge)
 
     def _related(self, query: str, digest: Digest) -> Sequence[Related]:
         try:

@@ -137,8 +137,7 @@ class EdgeProcess:
             threading.Thread(target=self._in_time, args=("preload", params), name="preload", daemon=True).start()
             return 0
         with suppress(_EndedError, TimeoutError):
-            taken: int = self._at_once("preload", params, PRELOAD_SECONDS)
-            return taken
+            return int(self._at_once("preload", params, PRELOAD_SECONDS))
         return 0
 
     def _at_once(self, method: str, params: Mapping[str, Any], seconds: float) -> Any:

@@ -13,21 +13,18 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from dualmem_mcp.crypto.envelope import ObjectKind, Section
+from dualmem_mcp.crypto.index import Algorithm
 from dualmem_mcp.errors import BudgetSpentError, ConflictError, DualmemError, StoreUnreachableError
 from dualmem_mcp.handoff.agent_states import agents_to_json
+from dualmem_mcp.handoff.base import EMPTY, patched_sections, sources_of, usable_base
+from dualmem_mcp.handoff.beside import BesideHandoff, NothingBeside, Preloaded
 from dualmem_mcp.handoff.brief import build_brief, device_budget, natural_budget
 from dualmem_mcp.handoff.bundle import bundle_sections
 from dualmem_mcp.handoff.channel import Channel, manifest_key, package_key, packed_handoff
 from dualmem_mcp.handoff.delivery import Delivery, deliver
 from dualmem_mcp.handoff.fidelity import measure_fidelity
-from dualmem_mcp.handoff.manifest import (
-    CarriedFile,
-    PackageManifest,
-    PatchedSection,
-    manifest_to_json,
-    record_to_json,
-)
-from dualmem_mcp.handoff.patches import make_patch
+from dualmem_mcp.handoff.manifest import CarriedFile, PackageManifest, manifest_to_json, record_to_json
+from dualmem_mcp.handoff.preload import SECTION as PRELOAD
 from dualmem_mcp.handoff.reconstruct import open_package
 from dualmem_mcp.handoff.steps import Steps
 from dualmem_mcp.handoff.thread import CHUNK_BYTES, ThreadPlan, plan_thread, thread_sections
@@ -37,13 +34,8 @@ from dualmem_mcp.model.device import DeviceProfile
 from dualmem_mcp.model.digest import Digest
 from dualmem_mcp.model.handoff import HandoffRecord
 from dualmem_mcp.model.ids import ConversationId, HandoffId
-from dualmem_mcp.model.project import ProjectFile, ProjectFileKind
+from dualmem_mcp.model.project import ProjectFile
 from dualmem_mcp.ports import Progress, no_progress
-
-_EMPTY = frozenset({b"", b"{}"})
-_LEAST_GAIN = 6
-"""Compressed alone, sections become a quarter; a patch that is not well below that does not pay for the second
-package that a reader then needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +67,7 @@ def hand_over(
     channel: Channel,
     target: DeviceProfile,
     steps: Steps,
+    beside: BesideHandoff | None = None,
     progress: Progress = no_progress,
 ) -> HandoffResult:
     """Seal the content, queue it durably, deliver it if the bucket can be reached, and report.
@@ -84,12 +77,15 @@ def hand_over(
     NotFoundError, with everything queued, when the bucket is not the vault's as it was.
     """
     session = content.session
+    beside = beside or NothingBeside()
+    beside.begin_preload(session, content.digest)
     brief = build_brief(content.digest, token_budget=natural_budget(content.digest))
     warnings = [*session.warnings, *content.warnings]
 
     progress(2, 5, "sealing")
+    parts = _parts(content, channel, target=target, beside=beside, steps=steps, warnings=warnings)
     with steps.step("seal") as facts:
-        sealed = _seal(content, channel, digest_tokens=brief.tokens, warnings=warnings)
+        sealed = _seal(content, parts, channel, digest_tokens=brief.tokens)
         facts["bytes"] = len(sealed.package)
 
     progress(3, 5, "queueing")
@@ -114,11 +110,18 @@ def hand_over(
         facts["cost_usd"] = request_cost_usd(channel.objects.location, writes=delivery.uploaded)
     if delivery.waiting:
         warnings.append(f"not uploaded yet: {delivery.reason}; it is queued, run the handoff again to deliver it")
+    if (placed := beside.placed()) is not None:
+        with steps.step("vectors") as facts:
+            facts.update(
+                bytes=placed.bytes, ok=placed.ok, cost_usd=placed.usd_month, duration_ms=placed.duration_ms
+            )
+        warnings += placed.warnings
 
     # The sealed bytes are opened once more as the other device will: what cannot be read back is not handed over.
     with steps.step("verify") as facts:
         opened = open_package(channel, sealed.record)
         device_tokens = device_budget(opened.digest, target.context_tokens)
+        readable = len(opened.preload.entries) if parts.preloaded is not None else 0
         on_device = build_brief(opened.digest, token_budget=device_tokens, max_agents=target.max_agents)
         facts["bytes"] = len(sealed.package)
     with steps.step("measure"):
@@ -127,7 +130,6 @@ def hand_over(
     progress(5, 5, "done")
     transcript_bytes = sum(len(data) for _, data in content.thread)
     visible_tokens = sealed.record.visible_tokens
-    carried_bytes = sealed.plain_bytes
     report: dict[str, Any] = {
         "handoff_id": sealed.record.handoff_id,
         "conversation_id": session.conversation_id,
@@ -138,11 +140,12 @@ def hand_over(
         "reduction": round(1 - brief.tokens / visible_tokens, 4) if visible_tokens else 0.0,
         "transcript_bytes": transcript_bytes,
         "package_bytes": len(sealed.package),
-        "compression_ratio": round(carried_bytes / len(sealed.package), 2),
+        "compression_ratio": round(parts.plain_bytes / len(sealed.package), 2),
         "fidelity": {**brief.completeness, **fidelity},
         "operations": steps.as_list(),
         "queued": bool(delivery.waiting),
-        "mobile_ready": not delivery.waiting,
+        # Vectors in a service are nothing that a device needs: what it takes up it indexes by itself.
+        "mobile_ready": not delivery.waiting and _has_preload(parts.preloaded, readable),
         "estimated_reconstruction_ms": steps.duration_of("verify"),
         "duration_ms": steps.duration_ms,
         "warnings": warnings,
@@ -150,6 +153,11 @@ def hand_over(
     if isinstance(delivery.fault, BudgetSpentError):
         report["over_budget"] = True
     return HandoffResult(sealed.record, report)
+
+
+def _has_preload(preloaded: Preloaded | None, readable: int) -> bool:
+    """Whether the target finds in the package what it is to have at hand, as far as there is anything."""
+    return preloaded is None or bool(readable) or not (preloaded.data or preloaded.problems)
 
 
 def _upload(channel: Channel, warnings: list[str]) -> Delivery:
@@ -199,43 +207,68 @@ def _take_back(channel: Channel, sealed: _Sealed) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class _Parts:
+    """What a package is made of: its manifest, its sections in their order, and what the target is to have at
+    hand."""
+
+    key: str
+    manifest: PackageManifest
+    sections: Sequence[Section]
+    preloaded: Preloaded | None
+    plain_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class _Sealed:
     record: HandoffRecord
     package: bytes
     objects: Sequence[tuple[str, bytes]]
     """Everything to be uploaded, in order: keys first, the handoff record last."""
-    plain_bytes: int
 
 
-def _seal(content: Content, channel: Channel, *, digest_tokens: int, warnings: list[str]) -> _Sealed:
+def _parts(
+    content: Content,
+    channel: Channel,
+    *,
+    target: DeviceProfile,
+    beside: BesideHandoff,
+    steps: Steps,
+    warnings: list[str],
+) -> _Parts:
     session, vault = content.session, channel.vault
     handoff_id = HandoffId(secrets.token_hex(16))
-    created_at = _later_than_known(channel.clock.now(), session.conversation_id, channel)
-    usable_base = _usable_base(content, channel, warnings)
-    base = usable_base.manifest if usable_base else None
     key = package_key(handoff_id)
-    plan = plan_thread(content.thread, handoff_id=handoff_id, package_key=key, base=base)
     files_blob, carried = _pack_files(content.project_files)
-    contents = {
-        "digest": _json(content.digest.to_json()),
-        "agents": agents_to_json(
-            session, content.changes_since(usable_base.definitions) if usable_base is not None else ()
-        ),
-        "state": _json(dict(content.state)),
-        "files": files_blob,
-    }
+    contents = {"digest": digest_bytes(content.digest), "agents": b"", "state": b"", "files": files_blob}
+    contents["state"] = _json(dict(content.state))
+    with steps.step("thread") as facts:
+        names = (*contents, PRELOAD) if target.has_small_cache else (*contents,)
+        base = usable_base(session.conversation_id, names, channel, warnings)
+        plan = plan_thread(
+            content.thread, handoff_id=handoff_id, package_key=key, base=base.manifest if base else None
+        )
+        facts["bytes"] = len(plan.stream)
+    with steps.step("agents") as facts:
+        contents["agents"] = agents_to_json(session, content.changes_since(base.definitions) if base else ())
+        facts["bytes"] = len(contents["agents"])
+    preloaded = beside.preloaded()
+    if preloaded is not None:
+        with steps.step("preload") as facts:
+            contents[PRELOAD] = preloaded.data
+            facts.update(bytes=len(preloaded.data), ok=not preloaded.problems, duration_ms=preloaded.duration_ms)
+        warnings += [f"what {target.name} is to have at hand: {problem}" for problem in preloaded.problems]
     builds_on = bool(plan.sources.keys() - {handoff_id})
-    patched, patches = _patched(contents, usable_base.sections if usable_base and builds_on else {})
+    patched, patches = patched_sections(contents, base.sections if base and builds_on else {})
     manifest = PackageManifest(
         handoff_id=handoff_id,
         conversation_id=session.conversation_id,
-        created_at=created_at,
+        created_at=_later_than_known(channel.clock.now(), session.conversation_id, channel),
         device_id=vault.device_id,
         device_name=vault.device_name,
-        base=base.handoff_id if base and builds_on else None,
+        base=base.manifest.handoff_id if base and builds_on else None,
         stream_size=len(plan.stream),
         chunk_size=CHUNK_BYTES,
-        sources={**plan.sources, **_sources_of(patched, base)},
+        sources={**plan.sources, **sources_of(patched, base.manifest if base else None)},
         thread=plan.files,
         patched=patched,
         files=carried,
@@ -253,28 +286,42 @@ def _seal(content: Content, channel: Channel, *, digest_tokens: int, warnings: l
     )
     whole = [name for name in contents if name not in {section.name for section in patched}]
     if manifest.format > 1:  # readers of the first format want all sections, empty ones too
-        whole = [name for name in whole if contents[name] not in _EMPTY]
+        whole = [name for name in whole if contents[name] not in EMPTY]
     sections = [
         *([Section("patches", patches, compress=False)] if patched else []),
-        *(Section(name, contents[name]) for name in whole),
+        *(Section(name, contents[name]) for name in whole if name != PRELOAD),
         *thread_sections(plan.stream),
+        *(_preload_section(contents[name]) for name in whole if name == PRELOAD and contents[name]),
     ]
-    if manifest.format > 1:
-        sections = bundle_sections(manifest, sections)
-    else:
-        sections = [Section("manifest", manifest_to_json(manifest)), *sections]
+    return _Parts(
+        key=key,
+        manifest=manifest,
+        sections=bundle_sections(manifest, sections)
+        if manifest.format > 1
+        else [Section("manifest", manifest_to_json(manifest)), *sections],
+        preloaded=preloaded,
+        plain_bytes=sum(map(len, contents.values())) + _new_bytes(plan, handoff_id),
+    )
+
+
+def _preload_section(data: bytes) -> Section:
+    return Section(PRELOAD, data, algorithm=Algorithm.CHACHA20_POLY1305)
+
+
+def _seal(content: Content, parts: _Parts, channel: Channel, *, digest_tokens: int) -> _Sealed:
+    session, manifest, vault = content.session, parts.manifest, channel.vault
     conversation_key, key_objects = channel.conversation_key(session.conversation_id)
-    package = channel.seal(ObjectKind.PACKAGE, key, sections, conversation_key)
+    package = channel.seal(ObjectKind.PACKAGE, parts.key, parts.sections, conversation_key)
     record = HandoffRecord(
-        handoff_id=handoff_id,
+        handoff_id=manifest.handoff_id,
         conversation_id=session.conversation_id,
         title=content.digest.title,
         cwd=session.cwd,
-        created_at=created_at,
+        created_at=manifest.created_at,
         device_id=vault.device_id,
         device_name=vault.device_name,
         base=manifest.base,
-        package_key=key,
+        package_key=parts.key,
         package_bytes=len(package),
         manifest_key="",
         message_count=session.message_count,
@@ -288,42 +335,12 @@ def _seal(content: Content, channel: Channel, *, digest_tokens: int, warnings: l
     return _Sealed(
         record=dataclasses.replace(record, manifest_key=record_key),
         package=package,
-        objects=[*key_objects, (key, package), (record_key, sealed_record)],
-        plain_bytes=sum(map(len, contents.values())) + _new_bytes(plan, handoff_id),
+        objects=[*key_objects, (parts.key, package), (record_key, sealed_record)],
     )
-
-
-def _patched(
-    contents: Mapping[str, bytes], earlier_sections: Mapping[str, tuple[HandoffId, bytes]]
-) -> tuple[tuple[PatchedSection, ...], bytes]:
-    """Those of the sections that are much smaller as a patch against the last handoff's, and the patches together.
-
-    A patch is always against a whole section, so that a reader needs one other package at most.
-    """
-    sections: list[PatchedSection] = []
-    patches: list[bytes] = []
-    for name, (holder, earlier) in earlier_sections.items():
-        data = contents[name]
-        if not earlier or data in _EMPTY:
-            continue
-        patch = make_patch(earlier, data)
-        if len(patch) <= len(data) // _LEAST_GAIN:
-            digest = hashlib.sha256(data).hexdigest()
-            sections.append(PatchedSection(name, holder, len(data), len(patch), digest))
-            patches.append(patch)
-    return tuple(sections), b"".join(patches)
 
 
 def _new_bytes(plan: ThreadPlan, handoff_id: HandoffId) -> int:
     return sum(part.size for file in plan.files for part in file.parts if part.handoff_id == handoff_id)
-
-
-def _sources_of(patched: Sequence[PatchedSection], base: PackageManifest | None) -> dict[HandoffId, str]:
-    """Keys of the packages that hold what the sections are patches against."""
-    if base is None:
-        return {}
-    keys = {**base.sources, base.handoff_id: package_key(base.handoff_id)}
-    return {section.base: keys[section.base] for section in patched}
 
 
 def _later_than_known(now: datetime, conversation_id: ConversationId, channel: Channel) -> datetime:
@@ -335,42 +352,6 @@ def _later_than_known(now: datetime, conversation_id: ConversationId, channel: C
     return max(now, *(record.created_at + timedelta(milliseconds=1) for record in newest)) if newest else now
 
 
-@dataclass(frozen=True, slots=True)
-class _Base:
-    """What a handoff builds on: the last one's manifest, its sections, each as it stands whole in the package of
-    the handoff named with it, and the agent definitions that it carried."""
-
-    manifest: PackageManifest
-    sections: Mapping[str, tuple[HandoffId, bytes]]
-    definitions: Sequence[ProjectFile]
-
-
-def _usable_base(content: Content, channel: Channel, warnings: list[str]) -> _Base | None:
-    """The conversation's newest handoff, if all that it refers to is still there and what is needed can be read."""
-    newest = channel.catalogue.handoffs(content.session.conversation_id)[:1]
-    if not newest:
-        return None
-    try:
-        package = open_package(channel, newest[0])
-        waiting = set(channel.outbox.pending())
-        for key in {package.key, *package.manifest.sources.values()}:
-            if key not in waiting:
-                channel.objects.stat(key)
-        kind: ProjectFileKind = "agent_definition"
-        definitions = package.carried_files([kind])
-        return _Base(
-            package.manifest,
-            {name: package.whole_section(name) for name in ("digest", "agents", "state", "files")},
-            [ProjectFile.of(kind, file.name, data, file.order) for file, data in definitions],
-        )
-    except StoreUnreachableError:
-        # Offline and not kept here: everything travels anew, which costs bytes and loses nothing.
-        return None
-    except DualmemError as error:
-        warnings.append(f"the last handoff cannot be built upon ({error.message}); everything is sent anew")
-        return None
-
-
 def _pack_files(files: Sequence[ProjectFile]) -> tuple[bytes, tuple[CarriedFile, ...]]:
     carried, pieces, position = [], [], 0
     for file in files:
@@ -378,6 +359,11 @@ def _pack_files(files: Sequence[ProjectFile]) -> tuple[bytes, tuple[CarriedFile,
         pieces.append(file.data)
         position += len(file.data)
     return b"".join(pieces), tuple(carried)
+
+
+def digest_bytes(digest: Digest) -> bytes:
+    """The section `digest`."""
+    return _json(digest.to_json())
 
 
 def _last_uuid(session: Session) -> str:

@@ -23,6 +23,8 @@ from dualmem_mcp.handoff.manifest import (
     record_from_json,
 )
 from dualmem_mcp.handoff.patches import MAX_PATCH_EXPANSION, apply_patch
+from dualmem_mcp.handoff.preload import SECTION as PRELOAD
+from dualmem_mcp.handoff.preload import PreloadSet, preload_from_bytes
 from dualmem_mcp.handoff.thread import read_thread
 from dualmem_mcp.model.digest import Digest
 from dualmem_mcp.model.handoff import HandoffRecord
@@ -227,6 +229,14 @@ class OpenedPackage:
             return {}
         state = _json(self.read_section("state"), "state")
         return state if isinstance(state, dict) else {}
+
+    @cached_property
+    def preload(self) -> PreloadSet:
+        """What a device with a small cache is to have at hand; empty in a package for others. Raises TamperedError,
+        NotFoundError, StoreUnreachableError."""
+        if not self._has(PRELOAD) and not self._patched(PRELOAD):
+            return PreloadSet()
+        return preload_from_bytes(self.read_section(PRELOAD), self.manifest.conversation_id)
 
     def carried_files(self, kinds: Sequence[str] = ()) -> list[tuple[CarriedFile, bytes]]:
         """The files of those kinds (all if none is named) with their bytes. Raises TamperedError."""

@@ -69,6 +69,10 @@ ProtectedCheck = Callable[[OpenedPackage], Sequence[str]]
 """Compares the protected files that were carried with the ones on this device; differences as sentences."""
 
 
+TakeAlong = Callable[[OpenedPackage], Sequence[str]]
+"""Has at hand for searches what a package brings for them; what went wrong as sentences."""
+
+
 def resume(
     conversation_id: ConversationId | None,
     *,
@@ -79,6 +83,7 @@ def resume(
     unpacked: FindUnpacked,
     protected_check: ProtectedCheck,
     find_related: FindRelated = find_nothing,
+    take_along: TakeAlong = lambda _: (),
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
     """The contract's *brief* fields for the newest handoff of the conversation, or of all.
@@ -166,6 +171,7 @@ def resume(
                 "an earlier package that the thread is built upon is gone from the bucket: the thread cannot be "
                 "read or restored here until the conversation is handed over again"
             )
+        warnings += take_along(package)
     progress(3, 3, "done")
     return {
         "conversation_id": record.conversation_id,

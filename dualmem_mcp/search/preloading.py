@@ -64,8 +64,8 @@ def find_preload(
     problem = ""
     if not in_time:
         problem = "not all that is similar was looked for in time"
-    elif len(known) < len(own):
-        problem = f"{len(own) - len(known)} of {len(own)} items have no vectors yet"
+    elif own and not known:
+        problem = "nothing of it has vectors yet, so it is found by words"
     entries = [
         *(PreloadEntry(one.item.key, 1.0, None, to_bytes(one.vector)) for one in known),
         *(_entry(one, conversation_id) for one in near),

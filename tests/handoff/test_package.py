@@ -46,6 +46,8 @@ def test_a_handoff_reports_what_the_contract_names(world, talk) -> None:
     assert [step["name"] for step in report["operations"]] == [
         "read",
         "digest",
+        "thread",
+        "agents",
         "seal",
         "queue",
         "upload",
@@ -53,6 +55,8 @@ def test_a_handoff_reports_what_the_contract_names(world, talk) -> None:
         "measure",
     ]
     assert all(set(step) == {"name", "bytes", "duration_ms", "ok", "cost_usd"} for step in report["operations"])
+    assert all(step["ok"] for step in report["operations"])
+    assert all(step["bytes"] > 0 for step in report["operations"] if step["name"] != "measure")
     json.dumps(report)
 
 
