@@ -294,7 +294,7 @@ class Edge:
     # The rest
 
     def status(self) -> dict[str, Any]:
-        """As the interface says: indexed items by collection, waiting, index_bytes, model.
+        """As the interface says: indexed items by collection, waiting, shared, index_bytes, model.
 
         Raises StoreUnreachableError if an index can neither be read nor made.
         """
@@ -302,6 +302,7 @@ class Edge:
         return {
             "indexed": {name: count.items for name, count in counts.items()},
             "waiting": sum(count.items - count.embedded for count in counts.values()),
+            "shared": sum(count.shared for count in counts.values()),
             "index_bytes": sum(count.size_bytes for count in counts.values()),
             "model": self.model.model_id or None,
             "model_missing": self.model.missing or None,

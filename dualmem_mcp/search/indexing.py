@@ -12,6 +12,7 @@ from dualmem_mcp.errors import ConflictError
 from dualmem_mcp.model.search import Collection
 from dualmem_mcp.ports import Embedder, Progress, SearchIndex, Unembedded, no_progress
 from dualmem_mcp.search.filling import ShouldStop, fill_indexes, never
+from dualmem_mcp.search.likeness import likeness
 from dualmem_mcp.search.passages import passages
 from dualmem_mcp.search.reading import read_carried, read_sessions
 from dualmem_mcp.search.sources import CarriedSessions, SearchTruth, SessionFiles, SourceLog
@@ -32,7 +33,8 @@ class IndexReport:
     """What one run did. `busy` means that another process was at it, and nothing was done here.
 
     `conversations` had turns that were new to the index, `skipped` session files had nothing new; `embedded`
-    counts items that got their vectors, `waiting` those that have none yet.
+    counts items that got their vectors, `deduplicated` those of them that share another's, `waiting` those that
+    have none yet.
     """
 
     conversations: int = 0
@@ -40,6 +42,7 @@ class IndexReport:
     items_indexed: int = 0
     skipped: int = 0
     embedded: int = 0
+    deduplicated: int = 0
     waiting: int = 0
     duration_ms: float = 0.0
     busy: bool = False
@@ -53,6 +56,7 @@ class IndexReport:
             "skipped": self.skipped,
             "duration_ms": round(self.duration_ms, 1),
             "embedded": self.embedded,
+            "deduplicated": self.deduplicated,
             "waiting": self.waiting,
             "warnings": list(self.warnings),
         }
@@ -152,7 +156,10 @@ def embed_items(
     should_stop: ShouldStop = never,
     progress: Progress = no_progress,
 ) -> None:
-    """Give vectors to all items that have none, newest first, in batches; `report.embedded` counts them."""
+    """Give vectors to all items that have none, newest first, in batches; `report.embedded` counts them.
+
+    What is alike is embedded once, and `report.deduplicated` counts the others.
+    """
     for index in indexes.values():
         index.use_model(embedder.model_id, embedder.dimensions)
     waiting = sum(count.items - count.embedded for count in (index.counts() for index in indexes.values()))
@@ -165,41 +172,49 @@ def embed_items(
             batch = _next_batch([one for one in index.unembedded(size) if one.id not in tried], size)
             if not batch:
                 break
-            tried.update(item_id for item_id, _ in batch)
-            texts = _embed(batch, index, embedder)
+            tried.update(batch)
+            texts, shared = _embed(batch, index, embedder)
             report.embedded += len(batch)
-            size = _next_size(texts, time.perf_counter() - begun)
+            report.deduplicated += shared
+            if texts:
+                size = _next_size(texts, time.perf_counter() - begun)
             rate = report.embedded / max(time.perf_counter() - started, 1e-6)
             progress(report.embedded, max(waiting, report.embedded), f"embedding, {rate:,.0f} a second")
 
 
-_Batch = list[tuple[int, Sequence[str]]]
-"""Ids of items, each with its texts."""
+_Batch = dict[int, Sequence[str]]
+"""The texts of items, by their ids."""
 
 
 def _next_batch(waiting: Sequence[Unembedded], size: int) -> _Batch:
     """The first of the items, as far as they have no more than `size` texts; at least one."""
-    batch: _Batch = []
+    batch: _Batch = {}
     count = 0
     for one in waiting:
         texts = passages(one.item, one.previous)
         count += len(texts)
         if batch and count > size:
             break
-        batch.append((one.id, texts))
+        batch[one.id] = texts
     return batch
 
 
-def _embed(batch: _Batch, index: SearchIndex, embedder: Embedder) -> int:
-    """Embed the texts and store their vectors; how many there were."""
-    vectors = embedder.embed([text for _, texts in batch for text in texts])
-    placed = []
+def _embed(batch: _Batch, index: SearchIndex, embedder: Embedder) -> tuple[int, int]:
+    """Give the items their vectors; how many texts were embedded, and how many items share another's."""
+    likenesses = {item_id: likeness(texts) for item_id, texts in batch.items()}
+    shared = index.share_vectors(embedder.model_id, likenesses)
+    waiting = [item_id for item_id in batch if item_id not in shared]
+    if not waiting:
+        return 0, len(shared)
+    different = {likenesses[item_id]: batch[item_id] for item_id in waiting}
+    vectors = embedder.embed([text for texts in different.values() for text in texts])
+    made = {}
     end = 0
-    for item_id, texts in batch:
+    for alike, texts in different.items():
         start, end = end, end + len(texts)
-        placed.append((item_id, vectors[start:end]))
-    index.put_vectors(embedder.model_id, placed)
-    return end
+        made[alike] = vectors[start:end]
+    index.put_vectors(embedder.model_id, [(one, made[likenesses[one]]) for one in waiting], likenesses)
+    return end, len(batch) - len(different)
 
 
 def _next_size(texts: int, seconds: float) -> int:

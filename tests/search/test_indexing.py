@@ -20,7 +20,7 @@ from dualmem_mcp.errors import ConflictError
 from dualmem_mcp.model.graph import Entity, EntityObservations
 from dualmem_mcp.model.ids import ConversationId
 from dualmem_mcp.model.recalled import wrap
-from dualmem_mcp.model.search import Collection
+from dualmem_mcp.model.search import Collection, Filter
 from dualmem_mcp.model.source import Finding, ImportedTurn
 from dualmem_mcp.search.indexing import BATCH_TEXTS, IndexReport, embed_items
 from dualmem_mcp.stores.search_index import open_search_index
@@ -236,6 +236,54 @@ def test_it_stops_between_two_batches_and_goes_on_later(memory: Memory, embedder
     assert memory.indexer.run(embedder=embedder).embedded == 2 * BATCH_TEXTS
 
 
+def test_what_a_fork_has_too_is_embedded_once(
+    memory: Memory, writer: SessionWriter, embedder: WordEmbedder
+) -> None:
+    for number in range(40):
+        writer.user(f"marmalade number{number}")
+    writer.write()
+    memory.indexer.run(files=memory.files, embedder=embedder)
+    fork = SessionWriter(writer.path.parent, "22222222-2222-4222-8222-222222222222")
+    for number in range(40):
+        fork.user(f"Marmalade  number{number}")
+    fork.user("and more marmalade")
+    fork.write()
+    before = len(embedder.embedded)
+    report = memory.indexer.run(files=memory.files, embedder=embedder)
+    assert (report.embedded, report.deduplicated, report.waiting) == (41, 40, 0)
+    assert len(embedder.embedded) == before + 1
+    assert report.fields()["deduplicated"] == 40
+    index = memory.indexes[Collection.CONVERSATIONS]
+    assert index.counts().shared == 40
+    nearest = index.nearest(embedder.embed(["marmalade number6 marmalade number7"])[0], Filter(), 2)
+    assert [item.text for item in index.items(nearest.ids.tolist())] == [
+        "marmalade number7",
+        "Marmalade  number7",
+    ]
+    assert nearest.scores[0] == nearest.scores[1]
+
+
+def test_what_is_alike_in_one_batch_is_embedded_once(memory: Memory, embedder: WordEmbedder) -> None:
+    memory.log.add_imported([replace(imported(0, f"conv-{number}"), text="Yes, in May") for number in range(6)])
+    memory.log.add_imported([replace(imported(0, "conv-9"), text="Yes, in May?")])
+    memory.log.put_findings("", [Finding("note", f"n{number}", "vermilion paint") for number in range(3)])
+    report = memory.indexer.run(embedder=embedder)
+    assert (report.embedded, report.deduplicated, report.waiting) == (10, 7, 0)
+    assert sorted(embedder.embedded) == ["Ann: Yes, in May", "Ann: Yes, in May?", "vermilion paint"]
+
+
+def test_the_same_words_after_other_words_are_not_alike(
+    memory: Memory, writer: SessionWriter, embedder: WordEmbedder
+) -> None:
+    for question in ("Paint the shed?", "Eat the marmalade?"):
+        writer.assistant(question)
+        writer.user("Yes")
+    writer.write()
+    report = memory.indexer.run(files=memory.files, embedder=embedder)
+    assert (report.embedded, report.deduplicated) == (4, 0)
+    assert memory.indexes[Collection.CONVERSATIONS].counts().shared == 0
+
+
 def test_a_batch_has_few_items_where_they_are_long(memory: Memory, embedder: WordEmbedder) -> None:
     memory.log.add_imported([replace(imported(number), text=f"marmalade{number} " * 2000) for number in range(20)])
     batches: list[int] = []
@@ -270,7 +318,7 @@ def test_an_item_that_gets_no_vectors_does_not_keep_it_busy(memory: Memory, embe
         def __getattr__(self, name: str) -> object:
             return getattr(self.index, name)
 
-        def put_vectors(self, model_id: str, vectors: object) -> None:
+        def put_vectors(self, model_id: str, vectors: object, likenesses: object) -> None:
             self.asked += 1
 
     forgetting = Forgetting()

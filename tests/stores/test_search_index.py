@@ -557,6 +557,7 @@ class IndexMachine(RuleBasedStateMachine):
         self.other = self.open()  # sees what the first one writes
         self.held: dict[str, SearchItem] = {}
         self.passages: dict[str, np.ndarray] = {}
+        self.likenesses: dict[str, int] = {}
 
     @rule(items=st.lists(_items, max_size=12))
     def put(self, items: list[SearchItem]) -> None:
@@ -565,6 +566,7 @@ class IndexMachine(RuleBasedStateMachine):
             if item.key not in self.held or self.held[item.key].text != item.text:
                 self.held[item.key] = item
                 self.passages.pop(item.key, None)
+                self.likenesses.pop(item.key, None)
                 changed += 1
         assert self.index.put(items) == changed
 
@@ -575,22 +577,40 @@ class IndexMachine(RuleBasedStateMachine):
         for key in there:
             del self.held[key]
             self.passages.pop(key, None)
+            self.likenesses.pop(key, None)
 
-    @rule(limit=st.integers(0, 9), seed=st.integers(0, 50), count=st.integers(0, 3))
-    def embed(self, limit: int, seed: int, count: int) -> None:
+    @rule(
+        limit=st.integers(0, 9),
+        seed=st.integers(0, 50),
+        count=st.integers(0, 3),
+        alike=st.lists(st.integers(0, 3), min_size=9, max_size=9),
+    )
+    def embed(self, limit: int, seed: int, count: int, alike: list[int]) -> None:
         waiting = self.index.unembedded(limit)
         assert len(waiting) == min(limit, len(self.held) - len(self.passages))
+        likenesses = {entry.id: one for entry, one in zip(waiting, alike, strict=False) if one}
+        known = {one: self.passages[key] for key, one in self.likenesses.items()}
+        shared = self.index.share_vectors(MODEL, likenesses)
+        assert shared == {item_id for item_id, one in likenesses.items() if one in known}
+        given = []
         for number, entry in enumerate(waiting):
             assert entry.item == self.held[entry.item.key]
             rows = vectors(*range(seed + number, seed + number + count)) if count else np.empty((0, DIMENSIONS))
+            given.append((entry.id, rows.astype(np.float32)))
+            likeness = likenesses.get(entry.id)
+            if likeness and (count or likeness in known):
+                # Of those alike it has the first that were stored.
+                self.likenesses[entry.item.key] = likeness
+                rows = known.setdefault(likeness, rows)
             self.passages[entry.item.key] = rows.astype(np.float32)
-        self.index.put_vectors(MODEL, [(entry.id, self.passages[entry.item.key]) for entry in waiting])
+        self.index.put_vectors(MODEL, [one for one in given if one[0] not in shared], likenesses)
 
     @rule()
     def change_model(self) -> None:
         self.index.use_model("for a moment", 8)
         self.index.use_model(MODEL, DIMENSIONS)
         self.passages.clear()
+        self.likenesses.clear()
 
     @rule()
     def open_again(self) -> None:
@@ -643,6 +663,7 @@ class IndexMachine(RuleBasedStateMachine):
         if hasattr(self, "index"):
             counts = self.index.counts()
             assert (counts.items, counts.embedded) == (len(self.held), len(self.passages))
+            assert counts.shared == len(self.likenesses) - len(set(self.likenesses.values()))
 
     def teardown(self) -> None:
         if hasattr(self, "index"):

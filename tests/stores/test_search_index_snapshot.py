@@ -33,12 +33,19 @@ def item(number: int, text: str = "word", conversation: str = "c") -> SearchItem
     return SearchItem(item_key("turn", conversation, str(number)), "turn", text, conversation, str(number))
 
 
-def embed(index: SqliteSearchIndex, limit: int, passages: int, chance: np.random.Generator) -> None:
+def embed(
+    index: SqliteSearchIndex, limit: int, passages: int, chance: np.random.Generator, likenesses: int = 0
+) -> None:
+    """Give items vectors, of which some items share theirs where there are likenesses."""
+    waiting = index.unembedded(limit)
+    alike = {one.id: int(chance.integers(1, likenesses + 1)) for one in waiting} if likenesses else {}
+    shared = index.share_vectors(MODEL, alike)
     vectors = [
-        (waiting.id, chance.normal(size=(passages, DIMENSIONS)).astype(np.float32))
-        for waiting in index.unembedded(limit)
+        (one.id, chance.normal(size=(passages, DIMENSIONS)).astype(np.float32))
+        for one in waiting
+        if one.id not in shared
     ]
-    index.put_vectors(MODEL, vectors)
+    index.put_vectors(MODEL, vectors, alike)
 
 
 def read(index: SqliteSearchIndex, known: Snapshot | None) -> Snapshot:
@@ -58,7 +65,7 @@ def assert_equal(one: Snapshot, other: Snapshot) -> None:
 @given(
     steps=st.lists(
         st.tuples(
-            st.sampled_from(["put", "change", "remove", "embed", "model"]),
+            st.sampled_from(["put", "change", "remove", "embed", "embed alike", "model"]),
             st.lists(st.integers(0, 30), max_size=8),
             st.sampled_from(["c", "d"]),
         ),
@@ -83,6 +90,8 @@ def test_changes_that_are_read_again_make_what_reading_it_whole_makes(
             index.remove([item(one, conversation=conversation).key for one in numbers])
         elif step == "embed":
             embed(index, len(numbers), int(chance.integers(0, 4)), chance)
+        elif step == "embed alike":
+            embed(index, len(numbers), int(chance.integers(0, 4)), chance, likenesses=3)
         else:
             index.use_model("another", 8)
             index.use_model(MODEL, DIMENSIONS)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from dualmem_mcp.model.search import Collection, SearchItem
@@ -24,12 +26,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _REMEMBERED_REVISIONS: Final = 10_000
+_NO_LIKENESSES: Final[Mapping[int, int]] = MappingProxyType({})
 
 _BEFORE: Final = "SELECT * FROM whole_items WHERE id = (SELECT max(id) FROM items WHERE id >= ? AND id < ?)"
 _WAITING: Final = """
     SELECT * FROM whole_items
     WHERE id IN (SELECT id FROM items WHERE passages IS NULL ORDER BY time DESC, id DESC LIMIT ?)
     ORDER BY time DESC, id DESC"""
+_COUNTS: Final = """
+    SELECT (SELECT count(*) FROM items), (SELECT count(*) FROM items WHERE passages IS NULL),
+           ifnull((SELECT value FROM state WHERE name = 'shared'), 0)"""
 
 T = TypeVar("T")
 
@@ -86,13 +92,28 @@ class SqliteSearchIndex(IndexReader):
         """As SearchIndex says; only turns have one before them."""
         return self._file.read(lambda connection: self._unembedded(connection, limit))
 
-    def put_vectors(self, model_id: str, vectors: Sequence[tuple[int, NDArray[np.float32]]]) -> None:
+    def share_vectors(self, model_id: str, likenesses: Mapping[int, int]) -> set[int]:
+        """As SearchIndex says. Items whose text has changed since `unembedded` gave it get none."""
+        if not self._file.read(lambda connection: _any_of(connection, likenesses.values())):
+            return set()  # most often, and then nobody need wait for the write lock
+        return self._file.write(
+            lambda connection: writing.share_vectors(connection, model_id, likenesses, self._revisions)
+        )
+
+    def put_vectors(
+        self,
+        model_id: str,
+        vectors: Sequence[tuple[int, NDArray[np.float32]]],
+        likenesses: Mapping[int, int] = _NO_LIKENESSES,
+    ) -> None:
         """As SearchIndex says. Vectors for a text that has changed since `unembedded` gave it are dropped, too.
 
         Raises ValueError if they are not of the model's length.
         """
         if vectors:
-            self._file.write(lambda connection: writing.put_vectors(connection, model_id, vectors, self._revisions))
+            self._file.write(
+                lambda connection: writing.put_vectors(connection, model_id, vectors, likenesses, self._revisions)
+            )
 
     @contextmanager
     def reading(self) -> Iterator[SearchReader]:
@@ -102,12 +123,8 @@ class SqliteSearchIndex(IndexReader):
 
     def counts(self) -> IndexCounts:
         """As SearchIndex says; the size includes the write-ahead log."""
-        items, waiting = self._file.read(
-            lambda connection: connection.execute(
-                "SELECT (SELECT count(*) FROM texts), (SELECT count(*) FROM items WHERE passages IS NULL)"
-            ).fetchone()
-        )
-        return IndexCounts(items, items - waiting, self._file.size_bytes())
+        items, waiting, shared = self._file.read(lambda connection: connection.execute(_COUNTS).fetchone())
+        return IndexCounts(items, items - waiting, self._file.size_bytes(), shared)
 
     def columns(self) -> ItemColumns:
         """As SearchIndex says; of a million items in 2 s."""
@@ -167,6 +184,12 @@ def _to_put(connection: Connection, items: Sequence[SearchItem]) -> list[SearchI
 def _differs(connection: Connection, item: SearchItem) -> bool:
     known = writing.find(connection, item.key)
     return known is None or known[1] != item.text
+
+
+def _any_of(connection: Connection, likenesses: Iterable[int]) -> bool:
+    """Whether the vectors of one of these are there."""
+    query = "SELECT 1 FROM items WHERE likeness IN (SELECT value FROM json_each(?)) LIMIT 1"
+    return connection.execute(query, (json.dumps(list(likenesses)),)).fetchone() is not None
 
 
 def _previous(connection: Connection, item_id: int) -> SearchItem | None:

@@ -46,14 +46,15 @@ _TABLES: Final = (
         terms INTEGER NOT NULL,
         words INTEGER NOT NULL,
         traits INTEGER NOT NULL,              -- model.words.Trait
-        first_passage INTEGER,
+        first_passage INTEGER,                -- items of one likeness have the same passages
         passages INTEGER,                     -- NULL: has no vectors yet
         key_digest INTEGER NOT NULL,
         contents INTEGER NOT NULL,            -- digest of the text
-        likeness INTEGER                      -- digest of what was embedded; NULL without vectors
+        likeness INTEGER                      -- digest of what was embedded; NULL: not known, and not shared
     ) STRICT""",
     "CREATE INDEX items_without_vectors ON items (time) WHERE passages IS NULL",
     "CREATE INDEX items_by_key ON items (key_digest)",
+    "CREATE INDEX items_by_likeness ON items (likeness) WHERE likeness IS NOT NULL",
     """CREATE TABLE texts (
         id INTEGER PRIMARY KEY,
         key ANY,                              -- NULL: kind, conversation and turn, joined by /

@@ -36,7 +36,7 @@ def nearest_items(
     inside = everything if passing is None else everything[passing[snapshot.owners]]
     if len(inside) > WHOLE_SCOPE:
         inside = _nearest_by_bits(snapshot, query, inside if passing is not None else None, limit)
-    found = _cosines(connection, snapshot, snapshot.passages[inside], query)
+    found = _cosines(connection, snapshot, snapshot.passages_of(inside), query)
     owners, scores = _best_passages(snapshot.owners[inside], found)
     chosen = best(scores, limit)
     return owners[chosen], scores[chosen]
@@ -51,9 +51,10 @@ def item_cosines(
     wanted = distinct(positions[there])
     counts = snapshot.passage_counts[wanted]
     # The passages of an item follow each other.
-    passages = np.repeat(snapshot.first_passages[wanted] - np.cumsum(counts) + counts, counts) + np.arange(
+    numbers = np.repeat(snapshot.first_passages[wanted] - np.cumsum(counts) + counts, counts) + np.arange(
         counts.sum()
     )
+    passages = np.searchsorted(snapshot.passages, numbers)
     owners, scores = _best_passages(np.repeat(wanted, counts), _cosines(connection, snapshot, passages, query))
     if len(owners):
         places = np.minimum(np.searchsorted(owners, positions), len(owners) - 1)
@@ -80,11 +81,11 @@ def item_vectors(
 
 
 def _cosines(
-    connection: Connection, snapshot: Snapshot, passages: NDArray[np.int64], query: NDArray[np.float32]
+    connection: Connection, snapshot: Snapshot, passages: NDArray[np.intp], query: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     if snapshot.vectors is None:
-        return cosines(connection, passages, query)
-    scores: NDArray[np.float32] = snapshot.vectors[np.searchsorted(snapshot.passages, passages)] @ query
+        return cosines(connection, snapshot.passages[passages], query)
+    scores: NDArray[np.float32] = snapshot.vectors[passages] @ query
     return scores
 
 
@@ -109,7 +110,7 @@ def _best_passages(
 def _nearest_by_bits(
     snapshot: Snapshot, query: NDArray[np.float32], inside: NDArray[np.intp] | None, limit: int
 ) -> NDArray[np.intp]:
-    """Positions of the passages that are nearest as far as their bits tell, ascending, enough for so many items.
+    """The uses of the passages that are nearest as far as their bits tell, ascending, enough for so many items.
 
     Those with the fewest bits that differ from the query's are put in order by how long the query is along their
     signs, which finds all of the ten nearest of 50,000 where the number of bits alone misses some
@@ -119,13 +120,13 @@ def _nearest_by_bits(
     count = max(SCORED_EXACTLY, limit)
     while True:
         chosen = _smallest(distances, LOOKED_AT * count)
-        passages = chosen if inside is None else inside[chosen]
-        if len(passages) > count:
-            passages = np.sort(passages[best(_along_signs(snapshot, query, passages), count)])
-        # Passages of one item follow each other.
-        items = np.count_nonzero(np.diff(snapshot.owners[passages])) + 1
+        uses = chosen if inside is None else inside[chosen]
+        if len(uses) > count:
+            uses = np.sort(uses[best(_along_signs(snapshot, query, snapshot.passages_of(uses)), count)])
+        # Those of one item follow each other.
+        items = np.count_nonzero(np.diff(snapshot.owners[uses])) + 1
         if count >= len(distances) or items >= limit:
-            return passages
+            return uses
         count *= 2
 
 
@@ -152,8 +153,9 @@ def _smallest(distances: NDArray[np.uint16], count: int) -> NDArray[np.intp]:
 
 
 def _hamming(snapshot: Snapshot, query: NDArray[np.uint64], inside: NDArray[np.intp] | None) -> NDArray[np.uint16]:
-    count = len(snapshot.owners) if inside is None else len(inside)
-    distances = np.zeros(count, np.uint16)
+    """In how many bits the query differs from each of the uses, or of all: uint16 (n,)."""
+    passages = None if inside is None else snapshot.passages_of(inside)
+    distances = np.zeros(snapshot.bits.shape[1] if passages is None else len(passages), np.uint16)
     for word, wanted in zip(snapshot.bits, query, strict=True):
-        distances += np.bitwise_count((word if inside is None else word[inside]) ^ wanted)
-    return distances
+        distances += np.bitwise_count((word if passages is None else word[passages]) ^ wanted)
+    return distances if inside is not None or snapshot.used is None else distances[snapshot.used]

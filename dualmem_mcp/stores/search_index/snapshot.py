@@ -52,8 +52,11 @@ _HELD_PASSAGES: Final = 10_000
 class Snapshot:
     """One state of an index: items in ascending order of their ids, passages of their numbers.
 
-    `bits` is uint64 (words, passages), so that each word is one run in memory; `owners` gives each passage's
-    position among the items; `vectors` (passages, d) is None for a large index.
+    `bits` is uint64 (words, passages), so that each word is one run in memory; `vectors` (passages, d) is None for
+    a large index. A *use* is an item with one of its passages. Uses are in the order of the item's first passage,
+    then of the items, then of the passages: `owners` gives each one's position among the items, and `used` its
+    position among the passages, or is None where no two items share passages, and each use stands where its passage
+    does.
     """
 
     generation: str
@@ -72,12 +75,17 @@ class Snapshot:
     passage_counts: NDArray[np.int32]
     passages: NDArray[np.int64]
     owners: NDArray[np.intp]
+    used: NDArray[np.intp] | None
     bits: NDArray[np.uint64]
     vectors: NDArray[np.float32] | None
 
     def positions(self, ids: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
         """Where the items are, and which of them are there."""
         return _positions(self.ids, ids)
+
+    def passages_of(self, uses: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Positions of the passages of some uses."""
+        return uses if self.used is None else self.used[uses]
 
 
 def refreshed(connection: Connection, known: Snapshot | None) -> Snapshot:
@@ -112,9 +120,11 @@ def _whole(connection: Connection, generation: str, change: int) -> Snapshot:
     model_id, dimensions = model(connection)
     passages, bits = _all_bits(connection, bit_words(dimensions))
     order = np.argsort(passages, kind="stable")
-    owners, numbers = _passages_of(items["first_passages"], items["passage_counts"])
-    by_number = np.argsort(numbers, kind="stable")
-    if not np.array_equal(passages[order], numbers[by_number]):
+    owners, numbers = _uses_of(items["first_passages"], items["passage_counts"])
+    passages = passages[order]
+    shared = len(passages) < len(numbers)
+    used = _places_of(passages, numbers) if shared else None
+    if not np.array_equal(passages, np.unique(numbers) if shared else numbers):
         raise TamperedError("the index contradicts itself", operation="read index")
     return Snapshot(
         generation=generation,
@@ -122,11 +132,12 @@ def _whole(connection: Connection, generation: str, change: int) -> Snapshot:
         model_id=model_id,
         dimensions=dimensions,
         names=_names(connection),
-        passages=passages[order],
-        owners=owners[by_number],
+        passages=passages,
+        owners=owners,
+        used=used,
         bits=np.ascontiguousarray(bits[order].T),
         vectors=(
-            _vectors(connection, passages[order], dimensions).astype(np.float32)
+            _vectors(connection, passages, dimensions).astype(np.float32)
             if len(passages) <= _HELD_PASSAGES
             else None
         ),
@@ -147,36 +158,67 @@ def _patched(connection: Connection, known: Snapshot, change: int, changed: NDAr
     places = np.searchsorted(columns["ids"], new["ids"])
     columns = {field: np.insert(column, places, new[field]) for field, column in columns.items()}
 
-    _, lost = _passages_of(known.first_passages[gone], known.passage_counts[gone])
-    lost = np.searchsorted(known.passages, lost)
-    owners = np.searchsorted(columns["ids"], known.ids)[np.delete(known.owners, lost)]
-    new_owners, new_passages = _passages_of(new["first_passages"], new["passage_counts"])
-    # New passages have higher numbers than all before them.
-    order = np.argsort(new_passages, kind="stable")
-    new_vectors = _vectors(connection, new_passages[order], known.dimensions)
+    changed_items = np.zeros(len(known.ids), bool)
+    changed_items[gone] = True
+    stays = ~changed_items[known.owners]
+    owners = np.searchsorted(columns["ids"], known.ids)[known.owners[stays]]
+    places = known.passages_of(np.flatnonzero(stays))
+    new_owners, numbers = _uses_of(new["first_passages"], new["passage_counts"])
+    new_owners = np.searchsorted(columns["ids"], new["ids"])[new_owners]
+
+    # New passages have higher numbers than all before them; any other is shared with an item that is known.
+    older = numbers <= (known.passages[-1] if len(known.passages) else -1)
+    kept = np.zeros(len(known.passages), bool)
+    kept[places] = True
+    kept[_places_of(known.passages, numbers[older])] = True
+    new_passages = np.unique(numbers[~older])
+    new_vectors = _vectors(connection, new_passages, known.dimensions)
+    passages = np.concatenate([known.passages[kept], new_passages])
     vectors = None
-    if known.vectors is not None and len(known.passages) - len(lost) + len(new_vectors) <= _HELD_PASSAGES:
-        vectors = np.concatenate([np.delete(known.vectors, lost, axis=0), new_vectors.astype(np.float32)])
+    if known.vectors is not None and len(passages) <= _HELD_PASSAGES:
+        vectors = np.concatenate([known.vectors[kept], new_vectors.astype(np.float32)])
+
+    before = np.full(len(new_owners), len(owners))
+    if older.any():
+        before = np.searchsorted(_order(columns, owners), _order(columns, new_owners))
+    used = None
+    if len(passages) < len(owners) + len(new_owners):
+        used = np.insert((np.cumsum(kept) - 1)[places], before, _places_of(passages, numbers))
     return Snapshot(
         generation=known.generation,
         change=change,
         model_id=known.model_id,
         dimensions=known.dimensions,
         names=_names(connection),
-        passages=np.concatenate([np.delete(known.passages, lost), new_passages[order]]),
-        owners=np.concatenate([owners, np.searchsorted(columns["ids"], new["ids"])[new_owners[order]]]),
-        bits=np.concatenate([np.delete(known.bits, lost, axis=1), bits_of(new_vectors).T], axis=1),
+        passages=passages,
+        owners=np.insert(owners, before, new_owners),
+        used=used,
+        bits=np.concatenate([known.bits if kept.all() else known.bits[:, kept], bits_of(new_vectors).T], axis=1),
         vectors=vectors,
         **columns,
     )
 
 
-def _passages_of(
-    firsts: NDArray[np.int64], counts: NDArray[np.int32]
-) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
-    """The numbers of all passages of some items, and for each the position of its item among them."""
+def _uses_of(firsts: NDArray[np.int64], counts: NDArray[np.int32]) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+    """For each use of a passage by some items the position of the item among them, and the passage's number."""
+    items = np.argsort(firsts, kind="stable")
+    counts = counts[items]
     owners = np.repeat(np.arange(len(counts)), counts)
-    return owners, np.arange(len(owners)) + (firsts - (np.cumsum(counts) - counts))[owners]
+    return items[owners], np.arange(len(owners)) + (firsts[items] - (np.cumsum(counts) - counts))[owners]
+
+
+def _order(columns: dict[str, NDArray[Any]], owners: NDArray[np.intp]) -> NDArray[np.int64]:
+    """A number for each of some uses that puts them in their order, but for those of one item."""
+    order: NDArray[np.int64] = columns["first_passages"][owners] * len(columns["ids"]) + owners
+    return order
+
+
+def _places_of(passages: NDArray[np.int64], numbers: NDArray[np.int64]) -> NDArray[np.intp]:
+    """Where passages of these numbers are among all, which ascend."""
+    places, there = _positions(passages, numbers)
+    if not there.all():
+        raise TamperedError("the index contradicts itself", operation="read index")
+    return places
 
 
 def _vectors(connection: Connection, passages: NDArray[np.int64], dimensions: int) -> NDArray[np.float16]:

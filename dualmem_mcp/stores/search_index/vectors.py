@@ -49,17 +49,16 @@ def bits_of(vectors: NDArray[np.float16]) -> NDArray[np.uint64]:
 
 def cosines(connection: Connection, passages: NDArray[np.int64], query: NDArray[np.float32]) -> NDArray[np.float32]:
     """The dot product of the query with each stored vector, float32 (n,); nan where there is none."""
-    result = np.full(len(passages), np.nan, np.float32)
-    order = np.argsort(passages, kind="stable")
-    ascending = passages[order]
+    ascending, places = np.unique(passages, return_inverse=True)  # items may share one
+    result = np.full(len(ascending), np.nan, np.float32)
     for start in range(0, len(ascending), _READ_AT_ONCE):
         wanted = ascending[start : start + _READ_AT_ONCE]
         rows = connection.execute(_OF_PASSAGES, (json.dumps(wanted.tolist()),)).fetchall()
         if rows:
             found = np.searchsorted(wanted, np.array([row[0] for row in rows]))
             matrix = decoded([row[1] for row in rows], len(query))
-            result[order[start + found]] = matrix.astype(np.float32) @ query
-    return result
+            result[start + found] = matrix.astype(np.float32) @ query
+    return result[places]
 
 
 def decoded(blobs: Sequence[bytes], dimensions: int) -> NDArray[np.float16]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
@@ -149,29 +149,52 @@ def use_model(connection: Connection, model_id: str, dimensions: int) -> None:
         "INSERT OR REPLACE INTO state VALUES (?, ?)",
         [("model_id", to_column(model_id)), ("dimensions", dimensions)],
     )
+    connection.execute("DELETE FROM state WHERE name = 'shared'")
     _record(connection, ALL_CHANGED)
+
+
+def share_vectors(
+    connection: Connection, model_id: str, likenesses: Mapping[int, int], revisions: Mapping[int, int]
+) -> set[int]:
+    """Give items that wait for vectors those of an item of their likeness; the ids of those that got some. None
+    whose text is not of the revision given for it is among them."""
+    if model(connection)[0] != model_id:
+        return set()
+    shared = {
+        item_id
+        for item_id, likeness in likenesses.items()
+        if _is_of_revision(connection, item_id, revisions)
+        and _passages(connection, item_id) is None
+        and _share(connection, item_id, likeness)
+    }
+    _trim_changes(connection)
+    return shared
 
 
 def put_vectors(
     connection: Connection,
     model_id: str,
     vectors: Sequence[tuple[int, NDArray[np.float32]]],
-    revisions: dict[int, int],
+    likenesses: Mapping[int, int],
+    revisions: Mapping[int, int],
 ) -> None:
-    """Store the vectors of items, but of none whose text is not of the revision given for it."""
+    """Store the vectors of items, but of none whose text is not of the revision given for it, and of none of a
+    likeness that has vectors: it shares those."""
     used, dimensions = model(connection)
     if used != model_id:
         return
     # Never used twice: whoever has seen a passage knows its vector.
-    next_passage = connection.execute("SELECT value FROM state WHERE name = 'next_passage'").fetchone()
-    first: int = next_passage[0] if next_passage else 0
+    first = _count(connection, "next_passage")
     for item_id, passages in vectors:
         if passages.ndim != 2 or (len(passages) and passages.shape[1] != dimensions):
             raise ValueError(f"vectors of shape {passages.shape}, not (k, {dimensions})")
-        row = connection.execute("SELECT revision FROM texts WHERE id = ?", (item_id,)).fetchone()
-        if row is None or revisions.get(item_id, row[0]) != row[0]:
+        if not _is_of_revision(connection, item_id, revisions):
             continue
         _erase_vectors(connection, item_id)
+        # An item without any passage has nothing to share.
+        likeness = likenesses.get(item_id) if len(passages) else None
+        if likeness is not None and _share(connection, item_id, likeness):
+            continue
         stored = unit(passages).astype(EXACT).reshape(-1, dimensions)
         connection.executemany(
             "INSERT INTO vectors VALUES (?, ?)", [(first + n, row.tobytes()) for n, row in enumerate(stored)]
@@ -180,11 +203,8 @@ def put_vectors(
             "INSERT INTO bits (passage, bits) VALUES (?, vec_bit(?))",
             [(first + n, row.tobytes()) for n, row in enumerate(bits_of(stored))],
         )
-        connection.execute(
-            "UPDATE items SET first_passage = ?, passages = ? WHERE id = ?", (first, len(stored), item_id)
-        )
+        _use_passages(connection, item_id, first, len(stored), likeness)
         first += len(stored)
-        _record(connection, item_id)
     connection.execute("INSERT OR REPLACE INTO state VALUES ('next_passage', ?)", (first,))
     _trim_changes(connection)
 
@@ -242,12 +262,68 @@ def _erase(connection: Connection, item_id: int) -> None:
 
 
 def _erase_vectors(connection: Connection, item_id: int) -> None:
-    first, count = connection.execute(
-        "SELECT first_passage, passages FROM items WHERE id = ?", (item_id,)
+    """Take its vectors from an item, and remove them if it was the last that has them."""
+    first, count, likeness = connection.execute(
+        "SELECT first_passage, passages, likeness FROM items WHERE id = ?", (item_id,)
     ).fetchone()
-    for passage in range(first or 0, (first or 0) + (count or 0)):
+    if not count:
+        return
+    connection.execute(
+        "UPDATE items SET first_passage = NULL, passages = NULL, likeness = NULL WHERE id = ?", (item_id,)
+    )
+    if (
+        likeness is not None
+        and connection.execute(
+            "SELECT 1 FROM items WHERE likeness = ? AND first_passage = ? LIMIT 1", (likeness, first)
+        ).fetchone()
+    ):
+        _count_shared(connection, -1)
+        return
+    for passage in range(first, first + count):
         connection.execute("DELETE FROM bits WHERE passage = ?", (passage,))
         connection.execute("DELETE FROM vectors WHERE passage = ?", (passage,))
+
+
+def _is_of_revision(connection: Connection, item_id: int, revisions: Mapping[int, int]) -> bool:
+    """Whether the item is there, with the text that it had when it was given out to be embedded."""
+    row = connection.execute("SELECT revision FROM texts WHERE id = ?", (item_id,)).fetchone()
+    return row is not None and revisions.get(item_id, row[0]) == row[0]
+
+
+def _passages(connection: Connection, item_id: int) -> int | None:
+    row = connection.execute("SELECT passages FROM items WHERE id = ?", (item_id,)).fetchone()
+    return None if row is None else row[0]
+
+
+def _share(connection: Connection, item_id: int, likeness: int) -> bool:
+    """Give the item, which has none, the vectors of that likeness; whether there are any."""
+    row = connection.execute(
+        "SELECT first_passage, passages FROM items WHERE likeness = ? LIMIT 1", (likeness,)
+    ).fetchone()
+    if row is None:
+        return False
+    first, count = row
+    _use_passages(connection, item_id, first, count, likeness)
+    _count_shared(connection, 1)
+    return True
+
+
+def _use_passages(connection: Connection, item_id: int, first: int, count: int, likeness: int | None) -> None:
+    connection.execute(
+        "UPDATE items SET first_passage = ?, passages = ?, likeness = ? WHERE id = ?",
+        (first, count, likeness, item_id),
+    )
+    _record(connection, item_id)
+
+
+def _count(connection: Connection, name: str) -> int:
+    row = connection.execute("SELECT value FROM state WHERE name = ?", (name,)).fetchone()
+    return row[0] if row else 0
+
+
+def _count_shared(connection: Connection, more: int) -> None:
+    """Counted as it changes, since status asks for it and must not look at every item."""
+    connection.execute("INSERT OR REPLACE INTO state VALUES ('shared', ?)", (_count(connection, "shared") + more,))
 
 
 def _record(connection: Connection, item_id: int) -> int:
