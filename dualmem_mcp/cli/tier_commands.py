@@ -173,7 +173,7 @@ def _ask(status: Mapping[str, Any], *, words: bool, yes: bool, quiet: bool) -> N
         questions.append((WHAT_IT_LEARNS.format(url=status["url"]), "Use the service?"))
     if words and not (status["enabled"] and status["words"]):
         questions.append((WHAT_WORDS_TELL, "Send words as well?"))
-    if questions and not yes and not sys.stdin.isatty():
+    if questions and not yes and not _is_asked_in_a_terminal():
         raise UsageError(
             "the service learns something of you, and there is no terminal to ask on",
             operation="enable tiers",
@@ -184,3 +184,7 @@ def _ask(status: Mapping[str, Any], *, words: bool, yes: bool, quiet: bool) -> N
             click.echo(f"{text}\n", err=True)
         if not yes:
             click.confirm(question, abort=True, err=True)
+
+
+def _is_asked_in_a_terminal() -> bool:
+    return sys.stdin.isatty()

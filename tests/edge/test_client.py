@@ -250,3 +250,45 @@ def test_a_process_with_another_secret_opens_nothing(tmp_path: Path, secret: byt
     finally:
         edge.close()
     assert [path.name for path in home.iterdir()] == ["device.key"]
+
+
+# Vectors in a search service
+
+
+def test_without_a_service_nothing_is_placed_moved_or_forgotten(start_edge: StartEdge) -> None:
+    edge = start_edge()
+    placed = edge.place("boat", max_seconds=5)
+    assert (placed["ok"], placed["points"], placed["warnings"]) == (True, 0, [])
+    moved = edge.move_vectors(max_seconds=5)
+    assert (moved["done"], moved["problem"], moved["warnings"]) == ({}, "", [])
+    assert edge.forget_vectors("boat") == {"removed": 0, "warnings": []}
+
+
+def test_a_process_that_dies_over_a_placement_is_a_warning(
+    start_edge: StartEdge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edge = start_edge(module=module(tmp_path, monkeypatch, "import sys; sys.stdin.readline(); sys.exit(3)"))
+    placed = edge.place("boat", max_seconds=5)
+    assert (placed["ok"], placed["points"]) == (False, 0)
+    assert "ended before it answered" in placed["warnings"][0]
+    moved = edge.move_vectors(max_seconds=5)
+    assert "ended before it answered" in moved["problem"]
+    assert not moved["away"]  # of the service nothing is known
+    assert "ended before it answered" in edge.forget_vectors("boat")["warnings"][0]
+
+
+def test_a_process_that_is_busy_is_left_to_it(start_edge: StartEdge, monkeypatch: pytest.MonkeyPatch) -> None:
+    edge = start_edge()
+    edge.search("glaze")
+    busy = process_of(edge)
+    halt(busy)
+    monkeypatch.setattr(client, "PLACING_SECONDS", 0.1)
+    monkeypatch.setattr(client, "FORGETTING_SECONDS", 0.1)
+    placed = edge.place("boat", max_seconds=0.1)
+    assert "busy" in placed["warnings"][0]
+    assert placed["duration_ms"] >= 200
+    assert "busy" in edge.move_vectors(max_seconds=0.1)["problem"]
+    assert "busy" in edge.forget_vectors("boat")["warnings"][0]
+    os.kill(busy, signal.SIGCONT)
+    assert edge.search("glaze")["results"]
+    assert process_of(edge) == busy
