@@ -48,6 +48,7 @@ class ObjectKind(enum.IntEnum):
     TOMBSTONE = 9
     BACKUP = 10
     ACK = 11
+    MOVER = 12
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,16 @@ def passages(item: SearchItem, previous: SearchItem | None) -> tuple[str, ...]:
     return (in_context, *own[: MAX_PASSAGES - 1])
 
 
+def stretches(item: SearchItem) -> tuple[str, ...]:
+    """For each passage of the item the stretch of its own text that it has, without what stands before it there."""
+    own = tuple(_cut(item.text))
+    if item.kind != "turn":
+        return own[:MAX_PASSAGES]
+    if len(own) == 1 and len(item.text.split()) <= OWN_WORDS:
+        return own
+    return (own[0], *own[: MAX_PASSAGES - 1])
+
+
 def _name(item: SearchItem) -> str:
     """Who says it, or what it is of, before the text."""
     name = item.key.removeprefix("entity/") if item.kind == "entity" else item.author

@@ -102,6 +102,10 @@ class TierService:
             )
         return found
 
+    def joined(self) -> Channel | None:
+        """The open vault, None without one."""
+        return self._channel()
+
     def channel(self) -> Channel:
         """The open vault. Raises NotFoundError if this device belongs to none."""
         found = self._channel()

@@ -5,23 +5,49 @@ Everything here runs where the search indexes are: in the edge's process, or in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from dualmem_mcp.errors import UsageError
+from dualmem_mcp.durable_files import file_lock, file_lock_if_free
+from dualmem_mcp.errors import ConflictError, NotFoundError, StoreUnreachableError, UsageError
 from dualmem_mcp.handoff.channel import Channel
 from dualmem_mcp.model.search import Collection
 from dualmem_mcp.model.service_location import shown_location
+from dualmem_mcp.model.tier_plan import Plan
 from dualmem_mcp.model.tiers import TIERS, TierName
-from dualmem_mcp.ports import AccessLog, BlobCache, Clock, SearchIndex
+from dualmem_mcp.ports import AccessLog, BlobCache, Clock, Progress, SearchIndex, no_progress
 from dualmem_mcp.ports.placements import Placements
-from dualmem_mcp.tiers.removing import forget_rows, remove_tenant
+from dualmem_mcp.ports.tier_search import TierSearch
+from dualmem_mcp.tiers.applying import BUSY, Applying, Outcome, fault_text
+from dualmem_mcp.tiers.attempts import Attempts
+from dualmem_mcp.tiers.bench import Bench, device_name
+from dualmem_mcp.tiers.check import Checking
+from dualmem_mcp.tiers.forgetting import Forgetting, passages_of_conversation
+from dualmem_mcp.tiers.gone import Gone
+from dualmem_mcp.tiers.interrupted import Interrupted
+from dualmem_mcp.tiers.mover import last_mover
+from dualmem_mcp.tiers.moving import Moving
+from dualmem_mcp.tiers.placing import of_conversation
+from dualmem_mcp.tiers.planning import Planner
+from dualmem_mcp.tiers.removing import remove_all
 from dualmem_mcp.tiers.service import SERVICE_TIERS, Connect, Model, ServiceSettings, TierService, open_qdrant
 from dualmem_mcp.tiers.state import TierState
+from dualmem_mcp.tiers.transfer import Written
 
 if TYPE_CHECKING:
+    from dualmem_mcp.crypto.vectors import VectorKeys
     from dualmem_mcp.stores.qdrant_collections import Cluster
+    from dualmem_mcp.tiers.asking import TierAsker
+
+_PATIENCE_SECONDS: Final = 30.0
+"""So long another process of this device is waited for."""
+
+_NEWEST_EPOCHS: Final = 3
+"""Whose points a search asks for even where none are known: other devices may have placed some."""
 
 
 class Tiers:
@@ -56,15 +82,20 @@ class Tiers:
         """
         self._service = TierService(service, model=model, channel=channel, connect=connect)
         self._state = TierState(blobs)
+        self._forgetting = Forgetting(blobs)
+        self._blobs = blobs
         self._placements = placements
         self._accesses = accesses
         self._indexes = indexes
         self._is_behind = is_behind
         self._clock = clock
+        self._planner = Planner(accesses, clock, prices, is_behind)
         self._lock_file = lock_file
         self._check_budget = check_budget
         self._prices = prices
         self._is_erased = is_erased
+        self._lock = threading.Lock()
+        self._asker: TierAsker | None = None
 
     @property
     def configured(self) -> bool:
@@ -83,6 +114,10 @@ class Tiers:
 
     def close(self) -> None:
         """Let go of the connections."""
+        with self._lock:
+            if self._asker is not None:
+                self._asker.close()
+                self._asker = None
         self._service.close()
 
     def status(self) -> dict[str, Any]:
@@ -107,7 +142,7 @@ class Tiers:
             ],
             "epochs": len({*seen.epochs, *self._placements.epochs()}),
             "moving": len(self._placements.moving()),
-            "mover": None,
+            "mover": self._mover(),
             "checked_at": seen.checked_at,
             "problem": seen.problem,
         }
@@ -153,7 +188,191 @@ class Tiers:
         self._state.switch(enabled=False, words=False, now=self._clock.now())
         removed = 0
         if remove:
-            for epoch in self._service.channel().vault.epochs():
-                removed += remove_tenant(self._service.tiers(), self._service.keys(epoch).tenant)
-            forget_rows(self._placements)
+            with file_lock(self._lock_file, timeout_seconds=_PATIENCE_SECONDS), self._bench() as bench:
+                removed = remove_all(bench)
         return {"enabled": False, "removed": removed}
+
+    # Where vectors lie
+
+    def plan(self) -> Plan:
+        """What should move, as of now; nothing is asked of the service.
+
+        Raises UsageError if no service is set, NotFoundError without a vault.
+        """
+        self._check_configured("plan moves")
+        with self._bench() as bench:
+            return self._planner(bench)
+
+    def apply(
+        self, *, max_seconds: float | None, take_over: bool = False, progress: Progress = no_progress
+    ) -> dict[str, Any]:
+        """Bring all vectors where they belong, as far as time allows: done (items by action), points_written,
+        points_removed, bytes, duration_ms, stale, left, mover (the name of another device that moves), away,
+        refused, over_budget, problem, warnings.
+
+        Another device is the mover until its lease ends, or with `take_over` no longer: this one then only places
+        and removes. Raises UsageError if the tiers are off, NotFoundError without a vault or a model.
+        """
+        self._check_enabled("move vectors")
+        started = time.perf_counter()
+        outcome = Outcome()
+        with file_lock_if_free(self._lock_file) as free, self._bench(max_seconds) as bench:
+            if not free:
+                outcome.warnings.append(BUSY)
+                return outcome.fields(None, started)
+            Applying(
+                bench=bench,
+                make_plan=self._planner,
+                accesses=self._accesses,
+                gone=self._gone(bench),
+                forgetting=self._forgetting,
+                ends_at=bench.attempts.ends_at,
+                progress=progress,
+            ).run(outcome, take_over=take_over)
+            self._state.note_problem(outcome.problem)
+            return outcome.fields(bench, started)
+
+    def place(self, conversation_id: str, *, max_seconds: float) -> dict[str, Any]:
+        """Place what of a conversation is worth a place in the service: points, bytes, duration_ms, ok, usd_month
+        (of these points), waiting (items without vectors, or for whom there was no time), warnings.
+
+        Raises UsageError if the tiers are off, NotFoundError without a vault or a model.
+        """
+        self._check_enabled("place vectors")
+        started = time.perf_counter()
+        outcome = Outcome()
+        with self._bench(max_seconds) as bench:
+            try:
+                with file_lock(self._lock_file, timeout_seconds=max_seconds / 2):
+                    self._place(bench, conversation_id, outcome)
+            except (StoreUnreachableError, ConflictError) as error:
+                outcome.note(error)
+            self._state.note_problem(outcome.problem)
+            written = bench.transfer.written if bench.is_open else Written()
+        prices = self._prices()
+        return {
+            "points": written.points,
+            "bytes": written.bytes,
+            "duration_ms": round((time.perf_counter() - started) * 1000, 1),
+            "ok": not outcome.problem and not outcome.left,
+            "usd_month": sum(count / 1000 * prices[name] for name, count in written.by_tier.items()),
+            "waiting": outcome.left,
+            "warnings": [f"not all is placed in the search service: {outcome.problem}"] if outcome.problem else [],
+        }
+
+    def check(self, *, repair: bool, progress: Progress = no_progress) -> dict[str, Any]:
+        """Compare what the service holds with what it should hold, and with `repair` mend it: points, missing,
+        changed, doubled, unwanted, foreign, mended, duration_ms, warnings.
+
+        Raises UsageError if the tiers are off, NotFoundError without a vault or a model, StoreRefusedError,
+        StoreUnreachableError, and with `repair` BudgetSpentError; called again it goes on.
+        """
+        self._check_enabled("check tiers")
+        started = time.perf_counter()
+        with file_lock(self._lock_file, timeout_seconds=_PATIENCE_SECONDS), self._bench() as bench:
+            if repair:
+                self._forgetting.carry_out(bench)
+            found = Checking(bench, self._gone(bench), repair=repair, progress=progress).run()
+            self._state.note_checked({epoch for _, epoch in bench.populated}, self._clock.now())
+        return {**found.fields(), "duration_ms": round((time.perf_counter() - started) * 1000, 1)}
+
+    def forget(self, conversation_id: str) -> dict[str, Any]:
+        """Remove all points of an erased conversation: removed (those that this device knew of), warnings.
+
+        What cannot be removed now is removed by a later run; a device that never used the service asks it nothing.
+        """
+        if not self.configured or not (self.enabled or self._placements.counts()):
+            return {"removed": 0, "warnings": []}
+        known = passages_of_conversation(self._indexes().values(), self._placements, conversation_id)
+        self._forgetting.order(conversation_id, known)
+        try:
+            with file_lock(self._lock_file, timeout_seconds=_PATIENCE_SECONDS), self._bench() as bench:
+                return {"removed": self._forgetting.carry_out(bench), "warnings": []}
+        except (StoreUnreachableError, NotFoundError) as error:
+            why = f"points of it stay in the search service until the next run: {fault_text(error)}"
+            return {"removed": 0, "warnings": [why]}
+
+    def searcher(self) -> TierSearch | None:
+        """What a search asks; None where the tiers are off."""
+        if not self.enabled:
+            return None
+        with self._lock:
+            if self._asker is None:
+                from dualmem_mcp.tiers.asking import TierAsker  # noqa: PLC0415  (numpy)
+
+                self._asker = TierAsker(
+                    tier=self._service.tier,
+                    keys=self._keys_to_ask,
+                    words=lambda: self.words,
+                    passages_here=lambda: sum(
+                        int(one.columns().passages.sum()) for one in self._indexes().values()
+                    ),
+                )
+            return self._asker
+
+    def _place(self, bench: Bench, conversation_id: str, outcome: Outcome) -> None:
+        if self._is_erased(conversation_id):
+            return
+        gone = self._gone(bench)
+        plan = of_conversation(self._planner(bench), bench.columns, conversation_id)
+        outcome.left = plan.waiting + sum(map(len, plan.moves))
+        Interrupted(bench, gone).finish_writing()
+        moving = Moving(
+            bench=bench, accesses=self._accesses, gone=gone, confirm=None, ends_at=bench.attempts.ends_at
+        )
+        try:
+            moving.run(plan)
+        finally:
+            outcome.left = plan.waiting + moving.moved.left + moving.moved.stale
+
+    @contextmanager
+    def _bench(self, max_seconds: float | None = None) -> Iterator[Bench]:
+        bench = Bench(
+            service=self._service,
+            placements=self._placements,
+            indexes=self._indexes(),
+            channel=self._service.channel(),
+            words=self.words,
+            check_budget=self._check_budget,
+            attempts=Attempts(None if max_seconds is None else time.monotonic() + max_seconds),
+        )
+        try:
+            yield bench
+        finally:
+            bench.close()
+
+    def _gone(self, bench: Bench) -> Gone:
+        return Gone(lambda: bench.item_places, self._is_erased, is_behind=self._is_behind())
+
+    def _keys_to_ask(self) -> list[VectorKeys]:
+        """Those of the epochs that are known to have points, and of the newest, which other devices may use
+        already; the newest first."""
+        newest = self._service.channel().vault.epochs()[-_NEWEST_EPOCHS:]
+        epochs = {*newest, *self._placements.epochs(), *self._state.seen().epochs}
+        return [self._service.keys(epoch) for epoch in sorted(epochs, reverse=True)]
+
+    def _mover(self) -> dict[str, str] | None:
+        holder = last_mover(self._blobs)
+        if holder is None:
+            return None
+        channel = self._service.joined()
+        name = holder.device_id if channel is None else device_name(channel, holder.device_id)
+        return {"device": name, "until": holder.until.isoformat(timespec="seconds")}
+
+    def _check_configured(self, operation: str) -> None:
+        if not self.configured:
+            raise UsageError(
+                "no search service is set",
+                operation=operation,
+                hint="Set DUALMEM_QDRANT_URL to your Qdrant, then run `dualmem tiers init`.",
+            )
+
+    def _check_enabled(self, operation: str) -> None:
+        self._check_configured(operation)
+        if not self.enabled:
+            raise UsageError(
+                "the search service is not used on this device",
+                operation=operation,
+                hint="Run `dualmem tiers enable`, which tells first what the service can learn.",
+            )
+        self._service.model()

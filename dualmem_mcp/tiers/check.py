@@ -1,0 +1,266 @@
+"""Comparing what the service holds with what it should hold, and mending it.
+
+First the ids of all points are listed, by tier and key epoch: that tells what lacks, what lies in two places, and
+what no row here stands for. Then the points themselves are read, once: of a service that is not trusted nothing
+else tells whether they are what was written. Those of items at hand are made again and compared; of the others it
+is seen whether they open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from dualmem_mcp.errors import ConflictError, NotFoundError, StoreUnreachableError
+from dualmem_mcp.model.search import key_digest
+from dualmem_mcp.model.tiers import TierName
+from dualmem_mcp.ports import Progress, no_progress
+from dualmem_mcp.ports.placements import Placement
+from dualmem_mcp.ports.tiers import TierPoint
+from dualmem_mcp.tiers.bench import ITEMS_AT_ONCE, Bench, device_name
+from dualmem_mcp.tiers.gone import Gone
+from dualmem_mcp.tiers.interrupted import Interrupted
+from dualmem_mcp.tiers.likeness import is_as_made, opens
+from dualmem_mcp.tiers.mover import Mover
+from dualmem_mcp.tiers.service import SERVICE_TIERS
+from dualmem_mcp.tiers.sightings import Sightings
+from dualmem_mcp.tiers.strangers import Place, Strangers
+from dualmem_mcp.tiers.transfer import Step
+
+_MOST_UNKNOWN: Final = 1_000_000
+"""Points of one place that no row stands for, after which the rest is left: a service can name any number."""
+
+
+@dataclass(slots=True)
+class Checked:
+    """What was found, in points: seen at all; lacking where they should be; otherwise than they were written; in a
+    second place; of what is no more; of nobody. `mended` were written or removed."""
+
+    points: int = 0
+    missing: int = 0
+    changed: int = 0
+    doubled: int = 0
+    unwanted: int = 0
+    foreign: int = 0
+    mended: int = 0
+    warnings: list[str] = field(default_factory=list)
+
+    def fields(self) -> dict[str, Any]:
+        """The fields of `dualmem tiers check --json`, but for how long it took."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(slots=True)
+class _Standing:
+    """A row, as it should be, and in which other places some of the item's passages were seen."""
+
+    row: Placement
+    was: Placement
+    others: Mapping[Place, Sequence[int]]
+
+
+@dataclass(slots=True)
+class Checking:
+    """One check. With `repair` all is mended; what lies in two places only if this device is the mover then."""
+
+    bench: Bench
+    gone: Gone
+    repair: bool
+    progress: Progress = no_progress
+    found: Checked = field(default_factory=Checked)
+    _mover: Mover | None = None
+    _asked: bool = False
+
+    def run(self) -> Checked:
+        """Compare, and mend. Raises what the service and the database raise, and BudgetSpentError; called again
+        it goes on."""
+        if self.repair and (interrupted := self.bench.placements.moving()):
+            may_move = any(row.moving_to != row.tier for row in interrupted) and self._may_move()
+            Interrupted(self.bench, self.gone).finish(may_move=may_move, allow_removal=self._confirm)
+        while True:
+            sightings = Sightings(self.bench.placements, self.bench.placements.columns(), self.bench.service.keys)
+            strangers = Strangers(self.bench, self.gone, repair=self.repair)
+            self._list(sightings, strangers)
+            self.found.foreign += strangers.foreign
+            self.found.unwanted += strangers.unwanted
+            # What was taken in is compared as well, now that it has rows.
+            if not self.repair or not strangers.adopted:
+                break
+        self.found.foreign += strangers.newer
+        self._tell(strangers)
+        self._compare(sightings, strangers)
+        if self.repair:
+            written = self.bench.transfer.written
+            self.found.mended = written.points + written.removed
+        return self.found
+
+    def _list(self, sightings: Sightings, strangers: Strangers) -> None:
+        self.found.points = 0
+        for number, (tier, epoch) in enumerate(self.bench.populated):
+            self.progress(number, len(self.bench.populated), "listing points")
+            tenant = self.bench.service.keys(epoch).tenant
+            start: str | None = None
+            met = 0
+            while met < _MOST_UNKNOWN:
+                page = self.bench.attempts(
+                    lambda tier=tier, tenant=tenant, start=start: self.bench.transfer.tiers[tier].ids(  # type: ignore[misc]
+                        tenant, start=start
+                    )
+                )
+                self.found.points += len(page.ids)
+                unknown = sightings.see(tier, page.ids)
+                strangers.meet(tier, epoch, unknown)
+                met += len(unknown)
+                start = page.next
+                if start is None:
+                    break
+
+    def _tell(self, strangers: Strangers) -> None:
+        if strangers.newer:
+            self.found.warnings.append(
+                f"{strangers.newer:,} points were written by a newer version and are left: update dualmem-mcp"
+            )
+        if strangers.unknown:
+            self.found.warnings.append(
+                f"{strangers.unknown:,} points are of items that this device does not have (yet); they stay"
+            )
+
+    def _compare(self, sightings: Sightings, strangers: Strangers) -> None:
+        columns, counts = sightings.columns, sightings.counts()
+        total = len(columns.keys)
+        for start in range(0, total, ITEMS_AT_ONCE):
+            self.progress(start, total, "comparing points")
+            part = slice(start, start + ITEMS_AT_ONCE)
+            digests = columns.keys[part]
+            seen = {
+                digest: {name: int(counts[name][start + place]) for name in SERVICE_TIERS}
+                for place, digest in enumerate(digests.tolist())
+            }
+            rows = self.bench.placements.of_digests(digests.tolist())
+            self._batch([row for row in rows if row.moving_to is None], seen, strangers)
+        self.progress(total, total, "done")
+
+    def _batch(
+        self, rows: Sequence[Placement], seen: Mapping[int, Mapping[TierName, int]], strangers: Strangers
+    ) -> None:
+        gone = [row for row in rows if self.gone(row.key)]
+        self.found.unwanted += sum(sum(seen[key_digest(row.key)].values()) for row in gone)
+        if self.repair:
+            self.bench.transfer.take_away(gone)
+        standing = [
+            _standing(row, seen[key_digest(row.key)], strangers.elsewhere.get(row.key, {}))
+            for row in rows
+            if row not in gone
+        ]
+        wrong = self._wrong(standing)
+        if self.repair:
+            self._mend(standing, wrong)
+        self._doubles([one for one in standing if one.others])
+
+    def _wrong(self, standing: Sequence[_Standing]) -> list[Step]:
+        """Steps that write again what is not there, or not as it should be; counts both."""
+        at_hand = self.bench.of_rows([one.row for one in standing])
+        steps = {
+            step.after.key: step
+            for step in self.bench.steps(
+                [(at_hand[one.row.key], one.row, one.row.tier) for one in standing if one.row.key in at_hand],
+                keep_epochs=True,
+            )
+        }
+        wrong: list[Step] = []
+        lost = 0
+        there = self._fetched([one.row for one in standing])
+        for one in standing:
+            row, step = one.row, steps.get(one.row.key)
+            keys = self.bench.service.keys(row.epoch)
+            if step is None:
+                ids = [keys.point_id(row.key, passage) for passage in range(row.passages)]
+                missing = sum(point not in there for point in ids)
+                changed = sum(point in there and not opens(keys, there[point]) for point in ids)
+                lost += missing + changed
+            else:
+                words = row.words == self.bench.words
+                missing = sum(point.id not in there for point in step.points)
+                changed = sum(
+                    point.id in there and not is_as_made(keys, there[point.id], point, compare_words=words)
+                    for point in step.points
+                )
+                if missing or changed or len(step.points) != row.passages:
+                    wrong.append(step)
+            self.found.missing += missing
+            self.found.changed += changed
+        if lost:
+            self.found.warnings.append(
+                f"{lost:,} points cannot be made again here, since their items have no vectors: run `dualmem index`"
+            )
+        return wrong
+
+    def _fetched(self, rows: Sequence[Placement]) -> dict[str, TierPoint]:
+        wanted: dict[Place, list[str]] = {}
+        for row in rows:
+            keys = self.bench.service.keys(row.epoch)
+            ids = [keys.point_id(row.key, passage) for passage in range(row.passages)]
+            wanted.setdefault((row.tier, row.epoch), []).extend(ids)
+        found: dict[str, TierPoint] = {}
+        for (tier, epoch), ids in wanted.items():
+            found |= self.bench.transfer.fetch(tier, epoch, ids)
+        return found
+
+    def _mend(self, standing: Sequence[_Standing], wrong: Sequence[Step]) -> None:
+        self.bench.placements.put([one.row for one in standing if one.row != one.was])
+        if wrong:
+            self.bench.check_budget()
+            self.bench.transfer.carry_out(wrong)
+
+    def _doubles(self, standing: Sequence[_Standing]) -> None:
+        if not standing:
+            return
+        self.found.doubled += sum(len(passages) for one in standing for passages in one.others.values())
+        if self.repair and self._may_move():
+            self._confirm()
+            self.bench.transfer.remove(
+                (tier, epoch, self.bench.service.keys(epoch).point_id(one.row.key, passage))
+                for one in standing
+                for (tier, epoch), passages in one.others.items()
+                for passage in passages
+            )
+
+    def _may_move(self) -> bool:
+        """Whether this device is the mover now; asked once."""
+        if not self._asked:
+            self._asked = True
+            mover = Mover(self.bench.channel)
+            try:
+                other = mover.acquire()
+            except (StoreUnreachableError, ConflictError, NotFoundError) as error:
+                self.found.warnings.append(f"what lies in two places stays there: {error.message}")
+            else:
+                if other is None:
+                    self._mover = mover
+                else:
+                    name = device_name(self.bench.channel, other.device_id)
+                    self.found.warnings.append(f"what lies in two places is left to {name}, which moves vectors")
+        return self._mover is not None
+
+    def _confirm(self) -> None:
+        if self._mover is not None:
+            self._mover.confirm()
+
+
+def _standing(row: Placement, seen: Mapping[TierName, int], elsewhere: Mapping[Place, set[int]]) -> _Standing:
+    """Where the item should be: where all of it is, under the newest epoch, in the warmest tier; else where its row
+    says."""
+    places: dict[Place, Sequence[int]] = {
+        (tier, row.epoch): range(row.passages) for tier, count in seen.items() if count
+    }
+    complete = [(tier, row.epoch) for tier, count in seen.items() if count == row.passages]
+    for place, passages in elsewhere.items():
+        places[place] = sorted(passages)
+        if passages >= {*range(row.passages)}:
+            complete.append(place)
+    tier, epoch = min(
+        complete or [(row.tier, row.epoch)], key=lambda place: (-place[1], SERVICE_TIERS.index(place[0]))
+    )
+    places.pop((tier, epoch), None)
+    return _Standing(replace(row, tier=tier, epoch=epoch), row, places)
