@@ -47,10 +47,12 @@ from dualmem_mcp.stores.thread_store import ThreadStore
 from dualmem_mcp.sync.engine import Merged
 from dualmem_mcp.sync.notebook import Notebook
 from dualmem_mcp.this_device import ThisDevice
+from dualmem_mcp.tiers.proposals import tier_proposer
 from dualmem_mcp.vault_access import VaultAccess
 
 if TYPE_CHECKING:
     from dualmem_mcp.edge.edge import Edge
+    from dualmem_mcp.model.tier_plan import Plan
     from dualmem_mcp.tiers.tiers import Tiers
 
 _log = logging.getLogger(__name__)
@@ -115,6 +117,7 @@ class App(Conversations, ThisDevice):
                 edge_vectors=lambda: search_status(self.edge, lambda: self.local_edge)["indexed"] or 0,
                 placed=placements.counts,
             )
+            self.spending.proposers.append(tier_proposer(self._tier_plan))
             opening.callback(self.spending.meter.flush)
             self._access = VaultAccess(
                 settings, self.blobs, self.device_id, keys, clock, metered=self.spending.metered
@@ -194,6 +197,9 @@ class App(Conversations, ThisDevice):
     def tiers(self) -> Tiers:
         """Vectors in a search service, as commands use them: in this process."""
         return self.local_edge.tiers
+
+    def _tier_plan(self) -> Plan | None:
+        return self.tiers.plan() if self.vectors.is_on and self.joined_channel() is not None else None
 
     def make_collections(self, *, shards: int | None = None, replicas: int | None = None) -> dict[str, Any]:
         """Make the service's collections, spread as given or else as set; see `Tiers.init`."""

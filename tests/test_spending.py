@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from dualmem_mcp.errors import BudgetSpentError, NotFoundError, UsageError
-from dualmem_mcp.model.budget import Budget
+from dualmem_mcp.model.budget import Budget, CostSettings
+from dualmem_mcp.ports.placements import Placement
 from dualmem_mcp.stores.cost_counts import DatabaseCostCounts
+from dualmem_mcp.stores.placements import DatabasePlacements
 from tests.conftest import SteppingClock
 from tests.handoff.conftest import PASSPHRASE, SESSION_ID, World, bare_environment, world
 from tests.stores.conftest import S3Server, moto_server
@@ -134,3 +136,27 @@ def test_a_look_without_a_vault_counts_nothing(world: World) -> None:
     assert alone.spending.estimate(looking=True)["objects"] == 0
     with pytest.raises(NotFoundError):
         alone.channel()
+
+
+def test_points_in_a_service_cost_and_count_towards_the_budget(world: World) -> None:
+    desk = world.open(
+        "desktop", budget=Budget(hard_usd=0.5), cost=CostSettings(vectors_usd_1k_month={"context": 2.0})
+    )
+    desk.spending.check_placing()
+    assert desk.spending.gate.spent().standing_usd == 0
+    placements = DatabasePlacements(desk.database)
+    placements.put([Placement(f"turn/a/{n}", "critical", 1, 10, n) for n in range(10)])
+    placements.put([Placement(f"turn/b/{n}", "context", 1, 1, n) for n in range(50)])
+    found = components(desk.spending.estimate())
+    assert found["vectors: critical"] == pytest.approx(0.075)
+    assert found["vectors: context"] == pytest.approx(0.1)
+    assert found["vectors: edge"] == 0
+    # What the gate knows may be a minute old; whoever places looks at what lies there now.
+    desk.spending.check_placing()
+    assert desk.spending.gate.spent().standing_usd == pytest.approx(0.175)
+    placements.put([Placement(f"turn/c/{n}", "historical", 1, 16, n) for n in range(200)])
+    with pytest.raises(BudgetSpentError, match="hard budget"):
+        desk.spending.check_placing()
+    (warning,) = desk.spending.gate.warnings()
+    assert "nothing is placed in a search service" in warning
+    assert desk.spending.vector_prices() == {"critical": 0.75, "context": 2.0, "historical": 0.12, "edge": 0.0}

@@ -15,6 +15,7 @@ import click
 from dualmem_mcp.cli.frame import cli, json_option, opened, print_json, warn
 from dualmem_mcp.errors import OverBudgetError, StoreRefusedError, StoreUnreachableError, UsageError
 from dualmem_mcp.sync.wording import conflict_text, has_moved, sync_text
+from dualmem_mcp.tiers.wording import has_moved as has_moved_vectors
 from dualmem_mcp.tiers.wording import moved_text, moved_warnings
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ class _Shown:
             print_json(result)
         elif not self._quiet:
             self._text(result)
-            if tiers and not tiers["problem"]:
+            if tiers and (has_moved_vectors(tiers) or tiers["left"]):
                 click.echo(moved_text(tiers))
 
     def news(self, result: Mapping[str, Any]) -> None:

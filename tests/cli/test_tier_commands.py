@@ -15,12 +15,22 @@ from click.testing import CliRunner, Result
 
 from dualmem_mcp.cli import cli
 from dualmem_mcp.errors import DualmemError
-from dualmem_mcp.sample import write_sample_session
-from tests.handoff.conftest import PASSPHRASE, bare_environment
+from tests.handoff.conftest import PASSPHRASE, World, bare_environment
 
 __all__ = ["bare_environment"]
 
 NOBODY = "http://127.0.0.1:1"
+
+TALK = [
+    "How is the toll for a truck computed?",
+    "By axles, and by the hour: between six and nine it is double.",
+    "The camera on lane three reads plates wrong when it rains.",
+    "I raised the shutter speed; the last hundred plates were read right.",
+    "Please let staging alone until Thursday, the billing people use it.",
+    "Understood: no load tests there before Friday.",
+    "Which queue do the receipts go through?",
+    "Through the one called ledger, with two consumers.",
+]
 
 
 class Shell:
@@ -37,7 +47,7 @@ class Shell:
             "DUALMEM_MODEL_DIR": str(models),
             "DUALMEM_QDRANT_URL": str(root / "service"),
             "CLAUDE_CONFIG_DIR": str(root / "claude"),
-            "CLAUDE_PROJECT_DIR": "/home/you/projects/tollgate",
+            "CLAUDE_PROJECT_DIR": str(root / "project"),
         }
 
     def run(self, *arguments: str, answers: str = "", **environment: str) -> Result:
@@ -70,13 +80,13 @@ class Shell:
 def indexed(tmp_path_factory: pytest.TempPathFactory, model_dir: Path) -> Path:
     """A data home of a vault whose session is indexed with vectors; to be copied, not used."""
     root = tmp_path_factory.mktemp("indexed")
-    write_sample_session(root / "claude", cwd="/home/you/projects/tollgate")
+    World(root, None).write_session(TALK)
     with pytest.MonkeyPatch.context() as patch:
         for name in ("DUALMEM_DEVICE", "DUALMEM_MODEL", "DUALMEM_QDRANT_API_KEY"):
             patch.delenv(name, raising=False)
         shell = Shell(root, model_dir)
         shell.done("init", "--device-name", "desk")
-        shell.done("index")
+        shell.done("index", "--project", "all")
     return root
 
 
@@ -111,7 +121,7 @@ def test_the_whole_way(shell: Shell) -> None:
     (move,) = {(one["action"], one["from"]) for one in planned["moves"]}
     assert move == ("place", "edge")
     items = sum(one["items"] for one in planned["moves"])
-    assert planned["items"] - planned["duplicates"] >= items > 50
+    assert planned["items"] - planned["duplicates"] >= items >= len(TALK)
     assert planned["usd_month_after"] > planned["usd_month_before"] == 0
     applied = shell.json("tiers", "apply")
     assert applied["done"] == {"place": items}
@@ -250,7 +260,7 @@ def test_a_service_that_is_away_ends_with_6_and_costs_nothing_else(placed: Shell
     source = placed.root / "memory.jsonl"
     source.write_text('{"type":"entity","name":"crane","entityType":"thing","observations":["lifts 40 t"]}')
     placed.done("import", str(source))
-    placed.done("index")
+    placed.done("index", "--project", "all")
     applied = placed.run("tiers", "apply", "--json", **away)
     assert applied.exit_code == 6
     fields = json.loads(applied.stdout)
@@ -294,7 +304,7 @@ def test_over_budget_nothing_is_placed_and_everything_waits(shell: Shell) -> Non
     assert "hard budget" in applied.stderr
     assert total(shell.json("tiers")) == 0
     shell.configure(budget={})
-    assert shell.json("tiers", "apply")["done"]["place"] > 50
+    assert shell.json("tiers", "apply")["done"]["place"] >= len(TALK)
     cost = shell.json("cost")
     points = {one["name"]: one["quantity"] for one in cost["components"] if one["name"].startswith("vectors: ")}
     status = shell.json("tiers")
@@ -308,9 +318,56 @@ def test_a_small_device_places_what_it_knows(shell: Shell) -> None:
     phone = {"DUALMEM_DEVICE": "ios"}
     shell.done("tiers", "init", **phone)
     shell.done("tiers", "enable", "--yes", **phone)
-    assert shell.json("tiers", "apply", **phone)["points_written"] > 50
+    assert shell.json("tiers", "apply", **phone)["points_written"] >= len(TALK)
     found = shell.json("search", "how is the toll computed?", **phone)
     assert found["results"]
+
+
+def test_after_a_revocation_points_are_made_anew_under_keys_that_the_device_does_not_know(placed: Shell) -> None:
+    before = total(placed.json("tiers"))
+    lost = {"DUALMEM_HOME": str(placed.root / "lost")}
+    placed.done("join", str(placed.root / "bucket"), "--device-name", "lost", **lost)
+    assert placed.json("tiers", "plan")["moves"] == []
+    placed.done("revoke", "lost")
+    planned = placed.json("tiers", "plan")
+    assert {one["action"] for one in planned["moves"]} == {"renew"}
+    assert sum(one["points"] for one in planned["moves"]) == before
+    assert planned["points_after"] == planned["points_before"]
+    synced = placed.json("sync")["tiers"]
+    assert synced["points_written"] == synced["points_removed"] == before
+    assert placed.json("tiers", "plan")["moves"] == []
+    checked = placed.json("tiers", "check")
+    assert (checked["points"], checked["mended"], checked["foreign"]) == (before, 0, 0)
+    # Nothing is left under the key that the lost device knows.
+    status = placed.json("tiers")
+    assert (status["epochs"], total(status)) == (1, before)
+
+
+def test_what_is_erased_goes_from_the_service(placed: Shell) -> None:
+    handed = placed.json("handoff")
+    placed.done("tiers", "apply")
+    before = total(placed.json("tiers"))
+    erased = placed.json("erase", handed["conversation_id"], "--yes")
+    assert erased["warnings"] == []
+    left = total(placed.json("tiers"))
+    assert left < before / 10
+    checked = placed.json("tiers", "check", "--dry-run")
+    assert (checked["points"], checked["unwanted"], checked["foreign"]) == (left, 0, 0)
+
+
+def test_what_is_erased_while_the_service_is_away_goes_with_the_next_sync(placed: Shell) -> None:
+    handed = placed.json("handoff")
+    placed.done("tiers", "apply")
+    before = total(placed.json("tiers"))
+    erased = placed.json("erase", handed["conversation_id"], "--yes", DUALMEM_QDRANT_URL=NOBODY)
+    assert any("stay in the search service until the next run" in warning for warning in erased["warnings"])
+    placed.configure(cost={"vectors_usd_1k_month": {"historical": 100.0}})
+    assert "deleted items" in {one["kind"] for one in placed.json("cost", "optimize")["proposals"]}
+    placed.done("sync")
+    assert placed.json("cost", "optimize")["proposals"] == []
+    left = total(placed.json("tiers"))
+    assert left < before / 10
+    assert placed.json("tiers", "check", "--dry-run")["points"] == left
 
 
 def test_nothing_of_the_key_is_shown(placed: Shell) -> None:
