@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Unpack
 from dualmem_mcp.edge import tier_work
 from dualmem_mcp.edge.interface import FilterOptions
 from dualmem_mcp.edge.model import LOADING_SECONDS, QueryModel
+from dualmem_mcp.edge.refreshing import refresh_working_set
 from dualmem_mcp.edge.tier_work import TierParts, open_tiers
 from dualmem_mcp.edge.upkeep import Upkeep
 from dualmem_mcp.errors import DualmemError, StoreUnreachableError
@@ -257,7 +258,12 @@ class Edge:
 
     def move_vectors(self, *, max_seconds: float) -> dict[str, Any]:
         """As the interface says."""
-        return tier_work.move(self.tiers, max_seconds=max_seconds)
+        moved = tier_work.move(self.tiers, max_seconds=max_seconds)
+        try:
+            self.refresh_cache()
+        except StoreUnreachableError as error:
+            moved["warnings"] = [*moved["warnings"], f"the cache of this device is as it was: {error.message}"]
+        return moved
 
     def forget_vectors(self, conversation_id: str) -> dict[str, Any]:
         """As the interface says."""
@@ -289,7 +295,22 @@ class Edge:
         given = preload_from_bytes(base64.b64decode(section), conversation_id)
         if any(entry.item is None for entry in given.entries):
             self._upkeep.fill_quickly()
-        return take_preload(given, cache, self._opened([]), self.model.model_id)
+        taken = take_preload(given, cache, self._opened([]), self.model.model_id)
+        with self._lock:
+            # What the conversation is at was shown with its brief; what is near to it was not.
+            self._used += [(key, relevance) for key, relevance in taken if relevance == 1.0]
+        return len(taken)
+
+    def refresh_cache(self) -> int:
+        """Bring the working set of a small device to what is worth most; how many items came into it.
+
+        Raises StoreUnreachableError.
+        """
+        cache = self._cache()
+        if cache is None:
+            return 0
+        self._renew_cache()
+        return refresh_working_set(cache, self._opened(), self._accesses.columns(), self._clock.now())
 
     # The rest
 

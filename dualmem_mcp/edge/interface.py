@@ -53,8 +53,8 @@ class EdgeInterface(Protocol):
 
     def preload(self, conversation_id: str, section: str) -> int:
         """Have at hand what the package of that conversation brings for it, a section as in `preload_for`; how many
-        items that were. 0 on a device that has its whole index at hand, and where a process has to be started for
-        it: it then takes them in a moment. Raises TamperedError."""
+        items came in by that. 0 on a device that has its whole index at hand, and where a process has to be started
+        for it: it then takes them in a moment. Raises TamperedError."""
         ...
 
     def status(self) -> dict[str, Any] | None:

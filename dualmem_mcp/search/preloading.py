@@ -76,8 +76,9 @@ def find_preload(
 
 def take_preload(
     preload: PreloadSet, cache: WorkingSet, indexes: Mapping[Collection, SearchIndex], model_id: str
-) -> int:
-    """Put the set's items into the working set, the best last, as if they had been answers; how many there were.
+) -> Sequence[tuple[str, float]]:
+    """Put the set's items into the working set, the best last, as if they had been answers; keys and relevances of
+    those that were not there.
 
     What comes without its item is taken from the indexes, and left out if it is not there: it was not synced yet,
     or it was erased. Vectors of another model than this device's are not taken. Raises StoreUnreachableError.
@@ -86,15 +87,33 @@ def take_preload(
     known: dict[str, SearchItem] = {}
     for index in indexes.values():
         known.update((item.key, item) for item in index.items([*index.ids(wanted).values()]))
-    taken = 0
+    before = frozenset(cache.keys())
     for entry in reversed(preload.entries):
         item = known.get(entry.key, entry.item)
-        if item is None:
-            continue
-        usable = entry.vector and preload.model_id == model_id
-        cache.use(item, from_bytes(entry.vector) if usable else None, entry.relevance)
-        taken += 1
-    return taken
+        if item is not None:
+            usable = entry.vector and preload.model_id == model_id
+            cache.use(item, from_bytes(entry.vector) if usable else None, entry.relevance)
+    there = frozenset(cache.keys()) - before
+    return [(entry.key, entry.relevance) for entry in preload.entries if entry.key in there]
+
+
+def with_vectors(reader: SearchReader, ids: Sequence[int]) -> list[tuple[SearchItem, NDArray[np.float32]]]:
+    """The items that are there and have vectors, each with the one that stands for it."""
+    if not ids:
+        return []
+    vectors = reader.vectors(ids)
+    found: list[tuple[SearchItem, NDArray[np.float32]]] = []
+    for number in ids:
+        passages = vectors.get(number)
+        if passages is not None and len(passages) and passages.any():
+            found += [(item, _middle(passages)) for item in reader.items([number])]
+    return found
+
+
+def _middle(passages: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The passage that is nearest to the mean of all."""
+    nearest: NDArray[np.float32] = passages[int((passages @ passages.mean(axis=0)).argmax())]
+    return nearest
 
 
 def to_bytes(vector: NDArray[np.float32]) -> bytes:
@@ -118,7 +137,7 @@ def _own(own: Mapping[str, int], readers: Sequence[SearchReader]) -> list[_Found
     found: dict[str, _Found] = {}
     for reader in readers:
         ids = [*reader.ids([*own]).values()]
-        for item, vector in _with_vectors(reader, ids):
+        for item, vector in with_vectors(reader, ids):
             if own.get(item.key) == key_digest(item.text):
                 found[item.key] = _Found(item, vector, 1.0)
     return [found[key] for key in own if key in found]
@@ -154,32 +173,13 @@ def _chosen(
     for (place, number), score in sorted(scores.items(), key=lambda pair: (-pair[1], pair[0])):
         if len(taken) - len(known) >= room:
             break
-        for item, vector in _with_vectors(readers[place], [number]):
+        for item, vector in with_vectors(readers[place], [number]):
             if item.key in own or _same(item.text) in texts:
                 continue
             if max(float(vector @ other.vector) for other in taken) < NEAR_EQUAL:
                 texts.add(_same(item.text))
                 taken.append(_Found(item, vector, score))
     return taken[len(known) :]
-
-
-def _with_vectors(reader: SearchReader, ids: Sequence[int]) -> list[tuple[SearchItem, NDArray[np.float32]]]:
-    """The items that are there and have vectors, each with the one that stands for it."""
-    if not ids:
-        return []
-    vectors = reader.vectors(ids)
-    found: list[tuple[SearchItem, NDArray[np.float32]]] = []
-    for number in ids:
-        passages = vectors.get(number)
-        if passages is not None and len(passages) and passages.any():
-            found += [(item, _middle(passages)) for item in reader.items([number])]
-    return found
-
-
-def _middle(passages: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The passage that is nearest to the mean of all."""
-    nearest: NDArray[np.float32] = passages[int((passages @ passages.mean(axis=0)).argmax())]
-    return nearest
 
 
 def _entry(one: _Found, conversation_id: str) -> PreloadEntry:

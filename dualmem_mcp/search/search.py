@@ -109,9 +109,11 @@ def search(
             hits = [_Hit(item, score, None) for item, score in cached]
             found.tiers.append(Tier(CACHE_TIER, len(hits), stopwatch.lap("cache")))
         best = _best(asked, query, vector, where, limit)
+        unindexed = _unindexed(hits, best, asked)
         if asked.indexes:
-            hits = best
-            found.tiers.append(Tier(INDEX_TIER, len(hits), stopwatch.lap("index")))
+            # Sorted only where something comes in: equal scores are in an order already.
+            hits = sorted([*best, *unindexed], key=lambda hit: -hit.score)[:limit] if unindexed else best
+            found.tiers.append(Tier(INDEX_TIER, len(best), stopwatch.lap("index")))
         texts = fit([hit.item.text for hit in hits], query.terms, token_budget) if hits else []
         found.results = [Result(hit.item, hit.score, shown) for hit, shown in zip(hits, texts, strict=False)]
         found.left_out = len(hits) - len(texts)
@@ -139,6 +141,15 @@ class _Asked:
                 self._failures.append(error.message)
                 self.indexes.remove(index)
         return said
+
+
+def _unindexed(cached: Sequence[_Hit], best: Sequence[_Hit], asked: _Asked) -> list[_Hit]:
+    """What the working set found and no index has: it came with a package, and is indexed in a while."""
+    known = {hit.item.key for hit in best}
+    keys = [hit.item.key for hit in cached if hit.item.key not in known]
+    for _, ids in asked.each(lambda index: index.ids(keys)) if keys else ():
+        known |= ids.keys()
+    return [hit for hit in cached if hit.item.key not in known]
 
 
 @dataclass(frozen=True, slots=True)

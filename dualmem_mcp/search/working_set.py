@@ -78,6 +78,11 @@ class WorkingSet:
         scored = [(item, score) for item, score in scored if score > 0]
         return sorted(scored, key=lambda pair: -pair[1])[:limit]
 
+    def entries(self, keys: Sequence[str]) -> list[CachedItem]:
+        """Those of the items that are kept, in the order of the keys."""
+        with self._lock:
+            return [self._entries[key] for key in keys if key in self._entries]
+
     def forget(self, keys: Sequence[str]) -> None:
         """Drop items, as when they were deleted from the memory."""
         with self._lock:
@@ -93,6 +98,19 @@ class WorkingSet:
                 if entry is not None and entry.item.text != item.text:
                     self._entries[key] = CachedItem(item, None, entry.priority)
                     self._changed = True
+
+    def supply(self, key: str, vector: NDArray[np.float32]) -> None:
+        """Give an entry without a vector that one."""
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is not None and entry.vector is None:
+                self._entries[key] = CachedItem(entry.item, vector, entry.priority)
+                self._changed = True
+
+    def without_vectors(self) -> Sequence[str]:
+        """Keys of what is kept without a vector."""
+        with self._lock:
+            return [key for key, entry in self._entries.items() if entry.vector is None]
 
     def take_changed(self) -> Sequence[CachedItem] | None:
         """The entries if they changed since the last call, for saving; else None."""
