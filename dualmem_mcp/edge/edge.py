@@ -258,7 +258,7 @@ class Edge:
 
     def move_vectors(self, *, max_seconds: float) -> dict[str, Any]:
         """As the interface says."""
-        moved = tier_work.move(self.tiers, max_seconds=max_seconds)
+        moved = tier_work.move(self.tiers, self._upkeep, max_seconds=max_seconds)
         try:
             self.refresh_cache()
         except StoreUnreachableError as error:

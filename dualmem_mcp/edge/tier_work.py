@@ -81,11 +81,13 @@ def place(tiers: Tiers, conversation_id: str, *, max_seconds: float) -> dict[str
         return nothing_placed(problem_text("not placed in the search service", error), began=began)
 
 
-def move(tiers: Tiers, *, max_seconds: float) -> dict[str, Any]:
+def move(tiers: Tiers, upkeep: Upkeep, *, max_seconds: float) -> dict[str, Any]:
     """As `EdgeInterface.move_vectors` says."""
     if not tiers.enabled:
         return nothing_moved()
     began = time.monotonic()
+    # What a sync has just brought is placed, too; and while the indexes lack something nothing counts as deleted.
+    upkeep.catch_up_quickly()
     try:
         return tiers.apply(max_seconds=max_seconds, progress=no_progress)
     except DualmemError as error:

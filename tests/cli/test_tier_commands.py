@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from dualmem_mcp.app import open_app
 from dualmem_mcp.cli import cli
 from dualmem_mcp.errors import DualmemError
+from dualmem_mcp.settings import load_settings
 from tests.handoff.conftest import PASSPHRASE, World, bare_environment
 
 __all__ = ["bare_environment"]
@@ -314,6 +316,23 @@ def test_over_budget_nothing_is_placed_and_everything_waits(shell: Shell) -> Non
     assert cost["usd_month"] > 0
 
 
+def test_what_was_deleted_is_proposed_as_a_saving(placed: Shell) -> None:
+    placed.configure(cost={"vectors_usd_1k_month": {"historical": 100.0}})
+    assert placed.json("cost", "optimize")["proposals"] == []
+    source = placed.root / "memory.jsonl"
+    source.write_text('{"type":"entity","name":"crane","entityType":"thing","observations":["lifts 40 t"]}')
+    placed.done("import", str(source))
+    placed.done("index", "--project", "all")
+    assert placed.json("tiers", "apply")["done"] == {"place": 1}
+    with open_app(load_settings(placed.home)) as app:
+        app.graph.delete_entities(["crane"])
+    placed.done("index", "--project", "all")
+    (one,) = placed.json("cost", "optimize", "--region", "us-east-1")["proposals"]
+    assert one["kind"] == "deleted items"
+    moved = placed.json("sync")["tiers"]
+    assert moved["done"] == {"remove": 1}, list(moved.items())
+
+
 def test_a_small_device_places_what_it_knows(shell: Shell) -> None:
     phone = {"DUALMEM_DEVICE": "ios"}
     shell.done("tiers", "init", **phone)
@@ -361,10 +380,7 @@ def test_what_is_erased_while_the_service_is_away_goes_with_the_next_sync(placed
     before = total(placed.json("tiers"))
     erased = placed.json("erase", handed["conversation_id"], "--yes", DUALMEM_QDRANT_URL=NOBODY)
     assert any("stay in the search service until the next run" in warning for warning in erased["warnings"])
-    placed.configure(cost={"vectors_usd_1k_month": {"historical": 100.0}})
-    assert "deleted items" in {one["kind"] for one in placed.json("cost", "optimize")["proposals"]}
     placed.done("sync")
-    assert placed.json("cost", "optimize")["proposals"] == []
     left = total(placed.json("tiers"))
     assert left < before / 10
     assert placed.json("tiers", "check", "--dry-run")["points"] == left
