@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
@@ -157,7 +156,7 @@ class Edge:
         return {
             "results": [result.fields() for result in found.results],
             "partial": bool(incomplete or found.failures or by_words or waiting or unopened),
-            "tiers": [asdict(tier) for tier in found.tiers],
+            "tiers": [tier.fields() for tier in found.tiers],
             "timings_ms": found.timings_ms,
             "warnings": warnings,
         }

@@ -15,7 +15,8 @@ from dualmem_mcp.errors import StoreUnreachableError
 from dualmem_mcp.model.ids import ConversationId
 from dualmem_mcp.model.search import COLLECTION_OF, Collection, Filter, SearchItem, item_key
 from dualmem_mcp.ports import SearchReader
-from dualmem_mcp.search.search import CACHE_TIER, INDEX_TIER, Found, passes, search
+from dualmem_mcp.search.hits import passes
+from dualmem_mcp.search.search import CACHE_TIER, INDEX_TIER, Found, search
 from dualmem_mcp.search.working_set import WorkingSet
 from dualmem_mcp.stores.search_index import SqliteSearchIndex, open_search_index
 
