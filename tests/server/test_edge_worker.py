@@ -231,6 +231,42 @@ def test_a_model_that_is_pulled_meanwhile_is_used(start_server: Any, project: Pr
     assert "MiniLM" in status["model"]
 
 
+def test_vectors_move_after_a_sync_and_never_in_the_server_itself(
+    make_vault: Any, start_process: Any, project: Project, model_dir: Path, tmp_path: Path
+) -> None:
+    vault = make_vault(tmp_path / "vault")
+    vault.configure("desk", tiers={"url": str(tmp_path / "service")})
+    environment = {**vault.environment("desk"), **project.environment, "DUALMEM_MODEL_DIR": str(model_dir)}
+
+    def run(*arguments: str) -> str:
+        command = [sys.executable, "-m", "dualmem_mcp.cli", *arguments]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    project.say("the tide table hangs in the boathouse", "the kiln is too hot for this glaze")
+    run("index")
+    run("tiers", "init")
+    run("tiers", "enable", "--yes")
+    server = start_process([sys.executable, "-m", "dualmem_mcp.server.serve"], environment)
+    server.initialize()
+    until(lambda: "the kiln is too hot for this glaze" in texts(found(server, "pottery oven temperature")))
+    server.call("sync_memory")
+    libraries = Path(f"/proc/{server.process.pid}/maps").read_text()
+    assert "numpy" not in libraries
+    assert "onnxruntime" not in libraries
+
+    def tiers() -> dict[str, Any]:
+        return dict(server.call("memory_status")["structuredContent"]["tiers"])
+
+    until(lambda: tiers()["points"] == 2)
+    assert tiers() == {"enabled": True, "points": 2, "problem": None}
+    assert found(server, "pottery oven temperature", limit=1)["results"]
+    assert server.close_input() == 0
+    assert "vectors:" not in server.stderr
+    assert "All are as they should be" in run("tiers", "check")
+
+
 def start_alone(home: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-P", "-m", "dualmem_mcp.server.edge_worker", str(home)]
     environment = {**os.environ, "DUALMEM_KEYSTORE": "file", "CLAUDE_CONFIG_DIR": str(home / "claude")}

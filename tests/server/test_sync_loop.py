@@ -15,12 +15,15 @@ import pytest
 
 from dualmem_mcp.app import App, open_app
 from dualmem_mcp.durable_files import file_lock
+from dualmem_mcp.edge.moving import VectorMoves
 from dualmem_mcp.errors import TamperedError
 from dualmem_mcp.model.graph import Entity
 from dualmem_mcp.server.sync_loop import SyncLoop
 from dualmem_mcp.server.sync_worker import SyncWorker
 from dualmem_mcp.settings import load_settings
 from dualmem_mcp.sharing import LOCK_FILE
+from dualmem_mcp.stores.placements import DatabasePlacements
+from dualmem_mcp.tiers.state import TierState
 from tests.conftest import SteppingClock
 
 PASSPHRASE = "four or five random words"
@@ -368,3 +371,38 @@ def test_agents_of_the_running_session_get_checkpoints_that_travel(
 def test_without_a_session_there_is_no_checkpoint(desk: Driven) -> None:
     desk.at(1000.0)
     assert desk.app.records.find(types=["checkpoint"]) == []
+
+
+def test_vectors_move_after_a_full_sync_that_went_through_and_after_no_other(
+    open_device: Callable[..., Driven], tmp_path: Path
+) -> None:
+    device = open_device("desk", poll_seconds=10)
+    device.app.init(PASSPHRASE, device_name="desk")
+    state = TierState(device.app.blobs)
+    state.switch(enabled=True, words=False, now=device.clock.now())
+    moved: list[str] = []
+
+    def look() -> None:
+        device.app.vectors.close()  # ends what was begun
+        moved.append((device.app.blobs.get("local/tiers/moved_at") or b"").decode())
+        device.app.vectors = VectorMoves(
+            configured=True,
+            blobs=device.app.blobs,
+            placements=DatabasePlacements(device.app.database),
+            clock=device.clock,
+            edge=lambda: device.app.local_edge,
+        )
+
+    look()
+    (full,) = device.at(1.0)
+    assert full["requests"]["list"] > 0
+    look()
+    (probe,) = device.at(11.0)
+    assert probe["requests"]["list"] == 0
+    look()
+    assert moved == ["", device.clock.now().replace(second=1).isoformat(), moved[1]]
+    (tmp_path / "bucket").rename(tmp_path / "unplugged")
+    device.at(4_000.0)
+    assert device.problems
+    look()
+    assert moved[-1] == moved[1]
