@@ -53,11 +53,13 @@ class Checked:
 
 @dataclass(slots=True)
 class _Standing:
-    """A row, as it should be, and in which other places some of the item's passages were seen."""
+    """A row, as it should be and as it was; in which other places passages of the item were seen, which those may
+    be, and how many points that were."""
 
     row: Placement
     was: Placement
     others: Mapping[Place, Sequence[int]]
+    doubled: int
 
 
 @dataclass(slots=True)
@@ -84,15 +86,14 @@ class Checking:
             self._list(sightings, strangers)
             self.found.foreign += strangers.foreign
             self.found.unwanted += strangers.unwanted
+            if self.repair:
+                self.found.mended += strangers.foreign + strangers.unwanted
             # What was taken in is compared as well, now that it has rows.
             if not self.repair or not strangers.adopted:
                 break
         self.found.foreign += strangers.newer
         self._tell(strangers)
         self._compare(sightings, strangers)
-        if self.repair:
-            written = self.bench.transfer.written
-            self.found.mended = written.points + written.removed
         return self.found
 
     def _list(self, sightings: Sightings, strangers: Strangers) -> None:
@@ -119,11 +120,11 @@ class Checking:
     def _tell(self, strangers: Strangers) -> None:
         if strangers.newer:
             self.found.warnings.append(
-                f"{strangers.newer:,} points were written by a newer version and are left: update dualmem-mcp"
+                f"written by a newer version, and left: {strangers.newer:,} points; update dualmem-mcp"
             )
         if strangers.unknown:
             self.found.warnings.append(
-                f"{strangers.unknown:,} points are of items that this device does not have (yet); they stay"
+                f"of items that are not on this device (yet), and left: {strangers.unknown:,} points"
             )
 
     def _compare(self, sightings: Sightings, strangers: Strangers) -> None:
@@ -145,9 +146,11 @@ class Checking:
         self, rows: Sequence[Placement], seen: Mapping[int, Mapping[TierName, int]], strangers: Strangers
     ) -> None:
         gone = [row for row in rows if self.gone(row.key)]
-        self.found.unwanted += sum(sum(seen[key_digest(row.key)].values()) for row in gone)
+        unwanted = sum(sum(seen[key_digest(row.key)].values()) for row in gone)
+        self.found.unwanted += unwanted
         if self.repair:
             self.bench.transfer.take_away(gone)
+            self.found.mended += unwanted
         standing = [
             _standing(row, seen[key_digest(row.key)], strangers.elsewhere.get(row.key, {}))
             for row in rows
@@ -192,7 +195,7 @@ class Checking:
             self.found.changed += changed
         if lost:
             self.found.warnings.append(
-                f"{lost:,} points cannot be made again here, since their items have no vectors: run `dualmem index`"
+                f"not made again, since their items have no vectors here: {lost:,} points; run `dualmem index`"
             )
         return wrong
 
@@ -212,13 +215,16 @@ class Checking:
         if wrong:
             self.bench.check_budget()
             self.bench.transfer.carry_out(wrong)
+            self.found.mended += sum(len(step.points) for step in wrong)
 
     def _doubles(self, standing: Sequence[_Standing]) -> None:
         if not standing:
             return
-        self.found.doubled += sum(len(passages) for one in standing for passages in one.others.values())
+        doubled = sum(one.doubled for one in standing)
+        self.found.doubled += doubled
         if self.repair and self._may_move():
             self._confirm()
+            self.found.mended += doubled
             self.bench.transfer.remove(
                 (tier, epoch, self.bench.service.keys(epoch).point_id(one.row.key, passage))
                 for one in standing
@@ -251,16 +257,14 @@ class Checking:
 def _standing(row: Placement, seen: Mapping[TierName, int], elsewhere: Mapping[Place, set[int]]) -> _Standing:
     """Where the item should be: where all of it is, under the newest epoch, in the warmest tier; else where its row
     says."""
-    places: dict[Place, Sequence[int]] = {
-        (tier, row.epoch): range(row.passages) for tier, count in seen.items() if count
-    }
-    complete = [(tier, row.epoch) for tier, count in seen.items() if count == row.passages]
-    for place, passages in elsewhere.items():
-        places[place] = sorted(passages)
-        if passages >= {*range(row.passages)}:
+    counts: dict[Place, int] = {(tier, row.epoch): count for tier, count in seen.items() if count}
+    passages: dict[Place, Sequence[int]] = dict.fromkeys(counts, range(row.passages))
+    complete = [place for place, count in counts.items() if count == row.passages]
+    for place, some in elsewhere.items():
+        counts[place], passages[place] = len(some), sorted(some)
+        if some >= {*range(row.passages)}:
             complete.append(place)
-    tier, epoch = min(
-        complete or [(row.tier, row.epoch)], key=lambda place: (-place[1], SERVICE_TIERS.index(place[0]))
-    )
-    places.pop((tier, epoch), None)
-    return _Standing(replace(row, tier=tier, epoch=epoch), row, places)
+    best = min(complete or [(row.tier, row.epoch)], key=lambda place: (-place[1], SERVICE_TIERS.index(place[0])))
+    others = {place: some for place, some in passages.items() if place != best}
+    tier, epoch = best
+    return _Standing(replace(row, tier=tier, epoch=epoch), row, others, sum(counts[place] for place in others))

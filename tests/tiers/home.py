@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -22,7 +21,7 @@ from dualmem_mcp.stores.package_cache import FilePackageCache
 from dualmem_mcp.stores.placements import DatabasePlacements
 from dualmem_mcp.stores.search_index import SqliteSearchIndex, open_search_index
 from dualmem_mcp.stores.vector_tier import SqliteVectorTier
-from dualmem_mcp.tiers.service import SERVICE_TIERS, Connect, ServiceSettings
+from dualmem_mcp.tiers.service import SERVICE_TIERS, Connect, Service, ServiceSettings
 from dualmem_mcp.tiers.tiers import Tiers
 from tests.conftest import SteppingClock
 from tests.search.home import WordEmbedder
@@ -33,26 +32,25 @@ PRICES: Final[Mapping[TierName, float]] = {"critical": 0.75, "context": 0.35, "h
 
 
 class SqliteService:
-    """Tiers in files of a folder, each as a collection of a service; `fault` is called before every request."""
+    """Tiers in files of a folder, each as a collection of a service."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.fault: Callable[[str, str], object] = lambda tier, request: None
-        self._opened: dict[TierName, SqliteVectorTier] = {}
+        self._opened: dict[tuple[TierName, str, int], SqliteVectorTier] = {}
 
     def collection(self, tier: TierName) -> str:
         return f"dualmem-{tier}"
 
     def create(self, tier: TierName, *, dimensions: int, model_id: str, cluster: Any = None) -> VectorTier:
         self.folder.mkdir(exist_ok=True)
-        if tier not in self._opened:
-            self._opened[tier] = SqliteVectorTier.open(
+        key = (tier, model_id, dimensions)
+        if key not in self._opened:
+            self._opened[key] = SqliteVectorTier.open(
                 self.folder / f"{tier}.db", bytes(32), name=tier, model_id=model_id, dimensions=dimensions
             )
-        return FaultyTier(self._opened[tier], self)
+        return self._opened[key]
 
     def tier(self, tier: TierName, *, dimensions: int, model_id: str) -> VectorTier:
-        self.fault(tier, "open")
         if not (self.folder / f"{tier}.db").exists():
             raise StoreRefusedError(f"there is no collection of {tier}", hint="Run `dualmem tiers init`.")
         return self.create(tier, dimensions=dimensions, model_id=model_id)
@@ -63,12 +61,40 @@ class SqliteService:
         self._opened.clear()
 
 
+class SharedService:
+    """A service that several devices have, and none closes; `fault` is called before every request."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.fault: Callable[[str, str], object] = lambda tier, request: None
+        self._opened: dict[TierName, VectorTier] = {}
+
+    def collection(self, tier: TierName) -> str:
+        return self.service.collection(tier)
+
+    def create(self, tier: TierName, *, dimensions: int, model_id: str, cluster: Any = None) -> VectorTier:
+        self.service.create(tier, dimensions=dimensions, model_id=model_id, cluster=cluster)
+        return self.tier(tier, dimensions=dimensions, model_id=model_id)
+
+    def tier(self, tier: TierName, *, dimensions: int, model_id: str) -> VectorTier:
+        self.fault(tier, "open")
+        self._opened[tier] = self.service.tier(tier, dimensions=dimensions, model_id=model_id)
+        return FaultyTier(self._opened[tier], self)
+
+    def plain(self, tier: TierName) -> VectorTier:
+        """A tier that was opened, without its faults."""
+        return self._opened[tier]
+
+    def close(self) -> None:
+        pass
+
+
 @dataclass(frozen=True)
 class FaultyTier:
     """A VectorTier that tells the service's `fault` of each request before it is made."""
 
     tier: VectorTier
-    service: SqliteService
+    service: SharedService
 
     @property
     def name(self) -> TierName:
@@ -147,10 +173,16 @@ class TierDevice:
             objects=self.objects,
             outbox=self.device.outbox,
             packages=FilePackageCache(self.folder / "a", self.folder / "b"),
-            catalogue=ConversationStore(self.device.database, self.clock, lambda: self.name),
+            catalogue=ConversationStore(self.device.database, self.clock, self.device_name),
             blobs=self.device.blobs,
             clock=self.clock,
         )
+
+    def device_name(self) -> str:
+        return self.name
+
+    def check_budget(self) -> None:
+        self.budget()
 
     def make_tiers(self) -> Tiers:
         return Tiers(
@@ -164,7 +196,7 @@ class TierDevice:
             model=lambda: self.model,
             clock=self.clock,
             lock_file=self.folder / ".tiers.lock",
-            check_budget=lambda: self.budget(),
+            check_budget=self.check_budget,
             prices=lambda: PRICES,
             is_erased=lambda conversation: conversation in self.erased,
             connect=self.connect,
@@ -248,20 +280,17 @@ class TierDevice:
 
     def all_points(self) -> Iterator[tuple[TierName, TierPoint]]:
         """Every point of the vault in the service."""
-        service = self.tiers._service
         for name in SERVICE_TIERS:
-            for epoch in self.channel.vault.epochs():
-                tenant = service.keys(epoch).tenant
-                ids = service.tier(name).ids(tenant).ids
-                for point in service.tier(name).fetch(tenant, ids):
-                    yield name, point
+            yield from self.all_points_of(name)
+
+    def all_points_of(self, name: TierName) -> Iterator[tuple[TierName, TierPoint]]:
+        """Every point of the vault in that tier, whatever its service does to requests."""
+        tier = self.tiers._service.tier(name)
+        plain = tier.tier if isinstance(tier, FaultyTier) else tier
+        for epoch in self.channel.vault.epochs():
+            tenant = self.tiers._service.keys(epoch).tenant
+            for point in plain.fetch(tenant, plain.ids(tenant).ids):
+                yield name, point
 
     def apply(self, **options: Any) -> dict[str, Any]:
         return self.tiers.apply(**{"max_seconds": None, **options})
-
-
-@contextmanager
-def service_of(folder: Path) -> Iterator[SqliteService]:
-    service = SqliteService(folder)
-    yield service
-    service.close()
