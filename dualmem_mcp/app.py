@@ -101,7 +101,7 @@ class App(Conversations, ThisDevice):
                 self.device_id, keys = load_device(self.blobs)
             placements = DatabasePlacements(self.database)
             self.vectors = VectorMoves(
-                configured=settings.tiers.url is not None,
+                url=settings.tiers.url,
                 blobs=self.blobs,
                 placements=placements,
                 clock=clock,

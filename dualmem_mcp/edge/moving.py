@@ -38,19 +38,19 @@ _MOVED_AT: Final = "local/tiers/moved_at"
 class VectorMoves:
     """The tiers of one data home, moved in good time. For use from any thread.
 
-    `edge` gives what does the work; `configured` says whether a search service is set.
+    `edge` gives what does the work; `url` says where the search service is, None for none.
     """
 
     def __init__(
         self,
         *,
-        configured: bool,
+        url: str | None,
         blobs: BlobCache,
         placements: Placements,
         clock: Clock,
         edge: Callable[[], EdgeInterface],
     ) -> None:
-        self._configured = configured
+        self._url = url
         self._blobs = blobs
         self._state = TierState(blobs)
         self._placements = placements
@@ -64,7 +64,7 @@ class VectorMoves:
     @property
     def is_on(self) -> bool:
         """Whether this device uses a search service."""
-        return self._configured and self._state.switches().enabled
+        return self._state.switches(self._url).enabled
 
     def points(self) -> dict[TierName, int]:
         """Points by tier, as far as this device knows; none where nothing was ever placed."""
@@ -73,7 +73,7 @@ class VectorMoves:
     def status(self) -> dict[str, Any] | None:
         """enabled, points and problem (None for none); None where there is neither a service nor a point."""
         points = sum(self.points().values())
-        if not self._configured and not points:
+        if self._url is None and not points:
             return None
         return {"enabled": self.is_on, "points": points, "problem": self._state.seen().problem or None}
 

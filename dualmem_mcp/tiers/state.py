@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Final
 
 from dualmem_mcp.crypto.canonical import canonical_json
+from dualmem_mcp.model.service_location import shown_location
 from dualmem_mcp.ports import BlobCache
 
 _SWITCHES: Final = "local/tiers"
@@ -17,11 +18,13 @@ _SEEN: Final = "local/tiers/seen"
 
 @dataclass(frozen=True, slots=True)
 class Switches:
-    """What the user has decided: whether vectors go to the service, and whether words do; since when."""
+    """What the user has decided: whether vectors go to the service, and whether words do; since when, and to which
+    (as it was shown when they agreed)."""
 
     enabled: bool = False
     words: bool = False
     enabled_at: str = ""
+    url: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +43,16 @@ class TierState:
     def __init__(self, blobs: BlobCache) -> None:
         self._blobs = blobs
 
-    def switches(self) -> Switches:
-        """What the user has decided; off if nothing was."""
+    def switches(self, url: str | None) -> Switches:
+        """What the user has decided of the service at that place; off if nothing was, or only of another one."""
         kept = self._blobs.get(_SWITCHES)
-        return Switches(**json.loads(kept)) if kept else Switches()
+        decided = Switches(**json.loads(kept)) if kept else Switches()
+        return decided if url and decided.url == shown_location(url) else Switches()
 
-    def switch(self, *, enabled: bool, words: bool, now: datetime) -> None:
-        """Keep a decision."""
+    def switch(self, url: str | None, *, enabled: bool, words: bool, now: datetime) -> None:
+        """Keep a decision on the service at that place."""
         at = now.isoformat(timespec="seconds") if enabled else ""
-        self._blobs.put(_SWITCHES, canonical_json(asdict(Switches(enabled, words, at))))
+        self._blobs.put(_SWITCHES, canonical_json(asdict(Switches(enabled, words, at, shown_location(url or "")))))
 
     def seen(self) -> Seen:
         """What was last seen."""

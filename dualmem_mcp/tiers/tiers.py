@@ -105,12 +105,12 @@ class Tiers:
     @property
     def enabled(self) -> bool:
         """Whether vectors go to the service, and searches ask it."""
-        return self.configured and self._state.switches().enabled
+        return self._state.switches(self._service.settings.url).enabled
 
     @property
     def words(self) -> bool:
         """Whether words go there, too."""
-        return self.enabled and self._state.switches().words
+        return self._state.switches(self._service.settings.url).words
 
     def close(self) -> None:
         """Let go of the connections."""
@@ -176,7 +176,7 @@ class Tiers:
             )
         self._service.channel()
         self._service.tiers()
-        self._state.switch(enabled=True, words=words, now=self._clock.now())
+        self._state.switch(self._service.settings.url, enabled=True, words=words, now=self._clock.now())
         return {"enabled": True, "words": words}
 
     def disable(self, *, remove: bool) -> dict[str, Any]:
@@ -185,7 +185,7 @@ class Tiers:
         With `remove` all points of the vault are removed, those that other devices placed among them. Raises then
         what `enable` raises; it is switched off all the same, and calling it again goes on.
         """
-        self._state.switch(enabled=False, words=False, now=self._clock.now())
+        self._state.switch(self._service.settings.url, enabled=False, words=False, now=self._clock.now())
         removed = 0
         if remove:
             with file_lock(self._lock_file, timeout_seconds=_PATIENCE_SECONDS), self._bench() as bench:

@@ -17,6 +17,7 @@ from dualmem_mcp.app import open_app
 from dualmem_mcp.cli import cli
 from dualmem_mcp.errors import DualmemError
 from dualmem_mcp.settings import load_settings
+from dualmem_mcp.tiers.state import TierState
 from tests.handoff.conftest import PASSPHRASE, World, bare_environment
 
 __all__ = ["bare_environment"]
@@ -107,6 +108,12 @@ def placed(shell: Shell) -> Shell:
     shell.done("tiers", "enable", "--yes")
     shell.done("tiers", "apply")
     return shell
+
+
+def agree_to(shell: Shell, url: str) -> None:
+    """As if the service that was agreed to had this address: one that is away cannot be agreed to."""
+    with open_app(load_settings(shell.home)) as app:
+        TierState(app.blobs).switch(url, enabled=True, words=False, now=app.clock.now())
 
 
 def total(status: dict[str, Any]) -> int:
@@ -237,6 +244,22 @@ def test_what_the_service_learns_is_told_and_asked_each_on_its_own(shell: Shell,
     assert not shell.json("tiers")["words"]
 
 
+def test_whoever_agreed_to_one_service_is_asked_for_another(placed: Shell) -> None:
+    moved = {"DUALMEM_QDRANT_URL": str(placed.root / "another")}
+    status = placed.json("tiers", **moved)
+    assert (status["configured"], status["enabled"]) == (True, False)
+    assert placed.json("sync", **moved)["tiers"] is None
+    code, told = placed.fails("tiers", "apply", **moved)
+    assert code == 2
+    assert "dualmem tiers enable" in told
+    placed.done("tiers", "init", **moved)
+    assert "Obfuscated is not encrypted" in placed.run("tiers", "enable", "--yes", **moved).stderr
+    # What is known to lie in the first one is made again in the second.
+    points = total(placed.json("tiers"))
+    assert placed.json("tiers", "check", **moved)["mended"] == points
+    assert placed.json("tiers", "check", **moved)["points"] == points
+
+
 def test_with_yes_it_is_told_all_the_same_but_not_to_scripts(shell: Shell) -> None:
     shell.done("tiers", "init")
     told = shell.run("tiers", "enable", "--words", "--yes")
@@ -250,6 +273,7 @@ def test_with_yes_it_is_told_all_the_same_but_not_to_scripts(shell: Shell) -> No
 
 def test_a_service_that_is_away_ends_with_6_and_costs_nothing_else(placed: Shell) -> None:
     away = {"DUALMEM_QDRANT_URL": NOBODY}
+    agree_to(placed, NOBODY)
     for command in (("init",), ("check",), ("disable", "--remove")):
         code, told = placed.fails("tiers", *command, **away)
         assert code == 6, command
@@ -258,7 +282,7 @@ def test_a_service_that_is_away_ends_with_6_and_costs_nothing_else(placed: Shell
     placed.done("tiers", "disable", **away)
     code, told = placed.fails("tiers", "enable", "--yes", **away)
     assert code == 6
-    placed.done("tiers", "enable", "--yes")
+    agree_to(placed, NOBODY)
     source = placed.root / "memory.jsonl"
     source.write_text('{"type":"entity","name":"crane","entityType":"thing","observations":["lifts 40 t"]}')
     placed.done("import", str(source))
@@ -278,6 +302,7 @@ def test_a_service_that_is_away_ends_with_6_and_costs_nothing_else(placed: Shell
     assert re.search(r"FAIL +search service: .*cannot be reached", doctor.stdout)
     assert placed.json("search", "crane", **away)["results"]
     # Back again, the next sync places what waited.
+    agree_to(placed, placed.environment["DUALMEM_QDRANT_URL"])
     assert placed.json("sync")["tiers"]["done"] == {"place": 1}
     assert placed.json("status")["tiers"]["problem"] is None
 
@@ -378,8 +403,10 @@ def test_what_is_erased_while_the_service_is_away_goes_with_the_next_sync(placed
     handed = placed.json("handoff")
     placed.done("tiers", "apply")
     before = total(placed.json("tiers"))
+    agree_to(placed, NOBODY)
     erased = placed.json("erase", handed["conversation_id"], "--yes", DUALMEM_QDRANT_URL=NOBODY)
     assert any("stay in the search service until the next run" in warning for warning in erased["warnings"])
+    agree_to(placed, placed.environment["DUALMEM_QDRANT_URL"])
     placed.done("sync")
     left = total(placed.json("tiers"))
     assert left < before / 10

@@ -20,6 +20,8 @@ from dualmem_mcp.stores.placements import DatabasePlacements
 from dualmem_mcp.tiers.state import TierState
 from tests.conftest import SteppingClock
 
+SERVICE = "http://127.0.0.1:1"
+
 
 class Moves:
     """A real data home's memory of moves over an edge that notes what it is asked, and answers as told."""
@@ -41,9 +43,9 @@ class Moves:
             raise self.failure
         return self.answer
 
-    def opened(self, *, configured: bool = True) -> VectorMoves:
+    def opened(self, url: str | None = SERVICE) -> VectorMoves:
         return VectorMoves(
-            configured=configured,
+            url=url,
             blobs=self.blobs,
             placements=self.placements,
             clock=self.clock,
@@ -51,7 +53,7 @@ class Moves:
         )
 
     def switch(self, *, on: bool) -> None:
-        TierState(self.blobs).switch(enabled=on, words=False, now=self.clock.now())
+        TierState(self.blobs).switch(SERVICE, enabled=on, words=False, now=self.clock.now())
 
 
 @pytest.fixture
@@ -66,7 +68,9 @@ def test_nothing_moves_before_it_is_switched_on(moves: Moves) -> None:
     assert vectors.move() is None
     vectors.move_in_background()
     moves.switch(on=True)
-    assert moves.opened(configured=False).move() is None
+    assert moves.opened(None).move() is None
+    # Whoever agreed to one service has not agreed to another.
+    assert moves.opened("https://elsewhere.example.org").move() is None
     assert moves.asked == []
     assert vectors.move() == nothing_moved()
     moves.switch(on=False)
@@ -154,14 +158,14 @@ def test_a_problem_in_the_background_is_told_once_and_ends_nothing(
 def test_status_is_known_without_asking(moves: Moves) -> None:
     vectors = moves.opened()
     assert vectors.status() == {"enabled": False, "points": 0, "problem": None}
-    assert moves.opened(configured=False).status() is None
+    assert moves.opened(None).status() is None
     moves.placements.put([Placement("turn/a/1", "critical", 1, 3, 7), Placement("turn/a/2", "context", 1, 2, 8)])
     TierState(moves.blobs).note_problem("the service is away")
     moves.switch(on=True)
     assert vectors.status() == {"enabled": True, "points": 5, "problem": "the service is away"}
     assert vectors.points() == {"critical": 3, "context": 2}
     # Without the address they are still there, and still cost.
-    assert moves.opened(configured=False).status() == {
+    assert moves.opened(None).status() == {
         "enabled": False,
         "points": 5,
         "problem": "the service is away",

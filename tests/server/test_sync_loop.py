@@ -378,15 +378,15 @@ def test_vectors_move_after_a_full_sync_that_went_through_and_after_no_other(
 ) -> None:
     device = open_device("desk", poll_seconds=10)
     device.app.init(PASSPHRASE, device_name="desk")
-    state = TierState(device.app.blobs)
-    state.switch(enabled=True, words=False, now=device.clock.now())
+    service = str(tmp_path / "service")
+    TierState(device.app.blobs).switch(service, enabled=True, words=False, now=device.clock.now())
     moved: list[str] = []
 
     def look() -> None:
         device.app.vectors.close()  # ends what was begun
         moved.append((device.app.blobs.get("local/tiers/moved_at") or b"").decode())
         device.app.vectors = VectorMoves(
-            configured=True,
+            url=service,
             blobs=device.app.blobs,
             placements=DatabasePlacements(device.app.database),
             clock=device.clock,
