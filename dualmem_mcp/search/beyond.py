@@ -11,6 +11,7 @@ import numpy as np
 
 from dualmem_mcp.model.search import SearchItem
 from dualmem_mcp.model.tiers import TierName
+from dualmem_mcp.model.words import index_text_of
 from dualmem_mcp.ports.tier_search import PATIENCE_SECONDS, TierAnswer, TierAsking, TierSearch
 from dualmem_mcp.search.offered import Stems
 from dualmem_mcp.search.query import Query
@@ -71,12 +72,12 @@ class Question:
             self._asking = self._tiers.ask(self._vector, self.stems)
 
     def wait_near(self) -> None:
-        """Wait for the tiers that are quick; the other's answer is taken if it is there as well."""
+        """Wait for the tiers that are quick. Meanwhile the other may answer, too: most of a memory is there, and
+        it costs nothing to look."""
         if self._asking is None:
             return
-        self.answers |= self._asking.wait(NEAR, PATIENCE_SECONDS["critical"])
-        far = self._asking.wait((FAR,), 0.0)
-        self.answers |= {name: answer for name, answer in far.items() if not answer.problem}
+        answers = self._asking.wait((*NEAR, FAR), PATIENCE_SECONDS["critical"])
+        self.answers |= {name: one for name, one in answers.items() if name != FAR or not one.problem}
 
     def wait_far(self) -> bool:
         """Wait for the other, if it has not answered yet, and for those that were late; whether that gave more."""
@@ -103,7 +104,7 @@ def strength(
     known = [float(np.nanmax(one.cosines)) for one in pool if not np.isnan(one.cosines).all()]
     held, weights = 0.0, np.maximum(rarities, 0.0)
     if best and float(weights.sum()):
-        texts = [(item.author, item.text) for item in best[:_LOOKED_AT]]
+        texts = [index_text_of(item.author, item.text) for item in best[:_LOOKED_AT]]
         holding = stemmer.occurrences(texts, stems) > 0
         held = float((holding @ weights).max() / weights.sum())
     return max(0.0, *known, 0.0) + _WORDS_SHARE * held

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from dualmem_mcp.model.search import COLLECTION_OF, Collection, Filter
-from dualmem_mcp.model.words import index_text_of, term_count, traits
 from dualmem_mcp.ports import Features, SearchReader, WordStatistics
-from dualmem_mcp.search.offered import Offered, Stems, rarities_told
+from dualmem_mcp.search.offered import Offered, Stems, facts_of, rarities_told
 from dualmem_mcp.search.places import numbered
 from dualmem_mcp.search.ranking import LEXICAL_LIMIT, NEAREST_LIMIT, Candidates
 
@@ -43,7 +42,7 @@ class Scales:
     @classmethod
     def of(cls, offered: Sequence[Offered], stems: Sequence[str], stemmer: Stems) -> Scales:
         """Of these."""
-        occurrences = stemmer.occurrences([(one.item.author, one.item.text) for one in offered], stems)
+        occurrences = stemmer.occurrences([one.facts.searched for one in offered], stems)
         return cls(offered, stems, stemmer, occurrences, rarities_told(offered, occurrences))
 
 
@@ -86,8 +85,8 @@ def merge_collection(
     if reader is not None and there is not None and scale.foreign and fresh:
         there = _rescored(there, reader, scales, scale)
     offered = [scales.offered[row] for row in fresh]
-    texts = [(one.item.author, one.item.text) for one in offered]
-    made = _candidates(offered, scale.scores(occurrences, _lengths(texts)), reader=reader, vector=vector)
+    lexical = scale.scores(occurrences, [one.facts.words for one in offered])
+    made = _candidates(offered, lexical, reader=reader, vector=vector)
     if made is None:
         return MergedCollection(there, {}, statistics.items, scale.rarities)
     candidates, items = made
@@ -114,10 +113,11 @@ class _Scale:
         rarities = offered if told is None else np.where(np.isnan(told), offered, told)
         return cls(rarities, own.mean_words, foreign=True)
 
-    def scores(self, occurrences: NDArray[np.float32], lengths: NDArray[np.float32]) -> NDArray[np.float32]:
+    def scores(self, occurrences: NDArray[np.float32], words: Sequence[int]) -> NDArray[np.float32]:
         """BM25 of texts of so many words: float32 (n,)."""
         if not len(occurrences):
             return np.zeros(0, np.float32)
+        lengths = np.array(words, np.float32)
         mean = self.mean_words or float(lengths.mean()) or 1.0
         norm = _K1 * (1 - _B + _B * lengths / mean)
         scores: NDArray[np.float32] = (self.rarities * occurrences * (_K1 + 1) / (occurrences + norm[:, None])).sum(
@@ -166,8 +166,9 @@ def _rescored(there: Candidates, reader: SearchReader, scales: Scales, scale: _S
     if len(items) != len(ids):
         return there  # some have gone a moment ago
     lexical = there.lexical.copy()
-    texts = [(item.author, item.text) for item in items]
-    lexical[places] = scale.scores(scales.stemmer.occurrences(texts, scales.stems), _lengths(texts))
+    facts = [facts_of(item.author, item.text) for item in items]
+    occurrences = scales.stemmer.occurrences([one.searched for one in facts], scales.stems)
+    lexical[places] = scale.scores(occurrences, [one.words for one in facts])
     return replace(there, lexical=lexical)
 
 
@@ -193,8 +194,8 @@ def _candidates(
         authors=tuple(item.author for item in items),
         conversations=conversations[order],
         timestamps=np.array([item.timestamp.timestamp() if item.timestamp else np.nan for item in items]),
-        terms=np.array([term_count(item.text) for item in items], np.int32),
-        traits=np.array([int(traits(item.text)) for item in items], np.uint8),
+        terms=np.array([offered[row].facts.terms for row in kept], np.int32),
+        traits=np.array([offered[row].facts.traits for row in kept], np.uint8),
     )
     found = Candidates(COLLECTION_OF[items[0].kind], features, lexical[kept], cosines[kept])
     return found, {int(number): offered[row] for number, row in zip(features.ids, kept, strict=True)}
@@ -211,11 +212,6 @@ def _best(offered: Sequence[Offered], lexical: NDArray[np.float32], cosines: NDA
     before = {offered[row].previous for row in kept}
     beside = (row for row, one in enumerate(offered) if one.previous in keys or one.item.key in before)
     return sorted(kept.union(beside))
-
-
-def _lengths(texts: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
-    """How many words an index has of each."""
-    return np.array([len(index_text_of(*text).split()) for text in texts], np.float32)
 
 
 def _joined(some: Candidates, others: Candidates) -> Candidates:

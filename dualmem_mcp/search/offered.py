@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
 from dualmem_mcp.crypto.vectors import word_values
 from dualmem_mcp.model.search import SearchItem
+from dualmem_mcp.model.words import index_text_of, term_count, traits
 from dualmem_mcp.ports.tier_search import TierAnswer
 
 if TYPE_CHECKING:
@@ -26,9 +28,28 @@ class Stems(Protocol):
         """The different stems of words that are looked for."""
         ...
 
-    def occurrences(self, items: Sequence[tuple[str, str]], stems: Sequence[str]) -> NDArray[np.float32]:
-        """How often each of the stems occurs in each item, (author, text): float32 (items, stems)."""
+    def occurrences(self, texts: Sequence[str], stems: Sequence[str]) -> NDArray[np.float32]:
+        """How often each of the stems occurs in each text, which is as `index_text_of` gives it: float32 (texts,
+        stems)."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What an index would have of an item: its words, how many they are, how many of them are no stop words, and
+    the traits of its text."""
+
+    searched: str
+    words: int
+    terms: int
+    traits: int
+
+
+@lru_cache(maxsize=2_048)
+def facts_of(author: str, text: str) -> Facts:
+    """Of a text by that author. The last ones are remembered: what was a candidate once is one soon again."""
+    searched = index_text_of(author, text)
+    return Facts(searched, searched.count(" ") + 1 if searched else 0, term_count(text), int(traits(text)))
 
 
 @dataclass(slots=True, eq=False)
@@ -45,6 +66,11 @@ class Offered:
     source: str
     vectors: list[NDArray[np.float32]] = field(default_factory=list)
     word_scores: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def facts(self) -> Facts:
+        """What an index would have of it."""
+        return facts_of(self.item.author, self.item.text)
 
     def cosine(self, vector: NDArray[np.float32] | None) -> float:
         """That of the passage nearest to the vector; nan if there is none of either."""

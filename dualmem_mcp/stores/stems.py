@@ -38,10 +38,11 @@ class Stemmer:
         """How often each stem occurs in what an index has of an item by that author."""
         return self._frequencies(index_text_of(author, text))
 
-    def occurrences(self, items: Sequence[tuple[str, str]], stems: Sequence[str]) -> NDArray[np.float32]:
-        """How often each of the stems occurs in each item, (author, text): float32 (items, stems)."""
-        found = np.zeros((len(items), len(stems)), np.float32)
-        rows = [(number, searchable(index_text_of(*item))) for number, item in enumerate(items)]
+    def occurrences(self, texts: Sequence[str], stems: Sequence[str]) -> NDArray[np.float32]:
+        """How often each of the stems occurs in each text, which is as `index_text_of` gives it: float32 (texts,
+        stems)."""
+        found = np.zeros((len(texts), len(stems)), np.float32)
+        rows = [(number, searchable(text)) for number, text in enumerate(texts)]
         with self._lock:
             self._connection.execute("BEGIN")
             try:

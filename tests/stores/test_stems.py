@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dualmem_mcp.model.search import Collection, Filter, SearchItem
+from dualmem_mcp.model.words import index_text_of
 from dualmem_mcp.stores.search_index import open_search_index
 from dualmem_mcp.stores.stems import Stemmer
 
@@ -18,6 +19,7 @@ ITEMS = (
     ("", ""),
     ("assistant", "\udcff half of a pair, Größe and GROSSE"),
 )
+TEXTS = [index_text_of(*item) for item in ITEMS]
 WORDS = ("moves", "harbour", "userid", "3x12", "猫", "grosse", "jonas", "assistant", "\udcff")
 
 
@@ -37,7 +39,7 @@ def test_a_text_holds_the_stems_by_which_an_index_finds_it(stemmer: Stemmer, tmp
     for word in WORDS:
         found = {item.turn_id for item in index.items(index.lexical([word], Filter(), 10).ids.tolist())}
         stems = stemmer.stems_of([word])
-        holding = np.flatnonzero(stemmer.occurrences(ITEMS, stems).sum(axis=1))
+        holding = np.flatnonzero(stemmer.occurrences(TEXTS, stems).sum(axis=1))
         assert {str(number) for number in holding} == found, word
         found_any += len(found)
     index.close()
@@ -48,7 +50,7 @@ def test_frequencies_and_occurrences_agree(stemmer: Stemmer) -> None:
     counted = [stemmer.frequencies(*item) for item in ITEMS]
     stems = sorted({stem for one in counted for stem in one})
     expected = [[one.get(stem, 0) for stem in stems] for one in counted]
-    assert stemmer.occurrences(ITEMS, stems).tolist() == expected
+    assert stemmer.occurrences(TEXTS, stems).tolist() == expected
     assert counted[0]["move"] == 2
     assert counted[0]["jona"] == 1
     assert counted[3] == {}
@@ -57,4 +59,4 @@ def test_frequencies_and_occurrences_agree(stemmer: Stemmer) -> None:
 def test_nothing_asked_is_nothing_found(stemmer: Stemmer) -> None:
     assert stemmer.stems_of([]) == []
     assert stemmer.occurrences([], ["x"]).shape == (0, 1)
-    assert stemmer.occurrences(ITEMS, []).shape == (len(ITEMS), 0)
+    assert stemmer.occurrences(TEXTS, []).shape == (len(ITEMS), 0)
