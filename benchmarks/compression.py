@@ -10,7 +10,8 @@ sample. Three tables:
   a dictionary of 64 KiB trained on the ops of the other sessions, and with the last 128 KiB of the log before as
   dictionary; then the same as they lie in the bucket, padded to Padmé of at least 4 KiB.
 - *handoffs*: each session handed over without its last twentieth and then with it; bytes of both packages, and what
-  a resume on another device fetches before it has the brief: requests and bytes.
+  a resume on another device fetches before it has the brief: requests and bytes. With `--device ios` for a target
+  that takes along what its search has at hand, of sessions that are indexed (`DUALMEM_MODEL_DIR`).
 - *checkpoints*: fifty checkpoints of each session that has agents, while it grows, or fewer where the agents did
   less; bytes of their ops, and in the bucket, where each goes up in a segment of its own.
 """
@@ -35,6 +36,7 @@ from dualmem_mcp.handoff.checkpoints import Checkpoints
 from dualmem_mcp.handoff.reconstruct import find_handoff, open_package, refresh_catalogue
 from dualmem_mcp.model.conversation import Session
 from dualmem_mcp.model.half_pairs import compact_json
+from dualmem_mcp.model.index_scope import IndexScope
 from dualmem_mcp.model.oplog import Op, Stamp
 from dualmem_mcp.ports import ObjectStore
 from dualmem_mcp.sample import write_sample_session
@@ -59,6 +61,7 @@ def main() -> None:
     parser.add_argument("tables", nargs="*", metavar="table", help=", ".join(TABLES))
     parser.add_argument("--claude-dir", type=Path)
     parser.add_argument("--least-bytes", type=int, default=300_000)
+    parser.add_argument("--device", default="desktop", help="the target of the handoffs")
     arguments = parser.parse_args()
     if unknown := set(arguments.tables) - set(TABLES):
         parser.error(f"there is no table {', '.join(sorted(unknown))}; there are {', '.join(TABLES)}")
@@ -71,10 +74,10 @@ def main() -> None:
             files = [write_sample_session(place / "sample", cwd="/home/you/projects/tollgate")]
         for number, name in enumerate(arguments.tables or TABLES):
             print(end="\n" if number else "")
-            TABLES[name](files, place)
+            TABLES[name](files, place, arguments.device)
 
 
-def segments(files: Sequence[Path], _place: Path) -> None:
+def segments(files: Sequence[Path], _place: Path, _device: str) -> None:
     """Bytes of the sessions' turns as segments of several sizes."""
     streams = [_lines(read_session(path)) for path in files]
     count = sum(map(len, streams))
@@ -109,28 +112,33 @@ def segments(files: Sequence[Path], _place: Path) -> None:
         )
 
 
-def handoffs(files: Sequence[Path], place: Path) -> None:
+def handoffs(files: Sequence[Path], place: Path, device: str) -> None:
     """Bytes of the packages of each session without and with its last twentieth."""
-    print(f"handoffs: a session that grew by {GROWTH - 1:.0%}\n")
-    print("session       bytes   first package   second   of the first   a brief's requests   bytes")
+    print(f"handoffs to {device}: a session that grew by {GROWTH - 1:.0%}\n")
+    print("session       bytes   first package   second   of the first   a brief's requests   bytes   preloaded")
     for number, path in enumerate(files):
         data = path.read_bytes()
         cut = data.rfind(b"\n", 0, int(len(data) / GROWTH)) + 1
-        grown = place / f"grown-{number}" / path.name
-        grown.parent.mkdir()
-        os.environ |= {"DUALMEM_KEYSTORE": "file", "CLAUDE_CONFIG_DIR": str(place / "none")}
+        grown = place / f"grown-{number}" / "projects" / "grown" / path.name
+        grown.parent.mkdir(parents=True)
+        os.environ |= {"DUALMEM_KEYSTORE": "file", "CLAUDE_CONFIG_DIR": str(place / f"grown-{number}")}
         bucket = str(place / f"bucket-{number}")
-        with open_app(load_settings(place / f"home-{number}", bucket=bucket)) as app:
+        settings = load_settings(place / f"home-{number}", bucket=bucket)
+        with open_app(dataclasses.replace(settings, index=IndexScope("all"))) as app:
             app.init("a passphrase of the benchmark")
-            packages = []
+            packages, preloaded = [], []
             for bytes_now in (data[:cut], data):
                 grown.write_bytes(bytes_now)
-                packages.append(app.prepare_handoff(transcript=grown)["package_bytes"])
+                if settings.profile_for(device).has_small_cache:
+                    app.local_edge.index()
+                made = app.prepare_handoff(transcript=grown, target_device=device)
+                packages.append(made["package_bytes"])
+                preloaded += [step["bytes"] for step in made["operations"] if step["name"] == "preload"]
         first, second = packages
         requests, fetched = _brief_costs(place / f"other-{number}", bucket)
         print(
             f"{path.stem[:8]:<9}{len(data):>10,}{first:>16,}{second:>9,}{second / first:>15.1%}"
-            f"{requests:>21}{fetched:>8,}"
+            f"{requests:>21}{fetched:>8,}   {', '.join(f'{size:,}' for size in preloaded)}"
         )
 
 
@@ -161,7 +169,7 @@ class _CountedObjects:
         return data
 
 
-def checkpoints(files: Sequence[Path], place: Path) -> None:
+def checkpoints(files: Sequence[Path], place: Path, _device: str) -> None:
     """Bytes of the checkpoints of each session's agents while it grows."""
     print(f"checkpoints: {CHECKPOINTS} at most of each session that has agents, while it grows\n")
     print("session     agents   state made   ops: bytes   longest   in the bucket   kept")
@@ -259,7 +267,7 @@ def _is_session(path: Path) -> bool:
         return False
 
 
-TABLES: Mapping[str, Callable[[Sequence[Path], Path], None]] = {
+TABLES: Mapping[str, Callable[[Sequence[Path], Path, str], None]] = {
     "segments": segments,
     "handoffs": handoffs,
     "checkpoints": checkpoints,

@@ -173,16 +173,29 @@ class EdgeBesideHandoff:
         )
 
     def _find(self, limit: int) -> Preloaded:
+        from dualmem_mcp.search.passages import passages  # noqa: PLC0415
+        from dualmem_mcp.search.present import is_quoted  # noqa: PLC0415
+
         items = self._items
-        own = {item.key: key_digest(item.text) for item in items}
+        own = [
+            {
+                "key": item.key,
+                "contents": key_digest(item.text),
+                # A turn is embedded with what was said before it.
+                "text": "" if item.kind == "turn" else passages(item, None)[0],
+                "is_seed": not is_quoted(item),
+            }
+            for item in items
+        ]
+        keys = {item.key for item in items}
         found = self._edge().preload_for(self._conversation_id, own=own, limit=limit, threshold=SIMILARITY)
         if not found["section"]:
             return self._own_alone(found["problem"])
         preload = preload_from_bytes(base64.b64decode(found["section"]), self._conversation_id)
-        vectors = {entry.key: entry.vector for entry in preload.entries if entry.key in own}
+        vectors = {entry.key: entry.vector for entry in preload.entries if entry.key in keys}
         entries = [
             *(PreloadEntry(item.key, 1.0, shortened(item), vectors.get(item.key, b"")) for item in items),
-            *(entry for entry in preload.entries if entry.key not in own),
+            *(entry for entry in preload.entries if entry.key not in keys),
         ]
         data = preload_to_bytes(PreloadSet(preload.model_id, preload.dimensions, entries))
         return Preloaded(data, problems=(found["problem"],) if found["problem"] else ())

@@ -120,10 +120,10 @@ class EdgeProcess:
         return found
 
     def preload_for(
-        self, conversation_id: str, *, own: Mapping[str, int], limit: int, threshold: float
+        self, conversation_id: str, *, own: Sequence[Mapping[str, Any]], limit: int, threshold: float
     ) -> dict[str, Any]:
         """As the interface says: nothing if the process is not running yet, or is busy."""
-        params = {"conversation_id": conversation_id, "own": dict(own), "limit": limit, "threshold": threshold}
+        params = {"conversation_id": conversation_id, "own": [*own], "limit": limit, "threshold": threshold}
         try:
             found: dict[str, Any] = self._at_once("preload_for", params, PRELOAD_SECONDS)
         except (DualmemError, TimeoutError) as error:

@@ -22,7 +22,7 @@ from dualmem_mcp.model.search import Collection, Filter
 from dualmem_mcp.ports import Clock, Progress, SearchIndex, no_progress
 from dualmem_mcp.search.filling import ShouldStop, never
 from dualmem_mcp.search.material import entity_item, entity_key
-from dualmem_mcp.search.preloading import find_preload, take_preload
+from dualmem_mcp.search.preloading import OwnItem, find_preload, take_preload
 from dualmem_mcp.search.request import DEFAULT_LIMIT, read_filter
 from dualmem_mcp.search.search import search
 from dualmem_mcp.search.working_set import WorkingSet
@@ -271,16 +271,17 @@ class Edge:
     # What a handoff takes along
 
     def preload_for(
-        self, conversation_id: str, *, own: Mapping[str, int], limit: int, threshold: float
+        self, conversation_id: str, *, own: Sequence[Mapping[str, Any]], limit: int, threshold: float
     ) -> dict[str, Any]:
-        """As the interface says; what takes longer than that is left out."""
+        """As the interface says; what takes long is left out."""
         if not self.model.model_id:
             return {"section": "", "problem": self.model.missing}
         found, problem = find_preload(
             conversation_id,
-            own,
+            [OwnItem(**one) for one in own],
             self._opened([]),
             model_id=self.model.model_id,
+            embed=self._embed_if_loaded,
             limit=limit,
             threshold=threshold,
         )

@@ -41,13 +41,14 @@ class EdgeInterface(Protocol):
         ...
 
     def preload_for(
-        self, conversation_id: str, *, own: Mapping[str, int], limit: int, threshold: float
+        self, conversation_id: str, *, own: Sequence[Mapping[str, Any]], limit: int, threshold: float
     ) -> dict[str, Any]:
         """What a device with a cache of `limit` vectors is to have at hand of this conversation: section, base64 of
         what `handoff/preload.py` writes, and problem, which says why there is nothing, or not all of it.
 
-        `own` are the keys of what the conversation is at, with the digests of their texts: they come first, as far
-        as they are indexed like this; then what is near to one of them, by a cosine of at least the threshold.
+        `own` is what the conversation is at, in fields of `search.preloading.OwnItem`: it comes first, as far as it
+        is indexed with these texts or is quickly embedded; then what is near to it, by a cosine of at least the
+        threshold.
         """
         ...
 

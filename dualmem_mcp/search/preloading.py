@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -32,9 +32,29 @@ _CANDIDATES: Final = 30
 _MOST: Final = 127
 
 
+Embed = Callable[[str], "NDArray[np.float32] | None"]
+
+
+@dataclass(frozen=True, slots=True)
+class OwnItem:
+    """One of the items that a conversation is at: its key, the digest of its text; the text itself where it may be
+    embedded on its own, else ""; and whether what is near to it is looked for."""
+
+    key: str
+    contents: int
+    text: str = ""
+    is_seed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    text: str
+    vector: NDArray[np.float32]
+
+
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """An item of an index, with the vector that stands for it."""
+    """An item of an index, with the vector that stands for it, and its nearness."""
 
     item: SearchItem
     vector: NDArray[np.float32]
@@ -43,34 +63,36 @@ class _Found:
 
 def find_preload(
     conversation_id: str,
-    own: Mapping[str, int],
+    own: Sequence[OwnItem],
     indexes: Mapping[Collection, SearchIndex],
     *,
     model_id: str,
+    embed: Embed,
     limit: int,
     threshold: float,
 ) -> tuple[PreloadSet, str]:
-    """The items named by `own` whose texts have these digests, with their vectors; then, up to `limit` with all of
-    `own`, what is near to one of them, best first; and why something may lack, "" if nothing does.
+    """The conversation's own items with their vectors; then, up to `limit` with all of `own`, what is near to one
+    of them, best first; and why something may lack, "" if nothing does.
 
-    Raises StoreUnreachableError.
+    `embed` gives the vector of a text where that is quick, else None. Raises StoreUnreachableError.
     """
     deadline = time.monotonic() + SECONDS
     with ExitStack() as readings:
         readers = [readings.enter_context(index.reading()) for index in indexes.values()]
-        known = _own(own, readers)
-        scores, in_time = _scores(known, readers, threshold, deadline)
-        near = _chosen(known, readers, scores, own, limit - len(own))
+        known = _own(own, readers, embed, deadline)
+        seeds = [known[one.key].vector for one in own if one.is_seed and one.key in known]
+        scores, in_time = _scores(seeds, readers, threshold, deadline)
+        near = _chosen([*known.values()], readers, scores, {one.key for one in own}, limit - len(own))
     problem = ""
     if not in_time:
         problem = "not all that is similar was looked for in time"
     elif own and not known:
         problem = "nothing of it has vectors yet, so it is found by words"
     entries = [
-        *(PreloadEntry(one.item.key, 1.0, None, to_bytes(one.vector)) for one in known),
+        *(PreloadEntry(key, 1.0, None, to_bytes(one.vector)) for key, one in known.items()),
         *(_entry(one, conversation_id) for one in near),
     ]
-    dimensions = len(known[0].vector) if known else 0
+    dimensions = len(next(iter(known.values())).vector) if known else 0
     return PreloadSet(model_id, dimensions, entries), problem
 
 
@@ -132,28 +154,35 @@ def from_bytes(data: bytes) -> NDArray[np.float32] | None:
     return (vector / length).astype(np.float32) if 0 < length < np.inf else None
 
 
-def _own(own: Mapping[str, int], readers: Sequence[SearchReader]) -> list[_Found]:
-    """Those of the items that are indexed with these texts and have vectors, in their order."""
-    found: dict[str, _Found] = {}
+def _own(
+    own: Sequence[OwnItem], readers: Sequence[SearchReader], embed: Embed, deadline: float
+) -> dict[str, _Known]:
+    """The items that are indexed with these texts and have vectors, and what is quickly embedded of the others, in
+    their order; all of the same length."""
+    contents = {one.key: one.contents for one in own}
+    found: dict[str, _Known] = {}
     for reader in readers:
-        ids = [*reader.ids([*own]).values()]
-        for item, vector in with_vectors(reader, ids):
-            if own.get(item.key) == key_digest(item.text):
-                found[item.key] = _Found(item, vector, 1.0)
-    return [found[key] for key in own if key in found]
+        for item, vector in with_vectors(reader, [*reader.ids([*contents]).values()]):
+            if contents[item.key] == key_digest(item.text):
+                found[item.key] = _Known(item.text, vector)
+    for one in own:
+        if one.key not in found and one.text and time.monotonic() < deadline:
+            made = embed(one.text)
+            if made is not None:
+                found[one.key] = _Known(one.text, made)
+    return {one.key: found[one.key] for one in own if one.key in found}
 
 
 def _scores(
-    known: Sequence[_Found], readers: Sequence[SearchReader], threshold: float, deadline: float
+    seeds: Sequence[NDArray[np.float32]], readers: Sequence[SearchReader], threshold: float, deadline: float
 ) -> tuple[dict[tuple[int, int], float], bool]:
-    """For reader and id of what is near to one of the known items the highest cosine; whether all was asked in
-    time."""
+    """For reader and id of what is near to one of the seeds the highest cosine; whether all was asked in time."""
     best: dict[tuple[int, int], float] = {}
-    for one in known:
+    for seed in seeds:
         for place, reader in enumerate(readers):
             if time.monotonic() > deadline:
                 return best, False
-            scored = reader.nearest(one.vector, Filter(), _CANDIDATES)
+            scored = reader.nearest(seed, Filter(), _CANDIDATES)
             for number, score in zip(scored.ids.tolist(), scored.scores.tolist(), strict=True):
                 if score >= threshold:
                     best[place, number] = max(score, best.get((place, number), 0.0))
@@ -161,25 +190,27 @@ def _scores(
 
 
 def _chosen(
-    known: Sequence[_Found],
+    known: Sequence[_Known],
     readers: Sequence[SearchReader],
     scores: Mapping[tuple[int, int], float],
-    own: Mapping[str, int],
+    own: Set[str],
     room: int,
 ) -> list[_Found]:
     """As many of them as there is room for, the nearest first, without what says the same as another."""
-    taken = list(known)
-    texts = {_same(one.item.text) for one in known}
+    taken: list[_Found] = []
+    vectors = [one.vector for one in known]
+    texts = {_same(one.text) for one in known}
     for (place, number), score in sorted(scores.items(), key=lambda pair: (-pair[1], pair[0])):
-        if len(taken) - len(known) >= room:
+        if len(taken) >= room:
             break
         for item, vector in with_vectors(readers[place], [number]):
             if item.key in own or _same(item.text) in texts:
                 continue
-            if max(float(vector @ other.vector) for other in taken) < NEAR_EQUAL:
+            if max(float(vector @ other) for other in vectors) < NEAR_EQUAL:
                 texts.add(_same(item.text))
+                vectors.append(vector)
                 taken.append(_Found(item, vector, score))
-    return taken[len(known) :]
+    return taken
 
 
 def _entry(one: _Found, conversation_id: str) -> PreloadEntry:

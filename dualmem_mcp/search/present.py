@@ -6,17 +6,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
-from dualmem_mcp.handoff.kept import CANDIDATES
 from dualmem_mcp.handoff.preload import OWN_TURNS
 from dualmem_mcp.model.conversation import Session, Turn
 from dualmem_mcp.model.digest import Decision, Digest
-from dualmem_mcp.model.search import SearchItem
+from dualmem_mcp.model.search import SearchItem, item_key
 from dualmem_mcp.model.source import API_ERROR, StoredTurn
 from dualmem_mcp.search.findings import FROM_SESSION, GIVEN, QUOTED, decision_findings
 from dualmem_mcp.search.material import finding_item, turn_item
 
 _SOURCES: Final = (("user", FROM_SESSION), ("model", GIVEN), ("extracted", QUOTED))
 """Whose decisions come first, and how their ids begin in the index."""
+
+_MOST_QUOTED: Final = 10
+"""Of extracted decisions, which are sentences of turns and candidates only."""
 
 
 def present_items(session: Session, digest: Digest, *, device: str, limit: int) -> list[SearchItem]:
@@ -27,6 +29,11 @@ def present_items(session: Session, digest: Digest, *, device: str, limit: int) 
     """
     items = [*_turns(session, device), *_decisions(session, digest.decisions, device)]
     return [*{item.key: item for item in reversed(items)}.values()][::-1][:limit]
+
+
+def is_quoted(item: SearchItem) -> bool:
+    """Whether it is an extracted decision: a sentence of a turn, and what is near to it is above all that turn."""
+    return item.key.startswith(item_key("decision", item.conversation_id, QUOTED))
 
 
 def _turns(session: Session, device: str) -> Iterator[SearchItem]:
@@ -62,7 +69,7 @@ def _decisions(session: Session, decisions: Sequence[Decision], device: str) -> 
             session.conversation_id, [one for one in decisions if one.origin == origin], source
         )
         # The extracted ones stand in the order of what they tell, the others in that of the conversation.
-        for finding in found[:CANDIDATES] if origin == "extracted" else reversed(found):
+        for finding in found[:_MOST_QUOTED] if origin == "extracted" else reversed(found):
             item = finding_item(replace(finding, device=device))
             if item is not None:
                 yield item

@@ -18,7 +18,7 @@ from dualmem_mcp.model.graph import Entity
 from dualmem_mcp.model.search import COLLECTION_OF, Collection, ItemKind, SearchItem, item_key, key_digest
 from dualmem_mcp.ports import CachedItem
 from dualmem_mcp.search import preloading
-from dualmem_mcp.search.preloading import find_preload, from_bytes, take_preload, to_bytes
+from dualmem_mcp.search.preloading import OwnItem, find_preload, from_bytes, take_preload, to_bytes
 from dualmem_mcp.search.working_set import WorkingSet
 from dualmem_mcp.stores.access_log import DatabaseAccessLog
 from dualmem_mcp.stores.search_index import SqliteSearchIndex, open_search_index
@@ -74,9 +74,13 @@ def at(degrees: float, axis: int = 1) -> np.ndarray:
     return vector
 
 
-def found(indexes: Indexes, *own: SearchItem, limit: int = 10, threshold: float = 0.85) -> tuple[PreloadSet, str]:
-    texts_of_own = {item.key: key_digest(item.text) for item in own}
-    return find_preload("boat", texts_of_own, indexes, model_id=MODEL, limit=limit, threshold=threshold)
+def found(indexes: Indexes, *own: SearchItem | OwnItem, limit: int = 10) -> tuple[PreloadSet, str]:
+    items = [one if isinstance(one, OwnItem) else OwnItem(one.key, key_digest(one.text)) for one in own]
+    return find_preload("boat", items, indexes, model_id=MODEL, embed=EMBEDDED.get, limit=limit, threshold=0.85)
+
+
+EMBEDDED: dict[str, np.ndarray] = {}
+"""What is embedded quickly."""
 
 
 def keys(preload: PreloadSet) -> list[str]:
@@ -136,11 +140,32 @@ def test_it_takes_no_more_than_the_cache(indexes: Indexes, put: Put) -> None:
 def test_a_text_that_is_indexed_otherwise_has_no_vector_of_it(indexes: Indexes, put: Put) -> None:
     own = put("one", at(0))
     put("near", at(20, 4), conversation="kiln")
-    preload, problem = find_preload(
-        "boat", {own.key: key_digest("another text")}, indexes, model_id=MODEL, limit=9, threshold=0.85
-    )
+    preload, problem = found(indexes, OwnItem(own.key, key_digest("another text")))
     assert preload.entries == []
-    assert "no vectors" in problem or "vectors yet" in problem
+    assert "vectors yet" in problem
+
+
+def test_what_is_not_indexed_is_embedded_where_that_is_quick(
+    indexes: Indexes, put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    near = put("near", at(20, 4), conversation="kiln")
+    monkeypatch.setitem(EMBEDDED, "we take the blue one", at(0))
+    new = [
+        OwnItem("decision/boat/given/1", 1, "we take the blue one"),
+        OwnItem("decision/boat/given/2", 2, "something slow"),
+    ]
+    preload, problem = found(indexes, *new)
+    assert keys(preload) == [new[0].key, near.key]
+    assert problem == ""
+    monkeypatch.setattr(preloading, "SECONDS", -1.0)
+    assert keys(found(indexes, *new)[0]) == []
+
+
+def test_what_is_only_quoted_brings_nothing_with_it(indexes: Indexes, put: Put) -> None:
+    quoted = put("quoted", at(0))
+    put("near", at(20, 4), conversation="kiln")
+    preload, _ = found(indexes, OwnItem(quoted.key, key_digest(quoted.text), is_seed=False))
+    assert keys(preload) == [quoted.key]
 
 
 def test_what_is_not_looked_for_in_time_is_told(
@@ -284,11 +309,11 @@ def test_a_process_that_is_not_there_takes_it_in_a_moment(start_edge: StartEdge)
 
 def test_a_process_that_is_not_there_finds_nothing_at_once(start_edge: StartEdge) -> None:
     edge = start_edge()
-    nothing = edge.preload_for("boat", own={}, limit=5, threshold=0.85)
+    nothing = edge.preload_for("boat", own=[], limit=5, threshold=0.85)
     assert nothing["section"] == ""
     assert "not at hand" in nothing["problem"]
     edge.search("glaze")
-    without_model = edge.preload_for("boat", own={}, limit=5, threshold=0.85)
+    without_model = edge.preload_for("boat", own=[], limit=5, threshold=0.85)
     assert without_model["section"] == ""
     assert "model" in without_model["problem"]
 
