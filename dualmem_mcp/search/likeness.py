@@ -29,7 +29,7 @@ _LAST_STOP: Final = re.compile(r"(?<=[^\W\d_])\.\Z")
 def likeness(passages: Sequence[str]) -> int:
     """A digest (63 bits) of the texts that are embedded of an item, the same for items that may share vectors.
 
-    Raised together with `VERSION` of the index's tables where it changes, for indexes keep it.
+    Indexes keep it: with another rule what they have would merely be like nothing that comes.
     """
     return key_digest("\0".join(map(alike, passages)))
 
