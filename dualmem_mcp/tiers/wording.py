@@ -43,6 +43,7 @@ _ACTIONS: Final = {
     "promote": "promoted",
     "place": "placed",
     "renew": "renewed",
+    "finished": "of an earlier run ended",
 }
 
 
