@@ -104,7 +104,7 @@ class Mover:
             "another device has taken over the moving of vectors",
             operation="move vectors",
             subject=MOVER_KEY,
-            hint="It goes on where this one stopped; `dualmem tiers status` names it.",
+            hint="It goes on where this one stopped; `dualmem tiers` names it.",
         )
 
     def _look(self) -> _Seen:
