@@ -14,6 +14,7 @@ from dualmem_mcp.edge.model import LOADING_SECONDS, QueryModel
 from dualmem_mcp.edge.refreshing import refresh_working_set
 from dualmem_mcp.edge.tier_work import TierParts, open_tiers
 from dualmem_mcp.edge.upkeep import Upkeep
+from dualmem_mcp.edge.way_beyond import WayBeyond, told_of_tiers
 from dualmem_mcp.errors import DualmemError, StoreUnreachableError
 from dualmem_mcp.handoff.channel import Channel
 from dualmem_mcp.handoff.preload import preload_from_bytes, preload_to_bytes
@@ -101,6 +102,9 @@ class Edge:
             clock=clock,
         )
         """Vectors in a search service; off where none is used."""
+        self._way_beyond = WayBeyond(
+            self.tiers.searcher, self._truth, tiers.is_erased, small_cache=settings.profile.has_small_cache
+        )
 
     # Searching
 
@@ -116,6 +120,7 @@ class Edge:
         """As the interface says. With `catch_up` the indexes are brought up to date first, as far as that is quick,
         and the search waits for the model."""
         where = read_filter(now=self._clock.now(), **which)
+        self._way_beyond.warm_up()
         warnings = self._upkeep.catch_up_quickly() if catch_up else self._upkeep.fill_quickly()
         self._renew_cache()
         incomplete = bool(warnings or self._upkeep.behind)
@@ -129,11 +134,13 @@ class Edge:
         budget = token_budget or min(RESULT_TOKENS, self._settings.profile.context_tokens // 2)
         unopened: list[str] = []
         indexes = self._opened(unopened)
+        lacking = incomplete or bool(unopened) or (self.tiers.configured and self._upkeep.waiting() > 0)
         found = search(
             query,
             where,
             limit=limit,
             token_budget=budget,
+            beyond=self._way_beyond.beyond(eager=lacking),
             indexes=indexes if incomplete else self._upkeep.worth_asking(indexes),
             working_set=self._cache(),
             embed=embed,
@@ -146,6 +153,7 @@ class Edge:
             self._used += [(result.item.key, result.score) for result in found.results]
         warnings += filter(None, (by_words, self._upkeep.behind))
         warnings += dict.fromkeys((*unopened, *found.failures))
+        warnings += (tiers := told_of_tiers(found))
         if where.conversation_id and not found.results and self._knows_nothing_of(where.conversation_id):
             warnings.append(f"nothing of conversation {where.conversation_id} is indexed here")
         if found.left_out:
@@ -155,11 +163,15 @@ class Edge:
             warnings.append(f"{waiting:,} items are found by words only until they are embedded (`dualmem index`)")
         return {
             "results": [result.fields() for result in found.results],
-            "partial": bool(incomplete or found.failures or by_words or waiting or unopened),
+            "partial": bool(incomplete or found.failures or by_words or waiting or unopened or tiers),
             "tiers": [tier.fields() for tier in found.tiers],
             "timings_ms": found.timings_ms,
             "warnings": warnings,
         }
+
+    def warm_up(self) -> None:
+        """Begin to connect to the search service, where one is used; returns at once."""
+        self._way_beyond.warm_up()
 
     def _knows_nothing_of(self, conversation_id: ConversationId) -> bool:
         where = Filter(conversation_id=conversation_id)
@@ -360,6 +372,7 @@ class Edge:
             self.flush()
         finally:
             self.tiers.close()
+            self._way_beyond.close()
             with self._lock:
                 indexes, self._indexes = self._indexes, {}
             for index in indexes.values():

@@ -123,6 +123,7 @@ class Worker:
     def serve(self, requests: IO[bytes]) -> None:
         """Answer requests and index, until the pipe closes or nothing is left to do; ends the process."""
         threading.Thread(target=self._read, args=(requests,), name="requests", daemon=True).start()
+        self._edge.warm_up()
         self._index()
         try:
             self._app.close()

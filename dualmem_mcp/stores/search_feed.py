@@ -6,13 +6,13 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from dualmem_mcp.model.graph import Entity
 from dualmem_mcp.model.oplog import COUNTER_BITS, Tag
-from dualmem_mcp.model.search import Collection
+from dualmem_mcp.model.search import Collection, SearchItem, item_key
 from dualmem_mcp.model.source import Finding, FindingKind, IndexProgress, StoredTurn
-from dualmem_mcp.stores.columns import from_column, from_time
+from dualmem_mcp.stores.columns import from_column, from_time, to_column
 from dualmem_mcp.stores.connection import Connection
 from dualmem_mcp.stores.database import Database
 from dualmem_mcp.stores.erasure_rows import forgotten_items, note_forgotten
@@ -23,6 +23,8 @@ from dualmem_mcp.stores.untold_changes import entities_changed
 
 _CHARACTERS_AT_ONCE: Final = 2_000_000
 """Texts read into memory at once end after so many characters; at least one is read."""
+
+FINDING_KINDS: Final = frozenset(get_args(FindingKind))
 
 
 class SearchFeed:
@@ -97,6 +99,14 @@ class SearchFeed:
                     found.append((row[1], _changed_at(connection, row[0])))
         return found
 
+    def deleted(self, items: Sequence[SearchItem]) -> set[str]:
+        """The keys of those of the items that this memory knows to be deleted: findings that were removed, and
+        entities that are not there and are no newer than what this device has heard of. One without any entity has
+        heard of none yet."""
+        with self._database.read() as connection:
+            gone = _removed_findings(connection, [item for item in items if item.kind in FINDING_KINDS])
+            return gone | _missing_entities(connection, [item for item in items if item.kind == "entity"])
+
     def forgotten(self, collection: Collection, limit: int) -> Sequence[str]:
         """As the port says."""
         with self._database.read() as connection:
@@ -126,6 +136,31 @@ class SearchFeed:
                 "INSERT OR REPLACE INTO index_progress VALUES (?, ?, ?, ?, ?)",
                 (generation, collection.value, progress.turns, progress.findings, progress.ops),
             )
+
+
+def _removed_findings(connection: Connection, items: Sequence[SearchItem]) -> set[str]:
+    gone: set[str] = set()
+    for conversation_id in {item.conversation_id for item in items}:
+        rows = connection.execute(
+            "SELECT kind, finding_id FROM findings WHERE conversation_id = ? AND text = ''", (conversation_id,)
+        )
+        gone.update(item_key(kind, conversation_id, from_column(finding_id)) for kind, finding_id in rows)
+    return gone.intersection(item.key for item in items)
+
+
+def _missing_entities(connection: Connection, items: Sequence[SearchItem]) -> set[str]:
+    if not items or connection.execute("SELECT 1 FROM entities LIMIT 1").fetchone() is None:
+        return set()
+    (ticks,) = connection.execute("SELECT ticks FROM hybrid_clock").fetchone()
+    heard = datetime.fromtimestamp((ticks >> COUNTER_BITS) / 1000, UTC)
+    gone = set()
+    for item in items:
+        name = to_column(item.key.removeprefix(item_key("entity", "")))
+        if item.timestamp is not None and item.timestamp > heard:
+            continue
+        if connection.execute("SELECT 1 FROM entities WHERE name = ?", (name,)).fetchone() is None:
+            gone.add(item.key)
+    return gone
 
 
 def _turn(row: tuple[Any, ...]) -> StoredTurn:
