@@ -39,7 +39,7 @@ class Attempts:
             except _FOR_GOOD:
                 raise
             except StoreUnreachableError:
-                wait = min(CAP_SECONDS, BASE_SECONDS * 2**number) * self.chance()
+                wait = min(CAP_SECONDS, BASE_SECONDS * 2 ** (number - 1)) * self.chance()
                 if self.ends_at is not None and self.steady() + wait >= self.ends_at:
                     raise
                 self.sleep(wait)
