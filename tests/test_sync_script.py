@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -18,7 +19,9 @@ from dualmem_mcp.app import App, open_app
 from dualmem_mcp.durable_files import file_lock
 from dualmem_mcp.model.graph import Entity
 from dualmem_mcp.settings import load_settings
+from dualmem_mcp.tiers.state import TierState
 
+NOBODY = "http://127.0.0.1:1"
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "scripts" / "sync.py"
 DOCUMENT = (ROOT / "docs" / "cron.md").read_text(encoding="utf-8")
@@ -233,3 +236,14 @@ def test_the_documented_units_are_well_formed(tmp_path: Path) -> None:
     environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path / "run")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_vectors_that_cannot_move_are_a_warning_every_ten_minutes_at_most(devices: Devices) -> None:
+    with devices.opened("desk") as desk:
+        TierState(desk.blobs).switch(NOBODY, enabled=True, words=False, now=desk.clock.now())
+    config = devices.home / "cloud_sync_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "tiers": {"url": NOBODY}}))
+    done = devices.run()
+    assert (done.status, done.err) == (0, "")
+    assert "WARNING vectors do not move: " in done.out
+    assert devices.run() == QUIET
