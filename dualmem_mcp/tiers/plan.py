@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection as Values
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
@@ -12,43 +11,17 @@ import numpy as np
 
 from dualmem_mcp.model.search import Collection
 from dualmem_mcp.model.tier_plan import NO_COLLECTION, Action, Plan
-from dualmem_mcp.model.tiers import RECENT_DAYS, TIER_NAMES, TIERS, TierName
+from dualmem_mcp.model.tiers import RECENT_DAYS, TIER_NAMES, TierName
 from dualmem_mcp.ports import AccessColumns, ItemColumns
 from dualmem_mcp.ports.placements import NOT_MOVING, PlacementColumns
+from dualmem_mcp.tiers.allotment import MOST, Allotment, allot, rooms_of
 from dualmem_mcp.tiers.effect import mean_latency_ms, named, points_by_tier, usd_month
 from dualmem_mcp.tiers.schedule import Group, in_order
-from dualmem_mcp.tiers.worth import (
-    CONTEXT,
-    CRITICAL,
-    EDGE,
-    HISTORICAL,
-    Signals,
-    joined,
-    may_stay,
-    signals_of,
-    tiers_for,
-)
+from dualmem_mcp.tiers.standing import NOWHERE, Standing, standing_of
+from dualmem_mcp.tiers.worth import CONTEXT, CRITICAL, EDGE, HISTORICAL, joined, signals_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-MOST: Final[Mapping[TierName, int]] = {
-    name: tier.most_vectors for name, tier in TIERS.items() if tier.most_vectors is not None
-}
-
-RESERVE: Final = 0.02
-"""Of a tier's maximum, the part that a plan leaves free (at least `LEAST_RESERVE`): two full tiers can only
-exchange items through room that one of them has, and a move copies before it removes."""
-LEAST_RESERVE: Final = 16
-"""An item has no more passages than that."""
-
-INCUMBENCY: Final = np.float32(1.0)
-"""What an item's worth counts more where a tier is full and it lies there, or in a warmer one: who is to take its
-place must be worth twice as much (`worth_of`), which is the band of `may_stay`. Without it two items of nearly the
-same use would take turns."""
-
-_NOWHERE: Final = -1
-"""As a row of the placements."""
 
 _ACTIONS: Final[tuple[Action, ...]] = ("remove", "evict", "demote", "promote", "place", "renew")
 _REMOVE, _EVICT, _DEMOTE, _PROMOTE, _PLACE, _RENEW = range(len(_ACTIONS))
@@ -60,6 +33,7 @@ _REASONS: Final = (
     "in use",
     "recent and relevant",
     "old and asked for",
+    "recent, and there is room",
     "old and seldom asked for",
     "no longer in use",
     "of little relevance",
@@ -70,27 +44,9 @@ _REASONS: Final = (
 )
 _FULL: Final = 0
 """The first three, in the order of TIER_NAMES."""
-_USED, _RECENT, _HOT, _RARE, _UNUSED, _IRRELEVANT, _CHANGED, _WORDS, _SEALED, _REPEATED = range(3, len(_REASONS))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Standing:
-    """All items, what they are worth and where they lie; all (n,) but the placements.
-
-    `collections` uint8 are places in `model.tier_plan.COLLECTION_CODES`, `rows` int64 are places in the
-    placements, or _NOWHERE; `tiers` uint8, EDGE where there is none. `repeated`: says the same as an earlier
-    item. `free`: is to be placed where it belongs; the others stay as they are, because they are on a move that
-    has not ended, or have no vectors now.
-    """
-
-    collections: NDArray[np.uint8]
-    items: ItemColumns
-    signals: Signals
-    placements: PlacementColumns
-    rows: NDArray[np.int64]
-    tiers: NDArray[np.uint8]
-    repeated: NDArray[np.bool_]
-    free: NDArray[np.bool_]
+_USED, _RECENT, _HOT, _GUEST, _RARE, _UNUSED, _IRRELEVANT, _CHANGED, _WORDS, _SEALED, _REPEATED = range(
+    3, len(_REASONS)
+)
 
 
 def make_plan(
@@ -105,12 +61,14 @@ def make_plan(
     words: bool,
     complete: bool = True,
     most: Mapping[TierName, int] = MOST,
+    guests: bool = True,
 ) -> Plan:
     """The moves that bring every item to where it belongs; applied in full, a plan made again at once has none.
 
-    An item belongs where the rules say (`tiers_for`), unless it lies in a warmer tier and may stay there
+    An item belongs where the `rules` say, unless it lies in a warmer tier and may stay there
     (`may_stay`). Where that is more than `most` points less the reserve, those of the highest worth stay, and the
-    others go one tier down, from `historical` to the edge. Of items that say the same the oldest is placed.
+    others go one tier down, from `historical` to the edge. Of items that say the same the oldest is placed. With
+    `guests` recent items that belong nowhere get what room is left (`allot`).
 
     `words` says whether points are to have their words. Points of `renew_epochs` that move nowhere are renewed, as
     are those whose text or words changed; those of `present_epoch` never for their epoch. `prices` are US dollars
@@ -122,16 +80,16 @@ def make_plan(
     but `remove`, which then is of both tiers.
     """
     collections, columns = joined(items)
-    standing = _standing(collections, columns, signals_of(columns, accesses, now), placements)
+    standing = standing_of(collections, columns, signals_of(columns, accesses, now), placements)
     removed, fixed = _rows_apart(standing, complete)
-    wish, goal = _goals(standing, _rooms(placements, fixed, most))
+    allotment = allot(standing, rooms_of(placements, fixed, most), guests=guests)
     renewal = _renewals(standing, words, set(renew_epochs) - {present_epoch})
     points = points_by_tier(placements.tiers, placements.passages)
     moving = placements.moving_to != NOT_MOVING
     doubled = points_by_tier(placements.moving_to[moving], placements.passages[moving])
-    groups = [*_removals(standing, removed), *_changes(standing, wish, goal, renewal)]
+    groups = [*_removals(standing, removed), *_changes(standing, allotment, renewal)]
     moves = in_order(groups, named(points + doubled), most)
-    before, after = _with_edge(points, columns), _with_edge(_points_after(standing, fixed, goal), columns)
+    before, after = _with_edge(points, columns), _with_edge(_points_after(standing, fixed, allotment.goal), columns)
     accesses_a_day = standing.signals.accesses_a_day
     return Plan(
         made_at=now,
@@ -144,47 +102,13 @@ def make_plan(
         usd_month_before=usd_month(before, prices),
         usd_month_after=usd_month(after, prices),
         latency_ms_before=mean_latency_ms(standing.tiers, accesses_a_day),
-        latency_ms_after=mean_latency_ms(goal, accesses_a_day),
+        latency_ms_after=mean_latency_ms(allotment.goal, accesses_a_day),
     )
 
 
-def _standing(
-    collections: NDArray[np.uint8], items: ItemColumns, signals: Signals, placements: PlacementColumns
-) -> _Standing:
-    rows = np.full(len(items.keys), _NOWHERE, np.int64)
-    tiers = np.full(len(items.keys), EDGE, np.uint8)
-    free = items.passages > 0
-    if len(placements.keys):
-        places = np.searchsorted(placements.keys, items.keys)
-        places[places == len(placements.keys)] = 0
-        there = np.flatnonzero(placements.keys[places] == items.keys)
-        rows[there] = places[there]
-        tiers[there] = placements.tiers[rows[there]]
-        free[there] &= placements.moving_to[rows[there]] == NOT_MOVING
-    repeated = _repeated(items)
-    return _Standing(collections, items, signals, placements, rows, tiers, repeated, free & ~repeated)
-
-
-def _repeated(items: ItemColumns) -> NDArray[np.bool_]:
-    """Whether an older item of the same kind says the same; of equal age that with the lower digest counts as
-    older."""
-    repeated = np.zeros(len(items.keys), np.bool_)
-    order = np.argsort(items.likenesses, kind="stable")
-    ordered = items.likenesses[order]
-    same = (ordered[1:] == ordered[:-1]) & (ordered[1:] != 0)
-    if not same.any():
-        return repeated
-    some = order[np.append(same, False) | np.append(False, same)]
-    some = some[np.lexsort((items.keys[some], items.times[some], items.kinds[some], items.likenesses[some]))]
-    later, earlier = some[1:], some[:-1]
-    again = (items.likenesses[later] == items.likenesses[earlier]) & (items.kinds[later] == items.kinds[earlier])
-    repeated[later[again]] = True
-    return repeated
-
-
-def _rows_apart(standing: _Standing, complete: bool) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def _rows_apart(standing: Standing, complete: bool) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """The rows of the placements that go away, and those that stay as they are whatever the plan: bool each."""
-    of_items = standing.rows != _NOWHERE
+    of_items = standing.rows != NOWHERE
     removed = np.full(len(standing.placements.keys), complete, np.bool_)
     removed[standing.rows[of_items]] = standing.repeated[of_items]
     fixed = ~removed
@@ -192,65 +116,11 @@ def _rows_apart(standing: _Standing, complete: bool) -> tuple[NDArray[np.bool_],
     return removed, fixed
 
 
-def _rooms(
-    placements: PlacementColumns, fixed: NDArray[np.bool_], most: Mapping[TierName, int]
-) -> Mapping[int, int]:
-    """By tier, the points that a plan may put there."""
-    taken = points_by_tier(placements.tiers[fixed], placements.passages[fixed])
-    moving = fixed & (placements.moving_to != NOT_MOVING)
-    taken += points_by_tier(placements.moving_to[moving], placements.passages[moving])
-    rooms = {}
-    for tier in (CRITICAL, CONTEXT, HISTORICAL):
-        limit = most[TIER_NAMES[tier]]
-        rooms[int(tier)] = limit - max(LEAST_RESERVE, int(limit * RESERVE)) - int(taken[tier])
-    return rooms
-
-
-def _goals(standing: _Standing, rooms: Mapping[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Where each item would lie if there were room, and where it is to lie."""
-    items, signals = standing.items, standing.signals
-    rule = tiers_for(signals)
-    stays = np.take_along_axis(may_stay(signals), standing.tiers[:, None].astype(np.int64), 1)[:, 0]
-    wish = np.where((standing.tiers < rule) & stays, standing.tiers, rule)
-    wish[~standing.free] = standing.tiers[~standing.free]
-    wish[standing.repeated] = EDGE
-    goal = wish.copy()
-    for tier in (CRITICAL, CONTEXT, HISTORICAL):
-        some = np.flatnonzero((goal == tier) & standing.free)
-        passages = items.passages[some]
-        if passages.sum() <= rooms[int(tier)]:
-            continue
-        score = signals.worth[some] + INCUMBENCY * (standing.tiers[some] <= tier)
-        # Of equal worth the newer goes first, then the lower digest: ~ turns the order of times round.
-        order = np.lexsort((items.keys[some], ~items.times[some], -score))
-        over = some[order[~_fit(passages[order], rooms[int(tier)])]]
-        # What is in this tier only because it may stay goes to where the rules have it.
-        goal[over] = np.maximum(rule[over], tier + 1)
-    return wish, goal
-
-
-def _fit(passages: NDArray[np.int32], room: int) -> NDArray[np.bool_]:
-    """Which items fit, each taken in turn if there is room for it still.
-
-    Whatever is left out has more passages than there is room for in the end. So it is left out again when those
-    that were taken come first the next time, in whatever order: else a plan made again could find one that fits.
-    """
-    fits = np.zeros(len(passages), np.bool_)
-    left = np.arange(len(passages))
-    while room > 0 and len(left):
-        left = left[passages[left] <= room]
-        number = int(np.searchsorted(np.cumsum(passages[left], dtype=np.int64), room, side="right"))
-        fits[left[:number]] = True
-        room -= int(passages[left[:number]].sum())
-        left = left[number:]
-    return fits
-
-
-def _renewals(standing: _Standing, words: bool, epochs: set[int]) -> NDArray[np.uint8]:
+def _renewals(standing: Standing, words: bool, epochs: set[int]) -> NDArray[np.uint8]:
     """Why the points of an item should be made again where they lie: a place in _REASONS, or 0."""
     items, placements = standing.items, standing.placements
     reasons = np.zeros(len(items.keys), np.uint8)
-    some = np.flatnonzero((standing.rows != _NOWHERE) & standing.free)
+    some = np.flatnonzero((standing.rows != NOWHERE) & standing.free)
     rows = standing.rows[some]
     changed = placements.contents[rows] != items.contents[some]
     changed |= placements.passages[rows] != items.passages[some]
@@ -259,7 +129,7 @@ def _renewals(standing: _Standing, words: bool, epochs: set[int]) -> NDArray[np.
     return reasons
 
 
-def _removals(standing: _Standing, removed: NDArray[np.bool_]) -> Iterator[Group]:
+def _removals(standing: Standing, removed: NDArray[np.bool_]) -> Iterator[Group]:
     """What is in no index any more, and what says the same as an earlier item."""
     items, placements = standing.items, standing.placements
     for tier in (CRITICAL, CONTEXT, HISTORICAL):
@@ -284,14 +154,12 @@ def _removals(standing: _Standing, removed: NDArray[np.bool_]) -> Iterator[Group
             )
 
 
-def _changes(
-    standing: _Standing, wish: NDArray[np.uint8], goal: NDArray[np.uint8], renewal: NDArray[np.uint8]
-) -> Iterator[Group]:
+def _changes(standing: Standing, allotment: Allotment, renewal: NDArray[np.uint8]) -> Iterator[Group]:
     """What moves or is renewed, by action, way and reason; in each the best first."""
     items, signals, placements = standing.items, standing.signals, standing.placements
-    some = np.flatnonzero(standing.free & ((goal != standing.tiers) | (renewal > 0)))
+    some = np.flatnonzero(standing.free & ((allotment.goal != standing.tiers) | (renewal > 0)))
     source, target, wished, renewed = (
-        codes[some].astype(np.int64) for codes in (standing.tiers, goal, wish, renewal)
+        codes[some].astype(np.int64) for codes in (standing.tiers, allotment.goal, allotment.wish, renewal)
     )
     actions = np.select(
         [source == EDGE, target == source, target < source, target > wished],
@@ -304,12 +172,13 @@ def _changes(
             actions == _RENEW,
             target > wished,
             (actions == _DEMOTE) & (source == CRITICAL),
+            allotment.is_guest[some],
             target == CRITICAL,
             (target == CONTEXT) & old,
             target == CONTEXT,
             target == HISTORICAL,
         ],
-        [renewed, _FULL + wished, _UNUSED, _USED, _HOT, _RECENT, _RARE],
+        [renewed, _FULL + wished, _UNUSED, _GUEST, _USED, _HOT, _RECENT, _RARE],
         _IRRELEVANT,
     )
     ways = ((actions * 4 + source) * 4 + target) * len(_REASONS) + reasons
@@ -332,7 +201,7 @@ def _changes(
         )
 
 
-def _points_after(standing: _Standing, fixed: NDArray[np.bool_], goal: NDArray[np.uint8]) -> NDArray[np.int64]:
+def _points_after(standing: Standing, fixed: NDArray[np.bool_], goal: NDArray[np.uint8]) -> NDArray[np.int64]:
     free, placements = standing.free, standing.placements
     after = points_by_tier(goal[free], standing.items.passages[free])
     return after + points_by_tier(placements.tiers[fixed], placements.passages[fixed])

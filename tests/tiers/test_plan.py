@@ -20,7 +20,8 @@ from dualmem_mcp.model.tiers import TIER_NAMES, TIERS, TierName
 from dualmem_mcp.model.use import decayed
 from dualmem_mcp.ports import AccessColumns, ItemColumns
 from dualmem_mcp.ports.placements import NOT_MOVING, PlacementColumns
-from dualmem_mcp.tiers.plan import LEAST_RESERVE, MOST, make_plan
+from dualmem_mcp.tiers.allotment import LEAST_RESERVE, MOST
+from dualmem_mcp.tiers.plan import make_plan
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MICROSECONDS = (NOW - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
@@ -172,7 +173,7 @@ def test_items_are_placed_where_they_belong_with_the_reason() -> None:
         Item("hot", days=30, weight=2),
         Item("in use", "note", days=30, weight=5),
     ]
-    plan = planned(items)
+    plan = planned(items, guests=False)
     assert {(move.action, move.source, move.target, move.reason, move.points) for move in plan.moves} == {
         ("place", "edge", "context", "recent and relevant", 3),
         ("place", "edge", "historical", "old and seldom asked for", 2),
@@ -211,7 +212,7 @@ def test_hot_history_is_promoted_and_stale_context_demoted() -> None:
     rows = rows_of(
         {"hot": Row("historical"), "stale": Row("context"), "left": Row("critical"), "done": Row("critical")}
     )
-    plan = planned(items, rows)
+    plan = planned(items, rows, guests=False)
     assert {(move.action, move.source, move.target, move.reason) for move in plan.moves} == {
         ("demote", "critical", "edge", "no longer in use"),
         ("demote", "critical", "historical", "no longer in use"),
@@ -232,7 +233,10 @@ def test_an_item_near_a_threshold_stays() -> None:
     ]
     rows = rows_of({"a": Row("context"), "b": Row("critical"), "c": Row("context"), "d": Row("historical")})
     assert said(planned(items, rows)) == []
-    assert sorted(said(planned(items))) == [("place", "edge", "context", 1), ("place", "edge", "historical", 1)]
+    assert sorted(said(planned(items, guests=False))) == [
+        ("place", "edge", "context", 1),
+        ("place", "edge", "historical", 1),
+    ]
 
 
 def test_what_is_in_no_index_is_removed_only_if_the_indexes_are_complete() -> None:
@@ -401,6 +405,62 @@ def test_tiers_that_are_full_to_the_brim_exchange_by_way_of_the_edge() -> None:
     assert said(planned([*colder, *hotter], after, most=most)) == []
 
 
+# Guests
+
+
+def talk(name: int, turns: int, days: float) -> list[Item]:
+    """Turns of a conversation, all of one moment."""
+    return [
+        Item(f"{name}/{place}", days=days, conversation=name, ordinal=place, passages=2) for place in range(turns)
+    ]
+
+
+def test_recent_items_that_belong_nowhere_are_guests_where_there_is_room() -> None:
+    items = [*talk(5, 25, 0.5), *talk(6, 3, 2.5), Item("old enough", days=7.0)]
+    plan = planned(items)
+    assert {(move.action, move.source, move.target, move.reason, move.points) for move in plan.moves} == {
+        ("place", "edge", "critical", "in use", 20),
+        ("place", "edge", "critical", "recent, and there is room", 30),
+        ("place", "edge", "context", "recent, and there is room", 6),
+    }
+
+
+def test_guests_go_first_and_the_least_worthy_of_them() -> None:
+    """24 points of room in critical, 44 in context."""
+    guests = [*talk(5, 14, 0.5), *talk(6, 30, 2.5), *talk(7, 5, 3.0)]
+    plan = planned(guests, most=SMALL)
+    assert {(move.target, move.reason, len(move)) for move in plan.moves} == {
+        ("critical", "in use", 10),
+        ("critical", "recent, and there is room", 2),
+        ("context", "critical is full", 2),
+        ("context", "recent, and there is room", 20),
+    }
+    rows, _ = applied(plan, guests, {})
+    belonging = [Item(f"n{number}", "note", days=1, passages=2) for number in range(20)]
+    plan = planned([*guests, *belonging], rows, most=SMALL)
+    assert {(move.action, move.source, move.target, move.reason, len(move)) for move in plan.moves} == {
+        ("evict", "context", "edge", "context is full", 20),
+        ("place", "edge", "context", "recent and relevant", 20),
+    }
+    after, _ = applied(plan, [*guests, *belonging], rows)
+    left = {
+        item.key
+        for item in guests
+        if key_digest(item.key) in after and after[key_digest(item.key)].tier == "context"
+    }
+    assert len(left) == 2
+    assert all(key.startswith("5/") for key in left)
+
+
+def test_a_guest_of_critical_stays_over_the_weekend_and_then_goes_down() -> None:
+    rows, _ = applied(planned(talk(5, 30, 0.5)), talk(5, 30, 0.5), {})
+    assert said(planned(talk(5, 30, 2.9), rows)) == []
+    assert said(planned(talk(5, 30, 3.1), rows)) == [("demote", "critical", "context", 30)]
+    assert said(planned(talk(5, 30, 7.5), rows)) == [("demote", "critical", "historical", 30)]
+    # One that comes anew after a day goes to context at once.
+    assert said(planned(talk(5, 30, 2.9))) == [("place", "edge", "context", 30)]
+
+
 # Laws
 
 placed = st.none() | st.builds(
@@ -433,16 +493,21 @@ an_item = st.builds(
     st.lists(placed, max_size=5),
     st.booleans(),
     st.sampled_from([SMALL, {"critical": 17, "context": 20, "historical": 33}]),
+    st.booleans(),
 )
 def test_a_plan_applied_in_full_leaves_nothing_to_do_and_no_tier_overfull(
-    drawn: list[tuple[Item, Row | None]], gone: list[Row | None], words: bool, most: Mapping[TierName, int]
+    drawn: list[tuple[Item, Row | None]],
+    gone: list[Row | None],
+    words: bool,
+    most: Mapping[TierName, int],
+    guests: bool,
 ) -> None:
     items = [replace(item, key=f"k{number}") for number, (item, _) in enumerate(drawn)]
     # What has no vectors has no digest of what was embedded.
     items = [replace(item, likeness=item.likeness if item.passages else 0) for item in items]
     rows = {key_digest(f"k{number}"): row for number, (_, row) in enumerate(drawn) if row is not None}
     rows |= {key_digest(f"gone{number}"): row for number, row in enumerate(gone) if row is not None}
-    options: dict[str, Any] = {"most": most, "words": words, "renew_epochs": {3}}
+    options: dict[str, Any] = {"most": most, "words": words, "renew_epochs": {3}, "guests": guests}
     plan = planned(items, rows, **options)
     after, loads = applied(plan, items, rows, words)
     for earlier, load in pairwise(loads):
