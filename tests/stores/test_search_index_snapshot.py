@@ -101,6 +101,21 @@ def test_changes_that_are_read_again_make_what_reading_it_whole_makes(
     index.close()
 
 
+def test_vectors_that_went_from_one_item_to_another_meanwhile_stay(index: SqliteSearchIndex) -> None:
+    chance = np.random.default_rng(4)
+    for number in range(4):
+        index.put([item(number)])
+        embed(index, 1, 2, chance, likenesses=1 if number in {0, 2} else 0)
+    known = read(index, None)
+    index.put([item(7)])
+    embed(index, 1, 2, chance, likenesses=1)
+    index.remove([item(0).key, item(2).key])
+    patched = read(index, known)
+    assert_equal(patched, read(index, None))
+    assert patched.passages.tolist() == [0, 1, 2, 3, 4, 5]
+    assert patched.owners.tolist() == [2, 2, 0, 0, 1, 1]
+
+
 @pytest.mark.parametrize("count", [3_000, KEPT_CHANGES + 500])
 def test_too_many_changes_are_read_as_a_whole(index: SqliteSearchIndex, count: int) -> None:
     index.put([item(0)])

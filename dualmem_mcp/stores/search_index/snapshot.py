@@ -155,8 +155,8 @@ def _patched(connection: Connection, known: Snapshot, change: int, changed: NDAr
     positions, there = known.positions(changed)
     gone = positions[there]
     columns = {field: np.delete(getattr(known, field), gone) for field in _FIELDS}
-    places = np.searchsorted(columns["ids"], new["ids"])
-    columns = {field: np.insert(column, places, new[field]) for field, column in columns.items()}
+    before = np.searchsorted(columns["ids"], new["ids"])
+    columns = {field: np.insert(column, before, new[field]) for field, column in columns.items()}
 
     changed_items = np.zeros(len(known.ids), bool)
     changed_items[gone] = True
@@ -166,7 +166,7 @@ def _patched(connection: Connection, known: Snapshot, change: int, changed: NDAr
     new_owners, numbers = _uses_of(new["first_passages"], new["passage_counts"])
     new_owners = np.searchsorted(columns["ids"], new["ids"])[new_owners]
 
-    # New passages have higher numbers than all before them; any other is shared with an item that is known.
+    # New passages have higher numbers than all before them; any other is one that an item had already.
     older = numbers <= (known.passages[-1] if len(known.passages) else -1)
     kept = np.zeros(len(known.passages), bool)
     kept[places] = True

@@ -160,13 +160,11 @@ def share_vectors(
     whose text is not of the revision given for it is among them."""
     if model(connection)[0] != model_id:
         return set()
-    shared = {
-        item_id
-        for item_id, likeness in likenesses.items()
-        if _is_of_revision(connection, item_id, revisions)
-        and _passages(connection, item_id) is None
-        and _share(connection, item_id, likeness)
-    }
+    shared = set()
+    for item_id, likeness in likenesses.items():
+        waits = _is_of_revision(connection, item_id, revisions) and _passages(connection, item_id) is None
+        if waits and _share(connection, item_id, likeness):
+            shared.add(item_id)
     _trim_changes(connection)
     return shared
 
@@ -178,8 +176,8 @@ def put_vectors(
     likenesses: Mapping[int, int],
     revisions: Mapping[int, int],
 ) -> None:
-    """Store the vectors of items, but of none whose text is not of the revision given for it, and of none of a
-    likeness that has vectors: it shares those."""
+    """Store the vectors of items, but of none whose text is not of the revision given for it. An item of a likeness
+    that has vectors shares those instead."""
     used, dimensions = model(connection)
     if used != model_id:
         return
@@ -291,6 +289,7 @@ def _is_of_revision(connection: Connection, item_id: int, revisions: Mapping[int
 
 
 def _passages(connection: Connection, item_id: int) -> int | None:
+    """How many the item has vectors for; None if it waits for them, or is not there."""
     row = connection.execute("SELECT passages FROM items WHERE id = ?", (item_id,)).fetchone()
     return None if row is None else row[0]
 
