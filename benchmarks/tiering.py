@@ -352,9 +352,8 @@ def print_record(options: argparse.Namespace) -> None:
     alone, whole = (served(options, items, guests=guests) for guests in (False, True))
     points = int(items.passages.sum())
     print(f"{options.days} days, {len(items.times):,} items with {points:,} vectors; {len(whole.tiers.places):,}")
-    print(
-        f"accesses, {options.cached} items cached, a plan {options.plans_a_day} times on a working day, seed {options.seed}"
-    )
+    how = f"{options.cached} items cached, {options.plans_a_day} plans on a working day, seed {options.seed}"
+    print(f"accesses, {how}")
     for name, outcome in (("rules alone", alone), ("as it is", whole)):
         lies = ", ".join(f"{count:,} in {tier}" for tier, count in outcome.points.items())
         print(f"{name}: {outcome.tiers.moved:,} times an item moved; at the end {lies}")

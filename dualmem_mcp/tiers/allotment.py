@@ -1,5 +1,4 @@
-"""What fits into the tiers: who gets the room where more belongs than there is, and who else where there is
-more."""
+"""What fits into the tiers: who gets a tier's room if it is too little, and who else if there is more."""
 
 from __future__ import annotations
 
@@ -36,8 +35,8 @@ same use would take turns."""
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Allotment:
-    """By item, all (n,): uint8 the tier that it would lie in if there were room, and the one that it is to lie
-    in; and bool whether it is a guest there."""
+    """By item, all (n,): `wish` uint8, the tier that it would lie in if there were room; `goal` uint8, the one that
+    it is to lie in; `is_guest` bool, whether it is a guest there."""
 
     wish: NDArray[np.uint8]
     goal: NDArray[np.uint8]

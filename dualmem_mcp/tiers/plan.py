@@ -65,7 +65,7 @@ def make_plan(
 ) -> Plan:
     """The moves that bring every item to where it belongs; applied in full, a plan made again at once has none.
 
-    An item belongs where the `rules` say, unless it lies in a warmer tier and may stay there
+    An item belongs where the rules say (`tiers_for`), unless it lies in a warmer tier and may stay there
     (`may_stay`). Where that is more than `most` points less the reserve, those of the highest worth stay, and the
     others go one tier down, from `historical` to the edge. Of items that say the same the oldest is placed. With
     `guests` recent items that belong nowhere get what room is left (`allot`).
