@@ -85,7 +85,7 @@ class VectorMoves:
         # Noted before: one that dies over it is not begun again at every sync.
         self._blobs.put(_MOVED_AT, self._clock.now().isoformat().encode("ascii"))
         moved = self._edge().move_vectors(max_seconds=max_seconds)
-        if moved["left"] and not moved["problem"]:
+        if moved["left"] and not moved["problem"] and moved["duration_ms"] >= max_seconds * 1000:
             self._blobs.put(_MOVED_AT, b"")  # its time was over; the next sync goes on
         return moved
 

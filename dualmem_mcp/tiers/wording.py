@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from dualmem_mcp.cost.wording import usd_text
+from dualmem_mcp.handoff.quoting import one_line
 from dualmem_mcp.model.tiers import TIER_NAMES
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def status_text(status: Mapping[str, Any]) -> str:
     if status["moving"]:
         notes.append(f"{_count(status['moving'], 'item')} on the way between tiers; the next move ends that.")
     if mover := status["mover"]:
-        notes.append(f"{mover['device']} moves vectors for this vault, until {_minute(mover['until'])}.")
+        notes.append(f"{one_line(mover['device'])} moves vectors for this vault, until {_minute(mover['until'])}.")
     if status["enabled"]:
         checked = status["checked_at"]
         notes.append(f"Last checked: {_minute(checked) if checked else 'never (`dualmem tiers check`)'}.")
@@ -159,7 +160,7 @@ def moved_text(applied: Mapping[str, Any]) -> str:
         lines.append(f"{_count(applied['left'], 'item')} left for the next time.")
     if applied["mover"]:
         lines.append(
-            f"{applied['mover']} moves vectors for this vault; this device only placed and removed. "
+            f"{one_line(applied['mover'])} moves vectors for this vault; this device only placed and removed. "
             "`--take-over` makes it this one."
         )
     return "\n".join(lines)

@@ -96,11 +96,20 @@ def test_every_ten_minutes_whichever_process_it_was(moves: Moves, clock: Steppin
 def test_what_the_time_was_too_short_for_goes_on_at_the_next_sync(moves: Moves) -> None:
     moves.switch(on=True)
     vectors = moves.opened()
-    moves.answer = {**nothing_moved(), "left": 5}
+    too_short = {**nothing_moved(), "left": 5, "duration_ms": MOST_SECONDS * 1000}
+    moves.answer = too_short
     assert vectors.move_if_due() is not None
-    moves.answer = {**nothing_moved("away"), "left": 5, "away": True}
+    moves.answer = {**too_short, "problem": "away", "away": True}
     assert vectors.move_if_due() is not None
     assert vectors.move_if_due() is None  # a service that is away is not asked at every sync
+
+
+def test_what_is_left_to_another_device_is_not_looked_at_at_every_sync(moves: Moves) -> None:
+    moves.switch(on=True)
+    vectors = moves.opened()
+    moves.answer = {**nothing_moved(), "left": 5, "mover": "phone", "duration_ms": 800.0}
+    assert vectors.move_if_due() is not None
+    assert vectors.move_if_due() is None
 
 
 def test_a_move_that_ends_the_process_is_not_begun_again_at_once(moves: Moves) -> None:
@@ -113,7 +122,6 @@ def test_a_move_that_ends_the_process_is_not_begun_again_at_once(moves: Moves) -
 
 def test_in_the_background_one_at_a_time(moves: Moves) -> None:
     moves.switch(on=True)
-    moves.answer = {**nothing_moved(), "left": 1}
     moves.wait.clear()
     vectors = moves.opened()
     vectors.move_in_background()

@@ -147,7 +147,7 @@ def test_what_moved_is_told_with_what_is_left() -> None:
         "duration_ms": 2_345.0,
         "stale": 1,
         "left": 7,
-        "mover": "desk",
+        "mover": "de\x1b[2Jsk",
     }
     told = moved_text(moved)
     assert told.startswith(
@@ -157,6 +157,7 @@ def test_what_moved_is_told_with_what_is_left() -> None:
     assert "1 item changed meanwhile" in told
     assert "7 items left for the next time." in told
     assert "`--take-over`" in told
+    assert "\x1b" not in told
     assert "evicted" not in told
     assert has_moved(moved)
 
