@@ -41,7 +41,7 @@ def tiers(context: click.Context, *, as_json: bool) -> None:
 @click.option("--replicas", type=click.IntRange(1, 100), help="Copies of each; default: 1, or as set.")
 @json_option
 def make(*, shards: int | None, replicas: int | None, as_json: bool) -> None:
-    """Make the collections of the tiers in the service; those that are there stay as they are."""
+    """Make the tiers' collections in the service; those that are there stay."""
     from dualmem_mcp.tiers.wording import made_text  # noqa: PLC0415
 
     with opened() as app:
@@ -54,7 +54,7 @@ def make(*, shards: int | None, replicas: int | None, as_json: bool) -> None:
 
 
 @tiers.command()
-@click.option("--words", is_flag=True, help="Words as well, by which more is found and more is told.")
+@click.option("--words", is_flag=True, help="Send words, too: the service finds more, and learns much more.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
 def enable(*, words: bool, yes: bool, as_json: bool) -> None:
@@ -78,7 +78,7 @@ def enable(*, words: bool, yes: bool, as_json: bool) -> None:
 @click.option("--remove", is_flag=True, help="Also remove this vault's points from the service.")
 @json_option
 def disable(*, remove: bool, as_json: bool) -> None:
-    """Stop using the service on this device; search goes on from the device's own index."""
+    """Stop using the service on this device; its own index goes on."""
     with opened() as app:
         _check_configured(app)
         try:
@@ -102,7 +102,7 @@ def disable(*, remove: bool, as_json: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Only say what is otherwise than it should be.")
 @json_option
 def check(*, dry_run: bool, as_json: bool) -> None:
-    """Compare what the service holds with what it should hold, and mend it."""
+    """Compare what the service holds with what it should, and mend it."""
     from dualmem_mcp.tiers.wording import checked_text  # noqa: PLC0415
 
     with shown_bar() as progress, opened() as app:
@@ -118,7 +118,7 @@ def check(*, dry_run: bool, as_json: bool) -> None:
 @tiers.command()
 @json_option
 def plan(*, as_json: bool) -> None:
-    """Show what should move between tiers and why, with cost and latency before and after."""
+    """Show what should move and why; cost and latency before and after."""
     from dualmem_mcp.tiers.wording import plan_fields, plan_text  # noqa: PLC0415
 
     with opened() as app:
@@ -134,7 +134,7 @@ def plan(*, as_json: bool) -> None:
 @click.option("--take-over", is_flag=True, help="Move even if another device does so for this vault.")
 @json_option
 def move(*, take_over: bool, as_json: bool) -> None:
-    """Carry the plan out; interrupted, the next one goes on from there."""
+    """Carry the plan out; if it is interrupted, the next one goes on."""
     from dualmem_mcp.tiers.wording import moved_text, moved_warnings  # noqa: PLC0415
 
     with shown_bar() as progress, opened() as app:
