@@ -45,6 +45,7 @@ _ACTIONS: Final = {
     "place": "placed",
     "renew": "renewed",
     "finished": "of an earlier run ended",
+    "adopted": "found there as another device placed them",
 }
 
 
