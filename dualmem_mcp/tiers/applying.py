@@ -19,6 +19,7 @@ from dualmem_mcp.errors import (
 from dualmem_mcp.model.tier_plan import Plan
 from dualmem_mcp.ports import AccessLog, Progress
 from dualmem_mcp.tiers.bench import Bench, device_name
+from dualmem_mcp.tiers.check import Checking
 from dualmem_mcp.tiers.forgetting import Forgetting
 from dualmem_mcp.tiers.gone import Gone
 from dualmem_mcp.tiers.interrupted import Interrupted
@@ -27,6 +28,9 @@ from dualmem_mcp.tiers.moving import OF_THE_MOVER, Moving
 
 FINISHED: Final = "finished"
 """Counted among what was done: items on whose way an earlier run had ended."""
+
+ADOPTED: Final = "adopted"
+"""Likewise: items that another device has placed, of which this one knows now."""
 
 BUSY: Final = "another process of this device is writing vectors; this one left it to that"
 
@@ -120,11 +124,18 @@ class Applying:
                 outcome.done[FINISHED] = finishing.finish(
                     may_move=mover is not None, allow_removal=moving.allow_removal
                 )
+            if mover is not None and mover.is_new:
+                # What the mover before this one has moved lies elsewhere than the rows here say.
+                found = Checking(self.bench, self.gone, repair=True, contents=False).run()
+                outcome.warnings += found.warnings
+            if interrupted or (mover is not None and mover.is_new):
                 plan = self.make_plan(self.bench)
             moving.run(plan)
         except (StoreUnreachableError, ConflictError) as fault:
             outcome.note(fault)
         if moving is not None:
+            if moving.moved.adopted:
+                outcome.done[ADOPTED] = moving.moved.adopted
             outcome.done |= {str(action): count for action, count in moving.moved.done.items() if count}
             outcome.stale, outcome.left = moving.moved.stale, moving.moved.left
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Final, TypeVar
 
 from dualmem_mcp.crypto.vector_payload import open_payload
@@ -12,10 +12,10 @@ from dualmem_mcp.errors import TamperedError
 from dualmem_mcp.handoff.channel import Channel
 from dualmem_mcp.model.ids import DeviceId
 from dualmem_mcp.model.search import Collection, key_digest
-from dualmem_mcp.model.tiers import TierName
+from dualmem_mcp.model.tiers import TIER_NAMES, TierName
 from dualmem_mcp.ports import ItemColumns, SearchIndex
-from dualmem_mcp.ports.placements import Placement, Placements
-from dualmem_mcp.ports.tiers import TierPoint, VectorTier
+from dualmem_mcp.ports.placements import Placement, PlacementColumns, Placements
+from dualmem_mcp.ports.tiers import TierPoint
 from dualmem_mcp.stores.stems import Stemmer
 from dualmem_mcp.tiers.at_hand import ItemPlaces, embedded_items
 from dualmem_mcp.tiers.attempts import Attempts
@@ -24,6 +24,12 @@ from dualmem_mcp.tiers.service import TierService
 from dualmem_mcp.tiers.transfer import Step, Transfer
 
 T = TypeVar("T")
+
+Place = tuple[TierName, int]
+"""A tier and a key epoch."""
+
+NEWEST_EPOCHS: Final = 3
+"""Points of other devices are looked for under so many: older ones are renewed."""
 
 ITEMS_AT_ONCE: Final = 256
 """Items in a batch: so many at most are on their way when a run is killed. With 16 passages each, 20 MB."""
@@ -52,20 +58,46 @@ class Bench:
         return "transfer" in self.__dict__
 
     @cached_property
-    def populated(self) -> Sequence[tuple[TierName, int]]:
-        """The tiers and key epochs in which the vault has points, whichever device placed them: a request for each
-        pair of both. Raises what the service raises."""
+    def populated(self) -> Sequence[Place]:
+        """Where the vault has points, whichever device placed them: a request for each tier and key epoch. Raises
+        what the service raises."""
         own = self.placements.epochs()
         return [
-            (name, epoch)
+            (tier, epoch)
             for epoch in sorted({*self.channel.vault.epochs(), *own})
-            for name, tier in self.transfer.tiers.items()
-            if epoch in own or self._count(tier, epoch)
+            for tier in self.transfer.tiers
+            if epoch in own or self.count((tier, epoch))
         ]
 
-    def _count(self, tier: VectorTier, epoch: int) -> int:
-        tenant = self.service.keys(epoch).tenant
+    @cached_property
+    def crowded(self) -> Sequence[Place]:
+        """Where there are more points than this device knows of, the newest epoch first, and the warmest tier: a
+        request for each tier and each epoch that is new or has points of this device. Raises what the service
+        raises."""
+        columns = self.placements.columns()
+        epochs = {*self.channel.vault.epochs()[-NEWEST_EPOCHS:], *self.placements.epochs()}
+        return [
+            (tier, epoch)
+            for epoch in sorted(epochs, reverse=True)
+            for tier in self.transfer.tiers
+            if self.count((tier, epoch)) > _points(columns, tier, epoch)
+        ]
+
+    def count(self, place: Place) -> int:
+        """How many points there are at a place."""
+        tier, tenant = self.transfer.tiers[place[0]], self.service.keys(place[1]).tenant
         return self.attempts(lambda: tier.count(tenant))
+
+    def listed(self, place: Place) -> Iterator[Sequence[str]]:
+        """The ids of the points at a place, page by page."""
+        tier, tenant = self.transfer.tiers[place[0]], self.service.keys(place[1]).tenant
+        start: str | None = None
+        while True:
+            page = self.attempts(partial(tier.ids, tenant, start=start))
+            yield page.ids
+            start = page.next
+            if start is None:
+                return
 
     @cached_property
     def epoch(self) -> int:
@@ -153,6 +185,11 @@ def device_name(channel: Channel, device_id: DeviceId) -> str:
     """The name under which a device joined; its id where it has none."""
     devices = channel.vault.devices()
     return next((one.name for one in devices if one.device_id == device_id), "") or device_id
+
+
+def _points(columns: PlacementColumns, tier: TierName, epoch: int) -> int:
+    there = (columns.tiers == TIER_NAMES.index(tier)) & (columns.epochs == epoch)
+    return int(columns.passages[there].sum())
 
 
 def unmarked(row: Placement) -> Placement:

@@ -18,14 +18,14 @@ from dualmem_mcp.model.tiers import TierName
 from dualmem_mcp.ports import Progress, no_progress
 from dualmem_mcp.ports.placements import Placement
 from dualmem_mcp.ports.tiers import TierPoint
-from dualmem_mcp.tiers.bench import ITEMS_AT_ONCE, Bench, device_name
+from dualmem_mcp.tiers.bench import ITEMS_AT_ONCE, Bench, Place, device_name
 from dualmem_mcp.tiers.gone import Gone
 from dualmem_mcp.tiers.interrupted import Interrupted
 from dualmem_mcp.tiers.likeness import is_as_made, opens
 from dualmem_mcp.tiers.mover import Mover
 from dualmem_mcp.tiers.service import SERVICE_TIERS
 from dualmem_mcp.tiers.sightings import Sightings
-from dualmem_mcp.tiers.strangers import Place, Strangers
+from dualmem_mcp.tiers.strangers import Strangers
 from dualmem_mcp.tiers.transfer import Step
 
 _MOST_UNKNOWN: Final = 1_000_000
@@ -53,22 +53,31 @@ class Checked:
 
 @dataclass(slots=True)
 class _Standing:
-    """A row, as it should be and as it was; in which other places passages of the item were seen, which those may
-    be, and how many points that were."""
+    """A row, as it should be and as it was, and how many of its points were seen there; in which other places
+    passages of the item were seen, which those may be, and how many points that were."""
 
     row: Placement
     was: Placement
+    seen: int
     others: Mapping[Place, Sequence[int]]
     doubled: int
+
+    @property
+    def complete(self) -> bool:
+        return self.seen == self.row.passages
 
 
 @dataclass(slots=True)
 class Checking:
-    """One check. With `repair` all is mended; what lies in two places only if this device is the mover then."""
+    """One check. With `repair` all is mended; what lies in two places only if this device is the mover then.
+
+    Without `contents` only ids are compared, and of the points themselves only those of unknown ids are read.
+    """
 
     bench: Bench
     gone: Gone
     repair: bool
+    contents: bool = True
     progress: Progress = no_progress
     found: Checked = field(default_factory=Checked)
     _mover: Mover | None = None
@@ -100,21 +109,13 @@ class Checking:
         self.found.points = 0
         for number, (tier, epoch) in enumerate(self.bench.populated):
             self.progress(number, len(self.bench.populated), "listing points")
-            tenant = self.bench.service.keys(epoch).tenant
-            start: str | None = None
             met = 0
-            while met < _MOST_UNKNOWN:
-                page = self.bench.attempts(
-                    lambda tier=tier, tenant=tenant, start=start: self.bench.transfer.tiers[tier].ids(  # type: ignore[misc]
-                        tenant, start=start
-                    )
-                )
-                self.found.points += len(page.ids)
-                unknown = sightings.see(tier, page.ids)
+            for ids in self.bench.listed((tier, epoch)):
+                self.found.points += len(ids)
+                unknown = sightings.see(tier, ids)
                 strangers.meet(tier, epoch, unknown)
                 met += len(unknown)
-                start = page.next
-                if start is None:
+                if met >= _MOST_UNKNOWN:
                     break
 
     def _tell(self, strangers: Strangers) -> None:
@@ -145,21 +146,22 @@ class Checking:
     def _batch(
         self, rows: Sequence[Placement], seen: Mapping[int, Mapping[TierName, int]], strangers: Strangers
     ) -> None:
-        gone = [row for row in rows if self.gone(row.key)]
-        unwanted = sum(sum(seen[key_digest(row.key)].values()) for row in gone)
-        self.found.unwanted += unwanted
-        if self.repair:
-            self.bench.transfer.take_away(gone)
-            self.found.mended += unwanted
-        standing = [
-            _standing(row, seen[key_digest(row.key)], strangers.elsewhere.get(row.key, {}))
-            for row in rows
-            if row not in gone
-        ]
-        wrong = self._wrong(standing)
+        standing = [_standing(row, seen[key_digest(row.key)], strangers.elsewhere.get(row.key, {})) for row in rows]
+        gone = [one for one in standing if self.gone(one.row.key)]
+        self._remove_gone(gone)
+        standing = [one for one in standing if one not in gone]
+        wrong = self._wrong([one for one in standing if self.contents or not one.complete])
         if self.repair:
             self._mend(standing, wrong)
         self._doubles([one for one in standing if one.others])
+
+    def _remove_gone(self, gone: Sequence[_Standing]) -> None:
+        unwanted = sum(one.seen + one.doubled for one in gone)
+        self.found.unwanted += unwanted
+        if self.repair:
+            self._remove_others(gone)
+            self.bench.transfer.take_away([one.row for one in gone])
+            self.found.mended += unwanted
 
     def _wrong(self, standing: Sequence[_Standing]) -> list[Step]:
         """Steps that write again what is not there, or not as it should be; counts both."""
@@ -225,12 +227,15 @@ class Checking:
         if self.repair and self._may_move():
             self._confirm()
             self.found.mended += doubled
-            self.bench.transfer.remove(
-                (tier, epoch, self.bench.service.keys(epoch).point_id(one.row.key, passage))
-                for one in standing
-                for (tier, epoch), passages in one.others.items()
-                for passage in passages
-            )
+            self._remove_others(standing)
+
+    def _remove_others(self, standing: Sequence[_Standing]) -> None:
+        self.bench.transfer.remove(
+            (tier, epoch, self.bench.service.keys(epoch).point_id(one.row.key, passage))
+            for one in standing
+            for (tier, epoch), passages in one.others.items()
+            for passage in passages
+        )
 
     def _may_move(self) -> bool:
         """Whether this device is the mover now; asked once."""
@@ -267,4 +272,10 @@ def _standing(row: Placement, seen: Mapping[TierName, int], elsewhere: Mapping[P
     best = min(complete or [(row.tier, row.epoch)], key=lambda place: (-place[1], SERVICE_TIERS.index(place[0])))
     others = {place: some for place, some in passages.items() if place != best}
     tier, epoch = best
-    return _Standing(replace(row, tier=tier, epoch=epoch), row, others, sum(counts[place] for place in others))
+    return _Standing(
+        row=replace(row, tier=tier, epoch=epoch),
+        was=row,
+        seen=counts.get(best, 0),
+        others=others,
+        doubled=sum(counts[place] for place in others),
+    )

@@ -53,6 +53,8 @@ class Interrupted:
             step = self._from_service(row)
             if step is not None:
                 steps.append(step)
+            elif self._is_nowhere(row):
+                self.bench.placements.remove([row.key])
             else:
                 self.bench.placements.put([unmarked(row)])  # what lacks is for a check to find
         if steps:
@@ -64,6 +66,12 @@ class Interrupted:
         target = row.moving_to or row.tier
         points = self.bench.points_there(row, target) or self.bench.points_there(row, row.tier)
         return Step(row, replace(row, tier=target, moving_to=None), points) if points else None
+
+    def _is_nowhere(self, row: Placement) -> bool:
+        """Whether it was marked and nothing of it written yet."""
+        transfer = self.bench.transfer
+        ids = [point for _, _, point in transfer.places(row)]
+        return not any(transfer.fetch(tier, row.epoch, ids) for tier in {row.tier, row.moving_to or row.tier})
 
     def _where_it_is(self, row: Placement) -> Placement:
         both = [tier for tier in SERVICE_TIERS if tier in {row.tier, row.moving_to}]

@@ -63,6 +63,8 @@ class Mover:
         self._blobs = channel.blobs
         self._clock = channel.clock
         self._etag = ""
+        self.is_new = False
+        """Whether another device, or none, was the mover before this one acquired it."""
 
     def acquire(self, *, take_over: bool = False) -> Holder | None:
         """Become the mover, or stay it: None, or the other device that is. With `take_over` it is not asked.
@@ -85,6 +87,7 @@ class Mover:
                 self._say(seen, now)
             except ConflictError:
                 continue
+            self.is_new = seen is None or seen.holder.device_id != self._vault.device_id
             return None
         raise ConflictError(
             "other devices go on taking over the moving of vectors",

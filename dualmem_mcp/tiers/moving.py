@@ -14,6 +14,7 @@ from dualmem_mcp.model.tier_plan import COLLECTION_CODES, NO_COLLECTION, Action,
 from dualmem_mcp.ports import AccessLog, Progress, no_progress
 from dualmem_mcp.ports.placements import Placement
 from dualmem_mcp.tiers.bench import ITEMS_AT_ONCE, Bench
+from dualmem_mcp.tiers.elsewhere import FEW, Elsewhere
 from dualmem_mcp.tiers.gone import Gone
 from dualmem_mcp.tiers.points import Embedded
 from dualmem_mcp.tiers.transfer import Step
@@ -36,10 +37,11 @@ _DOING: Final[Mapping[Action, str]] = {
 
 @dataclass(slots=True)
 class Moved:
-    """What was done of a plan: items by action, items whose case was another one when it was their turn, and items
-    that were left for a later run."""
+    """What was done of a plan: items by action; items that another device has placed already, of which this one
+    knows now; items whose case was another one when it was their turn; and items left for a later run."""
 
     done: Counter[Action] = field(default_factory=Counter)
+    adopted: int = 0
     stale: int = 0
     left: int = 0
 
@@ -61,6 +63,7 @@ class Moving:
     moved: Moved = field(default_factory=Moved)
     steady: Callable[[], float] = time.monotonic
     _confirmed_at: float | None = None
+    _elsewhere: Elsewhere | None = None
 
     def run(self, plan: Plan) -> None:
         """Carry the plan out as far as time allows; `moved` says how far.
@@ -69,6 +72,8 @@ class Moving:
         by the next run, and `moved.left` counts the rest.
         """
         total = sum(map(len, plan.moves))
+        placed = sum(len(move) for move in plan.moves if move.action == "place")
+        self._elsewhere = Elsewhere(self.bench, many=placed > FEW)
         self.moved.left += total
         for move in plan.moves:
             if move.action in OF_THE_MOVER and self.confirm is None:
@@ -94,6 +99,7 @@ class Moving:
     def _batch(self, plan: Plan, move: Move, part: slice) -> None:
         rows = {key_digest(row.key): row for row in self.bench.placements.of_digests(move.keys[part].tolist())}
         digests: list[int] = move.keys[part].tolist()
+        size, adopted = len(digests), self.moved.adopted
         at_hand = self._at_hand(move, part)
         fits = [digest for digest in digests if self._still_fits(move, rows.get(digest), at_hand.get(digest))]
         if move.action in {"demote", "evict"}:
@@ -103,6 +109,8 @@ class Moving:
                 for digest in fits
                 if (use := used.get(rows[digest].key)) is None or use.last_at <= plan.made_at
             ]
+        if move.action == "place":
+            fits = self._adopt(fits, at_hand)
         reach("moving: read again")
         if move.target == "edge":
             self.bench.transfer.take_away([rows[digest] for digest in fits])
@@ -113,7 +121,16 @@ class Moving:
         else:
             done = 0
         self.moved.done[move.action] += done
-        self.moved.stale += len(digests) - done
+        self.moved.stale += size - done - (self.moved.adopted - adopted)
+
+    def _adopt(self, digests: Sequence[int], at_hand: Mapping[int, Embedded]) -> list[int]:
+        """Take in what another device has placed; the rest."""
+        if self._elsewhere is None:
+            return [*digests]
+        found = self._elsewhere.find([at_hand[digest] for digest in digests])
+        self.bench.placements.put([*found.values()])
+        self.moved.adopted += len(found)
+        return [digest for digest in digests if at_hand[digest].item.key not in found]
 
     def _carry_out(self, move: Move, items: Sequence[tuple[Placement | None, Embedded | None]]) -> int:
         target = move.target

@@ -15,15 +15,9 @@ def remove_all(bench: Bench) -> int:
     service and the database raise; called again it goes on."""
     removed = 0
     for name, epoch in bench.populated:
-        tier, tenant = bench.transfer.tiers[name], bench.service.keys(epoch).tenant
-        start: str | None = None
-        while True:
-            page = bench.attempts(lambda: tier.ids(tenant, start=start))  # noqa: B023
-            bench.transfer.remove((name, epoch, point) for point in page.ids)
-            removed += len(page.ids)
-            start = page.next
-            if start is None:
-                break
+        for ids in bench.listed((name, epoch)):
+            bench.transfer.remove((name, epoch, point) for point in ids)
+            removed += len(ids)
     _forget_rows(bench.placements)
     return removed
 

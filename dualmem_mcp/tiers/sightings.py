@@ -40,7 +40,7 @@ class Sightings:
             rows = placements.of_digests(digests.tolist())
             places = start + np.searchsorted(digests, [key_digest(row.key) for row in rows])
             beginnings.append(
-                _beginnings(
+                id_beginnings(
                     keys(row.epoch).point_id(row.key, number) for row in rows for number in range(row.passages)
                 )
             )
@@ -53,7 +53,7 @@ class Sightings:
 
     def see(self, tier: TierName, ids: Sequence[str]) -> list[str]:
         """Note that these points are in the tier; gives those that no row stands for."""
-        wanted = _beginnings(ids)
+        wanted = id_beginnings(ids)
         places = np.searchsorted(self._ids, wanted)
         places[places == len(self._ids)] = 0
         known = self._ids[places] == wanted if len(self._ids) else np.zeros(len(wanted), np.bool_)
@@ -69,5 +69,6 @@ class Sightings:
         }
 
 
-def _beginnings(ids: Iterable[str]) -> NDArray[np.uint64]:
+def id_beginnings(ids: Iterable[str]) -> NDArray[np.uint64]:
+    """The first 8 bytes of each id, uint64 (n,)."""
     return np.fromiter((uuid.UUID(one).int >> 64 for one in ids), np.uint64)

@@ -14,12 +14,9 @@ from dualmem_mcp.model.search import key_digest
 from dualmem_mcp.model.tiers import TierName
 from dualmem_mcp.ports.placements import Placement
 from dualmem_mcp.ports.tiers import TierPoint
-from dualmem_mcp.tiers.bench import Bench, batches
+from dualmem_mcp.tiers.bench import Bench, Place, batches
 from dualmem_mcp.tiers.gone import Gone
 from dualmem_mcp.tiers.points import Embedded
-
-Place = tuple[TierName, int]
-"""A tier and a key epoch."""
 
 
 @dataclass(slots=True)

@@ -24,7 +24,7 @@ from dualmem_mcp.ports.placements import Placements
 from dualmem_mcp.ports.tier_search import TierSearch
 from dualmem_mcp.tiers.applying import BUSY, Applying, Outcome, fault_text
 from dualmem_mcp.tiers.attempts import Attempts
-from dualmem_mcp.tiers.bench import Bench, device_name
+from dualmem_mcp.tiers.bench import NEWEST_EPOCHS, Bench, device_name
 from dualmem_mcp.tiers.check import Checking
 from dualmem_mcp.tiers.forgetting import Forgetting, passages_of_conversation
 from dualmem_mcp.tiers.gone import Gone
@@ -45,9 +45,6 @@ if TYPE_CHECKING:
 
 _PATIENCE_SECONDS: Final = 30.0
 """So long another process of this device is waited for."""
-
-_NEWEST_EPOCHS: Final = 3
-"""Whose points a search asks for even where none are known: other devices may have placed some."""
 
 
 class Tiers:
@@ -347,7 +344,7 @@ class Tiers:
     def _keys_to_ask(self) -> list[VectorKeys]:
         """Those of the epochs that are known to have points, and of the newest, which other devices may use
         already; the newest first."""
-        newest = self._service.channel().vault.epochs()[-_NEWEST_EPOCHS:]
+        newest = self._service.channel().vault.epochs()[-NEWEST_EPOCHS:]
         epochs = {*newest, *self._placements.epochs(), *self._state.seen().epochs}
         return [self._service.keys(epoch) for epoch in sorted(epochs, reverse=True)]
 

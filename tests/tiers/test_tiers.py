@@ -17,6 +17,7 @@ from dualmem_mcp.errors import (
     UsageError,
 )
 from dualmem_mcp.stores.qdrant_collections import Cluster
+from dualmem_mcp.tiers import moving
 from tests.tiers.home import CHAT, PRICES, SharedService, SqliteService, TierDevice
 
 
@@ -456,7 +457,35 @@ def test_only_one_device_moves(desk: TierDevice, phone: TierDevice) -> None:
     assert status["device"] == "desk"
     assert status["until"].startswith((phone.clock.time + timedelta(days=7)).isoformat()[:10])
     assert phone.where() == {item.key: ["historical"], own.key: ["critical"]}
+    assert phone.tier_of(item) == "critical"
     taken = phone.apply(take_over=True)
-    assert (taken["mover"], taken["done"]) == (None, {"demote": 1})
+    # Where things lie it has looked first: the mover before it had moved this one.
+    assert (taken["mover"], taken["done"], taken["left"]) == (None, {}, 0)
     assert phone.tiers.status()["mover"]["device"] == "phone"
+    assert phone.tier_of(item) == "historical"
     assert phone.where()[item.key] == ["historical"]
+    phone.clock.advance(8 * 86_400)
+    assert phone.apply()["done"] == {"demote": 1}
+    assert phone.where()[own.key] == ["historical"]
+
+
+@pytest.mark.parametrize("few", [0, 1_000])
+def test_what_another_device_has_placed_is_not_placed_again_in_another_tier(
+    desk: TierDevice, phone: TierDevice, monkeypatch: pytest.MonkeyPatch, few: int
+) -> None:
+    monkeypatch.setattr(moving, "FEW", few)
+    item = desk.turn(1, " ".join(f"word{number}" for number in range(200)))
+    desk.apply()
+    for device in (desk, phone):
+        device.clock.advance(20 * 86_400)
+    desk.apply()
+    assert desk.tier_of(item) == "historical"
+    phone.take_from(desk)
+    phone.ask_for(item.key, times=9)
+    new = phone.turn(2, chat="new")
+    assert [(move.action, move.target) for move in phone.tiers.plan().moves] == [("place", "critical")]
+    done = phone.apply()
+    assert done["done"] == {"adopted": 1, "place": 1}
+    assert (done["stale"], done["left"]) == (0, 0)
+    assert phone.where() == {item.key: ["historical"], new.key: ["critical"]}
+    assert {row.key: row for row in phone.rows()}[item.key] == desk.rows()[0]
