@@ -163,7 +163,9 @@ class EdgeBesideHandoff:
             done = nothing_placed("vectors are still being placed in the search service; the next sync sees to it")
         warnings = [*done["warnings"]]
         if done["waiting"] and not warnings:
-            warnings.append(f"the next sync places {done['waiting']} more vectors of it in the search service")
+            warnings.append(
+                f"{done['waiting']} of its items are not in the search service yet; the next sync sees to it"
+            )
         return Placed(
             bytes=done["bytes"],
             duration_ms=begun.duration_ms,

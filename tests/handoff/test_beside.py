@@ -290,7 +290,7 @@ def failing() -> Any:
     ("answered", "told"),
     [
         (lambda: {**PLACED, "ok": False, "warnings": ["the service is away"]}, "the service is away"),
-        (lambda: {**PLACED, "waiting": 3}, "3 more"),
+        (lambda: {**PLACED, "waiting": 3}, "3 of its items"),
         (failing, "nobody answers there"),
         (lambda: time.sleep(0.5), "still being placed"),
         (lambda: 1 / 0, "ZeroDivisionError"),
@@ -304,4 +304,4 @@ def test_a_service_that_is_away_leaves_the_phone_ready(world, placing, monkeypat
     report = desk.prepare_handoff()
     assert report["mobile_ready"]
     assert any(told in warning for warning in report["warnings"])
-    assert steps(report)["vectors"]["ok"] == (told == "3 more")
+    assert steps(report)["vectors"]["ok"] == (told == "3 of its items")
