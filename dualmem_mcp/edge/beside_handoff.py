@@ -114,7 +114,8 @@ class EdgeBesideHandoff:
         placing: bool,
         waits: bool,
     ) -> None:
-        self._edge = edge
+        self._find_edge = edge
+        self._finding = threading.Lock()
         self._items: list[SearchItem] = []
         self._conversation_id = conversation_id
         self._target = target
@@ -124,7 +125,7 @@ class EdgeBesideHandoff:
         self._preload_seconds = ALONE_SECONDS if waits else PRELOAD_SECONDS
         self._seconds = ALONE_SECONDS if waits else PLACING_SECONDS
         if placing:
-            self._placing = _Begun(lambda: edge().place(conversation_id, max_seconds=self._seconds))
+            self._placing = _Begun(lambda: self._edge().place(conversation_id, max_seconds=self._seconds))
 
     def begin_preload(self, session: Session, digest: Digest) -> None:
         """As the port says."""
@@ -173,6 +174,10 @@ class EdgeBesideHandoff:
             usd_month=done["usd_month"],
             warnings=warnings,
         )
+
+    def _edge(self) -> EdgeInterface:
+        with self._finding:  # two threads may be the first that want it
+            return self._find_edge()
 
     def _find(self, limit: int) -> Preloaded:
         from dualmem_mcp.search.passages import passages  # noqa: PLC0415

@@ -7,12 +7,13 @@ import struct
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from dualmem_mcp.handoff.preload import PreloadEntry, PreloadSet, shortened
+from dualmem_mcp.handoff.quoting import clean, one_line
 from dualmem_mcp.model.search import Collection, Filter, SearchItem, key_digest
 from dualmem_mcp.ports import SearchIndex, SearchReader
 from dualmem_mcp.search.working_set import WorkingSet
@@ -111,7 +112,7 @@ def take_preload(
         known.update((item.key, item) for item in index.items([*index.ids(wanted).values()]))
     before = frozenset(cache.keys())
     for entry in reversed(preload.entries):
-        item = known.get(entry.key, entry.item)
+        item = known.get(entry.key) or _cleaned(entry.item)
         if item is not None:
             usable = entry.vector and preload.model_id == model_id
             cache.use(item, from_bytes(entry.vector) if usable else None, entry.relevance)
@@ -217,6 +218,13 @@ def _entry(one: _Found, conversation_id: str) -> PreloadEntry:
     # A text of another conversation would outlive the erasure of that one.
     item = shortened(one.item) if one.item.conversation_id == conversation_id else None
     return PreloadEntry(one.item.key, one.relevance, item, to_bytes(one.vector))
+
+
+def _cleaned(item: SearchItem | None) -> SearchItem | None:
+    """The item as it would be if it had been indexed here: nothing in it reorders or hides what is shown."""
+    if item is None:
+        return None
+    return replace(item, text=clean(item.text), author=one_line(item.author), device=one_line(item.device))
 
 
 def _same(text: str) -> str:

@@ -27,8 +27,10 @@ def present_items(session: Session, digest: Digest, *, device: str, limit: int) 
 
     Secrets are left out. `device` is the name of the device that the conversation is on.
     """
-    items = [*_turns(session, device), *_decisions(session, digest.decisions, device)]
-    return [*{item.key: item for item in reversed(items)}.values()][::-1][:limit]
+    found: dict[str, SearchItem] = {}
+    for item in (*_turns(session, device), *_decisions(session, digest.decisions, device)):
+        found.setdefault(item.key, item)
+    return [*found.values()][:limit]
 
 
 def is_quoted(item: SearchItem) -> bool:
@@ -38,7 +40,7 @@ def is_quoted(item: SearchItem) -> bool:
 
 def _turns(session: Session, device: str) -> Iterator[SearchItem]:
     found = 0
-    for turn in reversed(session.turns):
+    for turn in reversed([*session.all_turns()]):
         if turn.is_meta or not turn.text:
             continue
         item = turn_item(_stored(session, turn, device))

@@ -13,7 +13,7 @@ import pytest
 
 from dualmem_mcp.edge.refreshing import refresh_working_set
 from dualmem_mcp.errors import TamperedError
-from dualmem_mcp.handoff.preload import PreloadEntry, PreloadSet, preload_to_bytes
+from dualmem_mcp.handoff.preload import PreloadEntry, PreloadSet, preload_from_bytes, preload_to_bytes
 from dualmem_mcp.model.graph import Entity
 from dualmem_mcp.model.search import COLLECTION_OF, Collection, ItemKind, SearchItem, item_key, key_digest
 from dualmem_mcp.ports import CachedItem
@@ -233,6 +233,16 @@ def test_the_index_has_the_whole_text_of_what_travelled_cut(indexes: Indexes, pu
     assert [item for item, _ in cache.find(["all"], None, 5)] == [whole]
 
 
+def test_what_came_is_shown_without_what_hides_or_reorders(indexes: Indexes) -> None:
+    item = SearchItem(
+        item_key("turn", "boat", "x"), "turn", "blue\u202e\x1b[31m winch", "boat", "x", "a\nb", None, "c\u200b"
+    )
+    cache = WorkingSet(5)
+    take_preload(preloaded(PreloadEntry(item.key, 1.0, item)), cache, indexes, MODEL)
+    (kept,) = cache.entries([item.key])
+    assert (kept.item.text, kept.item.author, kept.item.device) == ("blue winch", "a b", "c")
+
+
 def test_vectors_of_another_model_are_left_out(indexes: Indexes) -> None:
     cache = WorkingSet(5)
     take_preload(preloaded(own_entry("one"), model="another"), cache, indexes, MODEL)
@@ -316,6 +326,23 @@ def test_a_process_that_is_not_there_finds_nothing_at_once(start_edge: StartEdge
     without_model = edge.preload_for("boat", own=[], limit=5, threshold=0.85)
     assert without_model["section"] == ""
     assert "model" in without_model["problem"]
+
+
+def test_a_process_finds_what_a_conversation_brings(
+    start_edge: StartEdge, monkeypatch: pytest.MonkeyPatch, model_dir: Path
+) -> None:
+    monkeypatch.setenv("DUALMEM_MODEL_DIR", str(model_dir))
+    edge = start_edge()
+    edge.search("glaze")
+    until(lambda: (edge.status() or {"waiting": 1})["waiting"] == 0, 40.0)
+    own = [{"key": f"turn/boat/t{number}", "contents": key_digest(TALK[number][2])} for number in (2, 1, 0)]
+    given = {"key": "decision/boat/given/1", "contents": 1, "text": "We order a new pawl."}
+    found = edge.preload_for("boat", own=[*own, given], limit=50, threshold=0.2)
+    assert found["problem"] == ""
+    preload = preload_from_bytes(base64.b64decode(found["section"]), "boat")
+    assert keys(preload)[:4] == [one["key"] for one in (*own, given)]
+    assert {key.split("/")[1] for key in keys(preload)[4:]} == {"kiln"}
+    assert all(len(entry.vector) == 388 for entry in preload.entries)
 
 
 # What is worth most
