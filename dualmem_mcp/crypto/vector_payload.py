@@ -18,7 +18,6 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from dualmem_mcp.crypto.canonical import Fields, canonical_json
-from dualmem_mcp.crypto.kdf import extract_and_expand
 from dualmem_mcp.crypto.padding import padded_length
 from dualmem_mcp.crypto.vectors import VectorKeys
 from dualmem_mcp.errors import NewerFormatError, TamperedError, UsageError
@@ -84,8 +83,8 @@ def seal_payload(keys: VectorKeys, payload: VectorPayload) -> bytes:
             "an item cannot be sealed for a search service: its text or a name is too long, or its vector is none",
             operation="seal payload",
         )
-    aad = _aad(keys, keys.point_id(payload.item.key, payload.passage))
-    salt = hmac.digest(keys.subkey(b"salt"), aad + plain, "sha256")[:_SALT_BYTES]
+    aad = _aad(keys, keys.point_uuid(payload.item.key, payload.passage))
+    salt = hmac.digest(keys.salt_key, aad + plain, "sha256")[:_SALT_BYTES]
     sealed = _aead(keys, salt).encrypt(_NONCE, plain.ljust(length, b"\0"), aad)
     return bytes([VERSION]) + salt + sealed
 
@@ -107,25 +106,28 @@ def open_payload(keys: VectorKeys, point_id: str, sealed: bytes) -> VectorPayloa
         raise _tampered("has an impossible length", point_id)
     salt = sealed[1 : 1 + _SALT_BYTES]
     try:
-        aad = _aad(keys, point_id)
-        plain = _aead(keys, salt).decrypt(_NONCE, sealed[1 + _SALT_BYTES :], aad)
+        point = uuid.UUID(point_id)
+        plain = _aead(keys, salt).decrypt(_NONCE, sealed[1 + _SALT_BYTES :], _aad(keys, point))
     except InvalidTag:
         raise _tampered("does not authenticate", point_id) from None
     except ValueError:
         raise _tampered("lies at a point whose id is none", point_id) from None
     # From here on only a member of the vault can have made it; a wrong program of theirs must not stop ours.
     payload = _parsed(plain, point_id)
-    if keys.point_id(payload.item.key, payload.passage) != str(uuid.UUID(point_id)):
+    if keys.point_uuid(payload.item.key, payload.passage) != point:
         raise _tampered("holds another item than its point stands for", point_id)
     return payload
 
 
 def _aead(keys: VectorKeys, salt: bytes) -> ChaCha20Poly1305:
-    return ChaCha20Poly1305(extract_and_expand(keys.subkey(b"payload"), salt=salt, info=_USE))
+    # HKDF for one block of output, in a fifth of the time that the general one takes: a search opens a thousand.
+    # Source: RFC 5869, 2.2 and 2.3.
+    extracted = hmac.digest(salt, keys.payload_key, "sha256")
+    return ChaCha20Poly1305(hmac.digest(extracted, _USE + b"\x01", "sha256"))
 
 
-def _aad(keys: VectorKeys, point_id: str) -> bytes:
-    place = bytes.fromhex(keys.vault_id) + keys.epoch.to_bytes(8) + uuid.UUID(point_id).bytes
+def _aad(keys: VectorKeys, point: uuid.UUID) -> bytes:
+    place = bytes.fromhex(keys.vault_id) + keys.epoch.to_bytes(8) + point.bytes
     return _USE + place + bytes([VERSION])
 
 

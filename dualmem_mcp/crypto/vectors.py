@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import uuid
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -56,11 +57,25 @@ class VectorKeys:
         """The 32-byte key of one use."""
         return expand(self._root, _LABEL + b"/" + use)
 
+    @cached_property
+    def payload_key(self) -> bytes:
+        """The key from which those of payloads follow."""
+        return self.subkey(b"payload")
+
+    @cached_property
+    def salt_key(self) -> bytes:
+        """The key of payloads' salts."""
+        return self.subkey(b"salt")
+
     def point_id(self, item_key: str, passage: int) -> str:
         """The id of an item's passage, a UUID that looks random and is the same for the same passage."""
+        return str(self.point_uuid(item_key, passage))
+
+    def point_uuid(self, item_key: str, passage: int) -> uuid.UUID:
+        """The same."""
         text = passage.to_bytes(4) + item_key.encode("utf-8", "surrogatepass")
         digest = hmac.digest(self._points, text, "sha256")
-        return str(uuid.UUID(bytes=digest[:POINT_ID_BYTES], version=4))
+        return uuid.UUID(bytes=digest[:POINT_ID_BYTES], version=4)
 
     def protect(self, vectors: NDArray[np.float32], ids: Sequence[str]) -> NDArray[np.float32]:
         """The vectors as the service gets them, float32 (n, d), L2-normalised; the same for the same vector and id.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -39,13 +39,14 @@ class Beyond:
     """What a search needs to go beyond this device.
 
     `is_gone` gives the keys of those of the items that are known to be deleted or erased. `eager`: what is here is
-    known not to be all, so the tiers are asked in any case.
+    known not to be all, so the tiers are asked in any case. `patience`: so many seconds a tier is waited for.
     """
 
     tiers: TierSearch
     stemmer: Stems
     is_gone: Callable[[Sequence[SearchItem]], AbstractSet[str]]
     eager: bool = False
+    patience: Mapping[TierName, float] = field(default_factory=lambda: PATIENCE_SECONDS)
 
 
 class Question:
@@ -54,6 +55,7 @@ class Question:
     def __init__(self, beyond: Beyond, query: Query, vector: NDArray[np.float32] | None) -> None:
         self.stems: Sequence[str] = beyond.stemmer.stems_of(query.terms)
         self._tiers = beyond.tiers
+        self._patience = beyond.patience
         self._vector = vector
         self._asking: TierAsking | None = None
         self.answers: dict[TierName, TierAnswer] = {}
@@ -76,7 +78,7 @@ class Question:
         it costs nothing to look."""
         if self._asking is None:
             return
-        answers = self._asking.wait((*NEAR, FAR), PATIENCE_SECONDS["critical"])
+        answers = self._asking.wait((*NEAR, FAR), max(self._patience[name] for name in NEAR))
         self.answers |= {name: one for name, one in answers.items() if name != FAR or not one.problem}
 
     def wait_far(self) -> bool:
@@ -84,7 +86,7 @@ class Question:
         if self._asking is None or FAR in self.answers:
             return False
         before = sum(len(answer.candidates) for answer in self.answers.values())
-        self.answers |= self._asking.wait((*NEAR, FAR), PATIENCE_SECONDS[FAR])
+        self.answers |= self._asking.wait((*NEAR, FAR), self._patience[FAR])
         return sum(len(answer.candidates) for answer in self.answers.values()) > before
 
     def drop(self) -> None:

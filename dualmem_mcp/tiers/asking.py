@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -21,7 +21,7 @@ from dualmem_mcp.ports.tier_search import PATIENCE_SECONDS, TierCandidate
 from dualmem_mcp.ports.tiers import SparseVector, TierHit, VectorTier
 from dualmem_mcp.tiers.breaker import Breaker
 from dualmem_mcp.tiers.lane import Lane
-from dualmem_mcp.tiers.question import Asking
+from dualmem_mcp.tiers.question import LATE, Asking
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,13 +38,16 @@ BUSY: Final = "still busy with earlier questions"
 RESTING: Final = "left alone for a while, for it failed several times"
 _FAILED: Final = "asking it failed"
 
+_OPENED_AT_ONCE: Final = 50
+"""Payloads opened, in 2 to 3 ms, before they are there for who waits."""
+
 _RETRY_SECONDS: Final = 0.05
 """A request that fails is made once more, after a random part of this ("full jitter"), if there is time left.
 Source: M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015."""
 
 
 class TierAsker:
-    """A TierSearch. A tier that was late (`PATIENCE_SECONDS`) or failed three times in a row is left alone for a
+    """A TierSearch. A tier that was late (after `patience`) or failed three times in a row is left alone for a
     while."""
 
     def __init__(
@@ -54,6 +57,7 @@ class TierAsker:
         keys: Callable[[], Sequence[VectorKeys]],
         words: Callable[[], bool],
         passages_here: Callable[[], int],
+        patience: Mapping[TierName, float] = PATIENCE_SECONDS,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         """`tier` gives a tier, connecting to it if need be; `keys` those of the epochs that may have points, the
@@ -64,8 +68,9 @@ class TierAsker:
         self._words = words
         self._passages_here = passages_here
         self._now = now
-        self._lanes = {name: Lane(name) for name in PATIENCE_SECONDS}
-        self._breakers = {name: Breaker(now) for name in PATIENCE_SECONDS}
+        self._patience = patience
+        self._lanes = {name: Lane(name) for name in patience}
+        self._breakers = {name: Breaker(now) for name in patience}
         self._connected: set[TierName] = set()
         self._counting = Lane("counts")
         self._lock = threading.Lock()
@@ -84,7 +89,7 @@ class TierAsker:
     def ask(self, vector: NDArray[np.float32] | None, stems: Sequence[str]) -> Asking:
         """As TierSearch says."""
         self.warm_up()
-        asking = Asking(self._now)
+        asking = Asking(self._now, self._patience)
         for name, lane in self._lanes.items():
             breaker = self._breakers[name]
             if not breaker.lets_through():
@@ -117,10 +122,14 @@ class TierAsker:
                 vector = None  # of a model that is new here
             words = self._words()
             for keys in self._asked_of(name):
-                if asking.over(name):
-                    break
+                if asking.is_over():
+                    problem = LATE
+                    return
                 hits = self._nearest(tier, keys, asking, vector, stems if words else ())
-                asking.add(name, *opened(keys, hits, tier.dimensions, enough=asking.is_dropped))
+                for start in range(0, len(hits), _OPENED_AT_ONCE):
+                    if asking.is_dropped():
+                        break
+                    asking.add(name, *opened(keys, hits[start : start + _OPENED_AT_ONCE], tier.dimensions))
             problem = ""
         except DualmemError as error:
             problem = error.message
@@ -149,7 +158,7 @@ class TierAsker:
             raise
         except StoreUnreachableError:
             pause = random.uniform(0, _RETRY_SECONDS)  # noqa: S311  (not for a secret)
-            if asking.over(tier.name, pause):
+            if asking.is_over(pause):
                 raise
             time.sleep(pause)
             return nearest()
@@ -173,14 +182,10 @@ class TierAsker:
             self._counts = {}
 
 
-def opened(
-    keys: VectorKeys, hits: Sequence[TierHit], dimensions: int, enough: Callable[[], bool] = lambda: False
-) -> tuple[list[TierCandidate], int]:
+def opened(keys: VectorKeys, hits: Sequence[TierHit], dimensions: int) -> tuple[list[TierCandidate], int]:
     """What opens of the hits, and how many do not: changed, moved to another point, or of another vault."""
     candidates, passed_over = [], 0
     for hit in hits:
-        if enough():
-            break
         try:
             payload = open_payload(keys, hit.id, hit.payload)
         except TamperedError:

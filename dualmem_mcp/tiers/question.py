@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from dualmem_mcp.model.tiers import TierName
-from dualmem_mcp.ports.tier_search import PATIENCE_SECONDS, TierAnswer, TierCandidate
+from dualmem_mcp.ports.tier_search import TierAnswer, TierCandidate
 from dualmem_mcp.tiers.breaker import Breaker
 
 if TYPE_CHECKING:
@@ -35,8 +35,10 @@ class _Part:
 class Asking:
     """A TierAsking. Safe from several threads: one asks, and one for each tier answers."""
 
-    def __init__(self, now: Callable[[], float]) -> None:
+    def __init__(self, now: Callable[[], float], patience: Mapping[TierName, float]) -> None:
+        """`patience`: after so many seconds a tier is late."""
         self._now = now
+        self._patience = patience
         self._asked_at = now()
         self._changed = threading.Condition()
         self._parts: dict[TierName, _Part] = {}
@@ -52,7 +54,7 @@ class Asking:
             left = self._asked_at + seconds - self._now()
             self._changed.wait_for(lambda: all(part.problem is not None for part in parts.values()), max(left, 0.0))
             for name, part in parts.items():
-                if part.problem is None and part.connected and self._passed() >= PATIENCE_SECONDS[name]:
+                if part.problem is None and part.connected and self._passed() >= self._patience[name]:
                     self._report(part, well=False)
             return {name: self._answer(name, part) for name, part in parts.items()}
 
@@ -82,13 +84,14 @@ class Asking:
         with self._changed:
             part = self._parts[name]
             part.problem, part.seconds = problem, self._passed()
-            late = part.connected and part.seconds > PATIENCE_SECONDS[name]
+            late = part.connected and part.seconds > self._patience[name]
             self._report(part, well=not problem and not late)
             self._changed.notify_all()
 
-    def over(self, name: TierName, seconds: float = 0.0) -> bool:
-        """Whether it is too late to ask the tier once more, so many seconds from now."""
-        return self._dropped or self._passed() + seconds > PATIENCE_SECONDS[name]
+    def is_over(self, seconds: float = 0.0) -> bool:
+        """Whether nobody waits any more so many seconds from now, for any tier: while one is waited for, what comes
+        from another counts, too."""
+        return self._dropped or self._passed() + seconds > max(self._patience.values())
 
     def is_dropped(self) -> bool:
         """Whether no more is wanted."""
