@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import random
 import subprocess
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from dualmem_mcp.model.ids import ConversationId
 from dualmem_mcp.model.search import Collection, Filter, SearchItem, item_key
+from dualmem_mcp.stores.connection import Connection
 from dualmem_mcp.stores.search_index import SqliteSearchIndex, open_search_index
 from dualmem_mcp.stores.search_index import snapshot as snapshots
 
@@ -113,11 +115,12 @@ def test_each_item_counts_where_many_share_and_only_bits_are_compared(
 ) -> None:
     monkeypatch.setattr(snapshots, "_HELD_PASSAGES", held)
     for likeness in range(1, 16):
-        share(index, *range(likeness * 100, likeness * 100 + 60), likeness=likeness)
+        numbers = range(likeness * 100, likeness * 100 + 60)
+        share(index, *numbers, conversation="c" if likeness > 3 else "d", likeness=likeness)
     assert stored(index) == (30, 30)
-    for likeness in (1, 8, 15):
+    for likeness, where in itertools.product((4, 8, 15), (Filter(), Filter(conversation_id=ConversationId("c")))):
         assert len(found(index, likeness)) == 60
-        nearest = index.nearest(rows(likeness)[0], Filter(), 500)  # more than are scored exactly at first
+        nearest = index.nearest(rows(likeness)[0], where, 500)  # more than are scored exactly at first
         assert len(set(nearest.ids.tolist())) == 500
         assert nearest.scores[:60] == pytest.approx(np.ones(60), abs=1e-3)
     known = index._snapshot
@@ -130,7 +133,7 @@ def test_each_item_counts_where_many_share_and_only_bits_are_compared(
     ways=st.lists(st.sampled_from(["remove", "change", "embed alone"]), min_size=4, max_size=4),
     again=st.integers(0, 4),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_vectors_stay_until_the_last_that_uses_them_is_gone(
     order: list[int], ways: list[str], again: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -216,6 +219,20 @@ def test_shared_vectors_that_are_missing_have_the_index_made_anew(index: SqliteS
     index.use_model(MODEL, DIMENSIONS)
     share(index, 0, 1, 2)
     assert found(index) == ["t0", "t1", "t2"]
+
+
+@pytest.mark.parametrize("numbers", [(0,), (0, 1)])
+def test_vectors_of_nobody_have_the_index_made_anew(index: SqliteSearchIndex, numbers: tuple[int, ...]) -> None:
+    share(index, *numbers)
+    generation = index.generation
+
+    def leave_some(connection: Connection) -> None:
+        connection.execute("INSERT INTO vectors SELECT passage - 9, vector FROM vectors")
+        connection.execute("INSERT INTO bits (passage, bits) SELECT passage - 9, vec_bit(bits) FROM bits")
+
+    index._file.write(leave_some)
+    assert found(index) == []
+    assert index.generation != generation
 
 
 def test_a_use_of_vectors_that_were_never_there_has_the_index_made_anew(index: SqliteSearchIndex) -> None:
