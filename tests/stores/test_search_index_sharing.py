@@ -228,7 +228,9 @@ def test_vectors_of_nobody_have_the_index_made_anew(index: SqliteSearchIndex, nu
 
     def leave_some(connection: Connection) -> None:
         connection.execute("INSERT INTO vectors SELECT passage - 9, vector FROM vectors")
-        connection.execute("INSERT INTO bits (passage, bits) SELECT passage - 9, vec_bit(bits) FROM bits")
+        connection.execute(
+            "INSERT INTO bits (passage, bits) VALUES (-9, vec_bit(?)), (-8, vec_bit(?))", 2 * (bytes(8),)
+        )
 
     index._file.write(leave_some)
     assert found(index) == []
