@@ -38,7 +38,8 @@ _LOOKED_AT: Final = 3
 class Beyond:
     """What a search needs to go beyond this device.
 
-    `is_gone` gives the keys of those of the items that are known to be deleted or erased. `eager`: what is here is
+    `is_gone` gives the keys of those of the items that are known to be deleted or erased; it may raise
+    StoreUnreachableError, and nothing that the tiers offer is then believed. `eager`: what is here is
     known not to be all, so the tiers are asked in any case. `patience`: so many seconds a tier is waited for.
     """
 

@@ -35,10 +35,11 @@ class Asked:
                 self.fails(index, error)
         return said
 
-    def fails(self, index: SearchReader, error: StoreUnreachableError) -> None:
-        """This one cannot be asked any more."""
+    def fails(self, index: SearchReader | None, error: StoreUnreachableError) -> None:
+        """This one cannot be asked any more; None for what is no index."""
         self._failures.append(error.message)
-        self.indexes.remove(index)
+        if index is not None:
+            self.indexes.remove(index)
 
 
 @dataclass(frozen=True, slots=True)

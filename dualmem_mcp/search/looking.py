@@ -137,7 +137,14 @@ class Looking:
             vectors = [] if entry.vector is None else [entry.vector]
             found.setdefault(entry.item.key, Offered(entry.item, 0, "", AT_HAND, vectors))
         passing = [one for one in found.values() if passes(one.item, self._where)]
-        gone = self._beyond.is_gone([one.item for one in passing]) if passing else frozenset()
+        if not passing:
+            return []
+        try:
+            gone = self._beyond.is_gone([one.item for one in passing])
+        except StoreUnreachableError as error:
+            # What was deleted must not come back for that nobody can tell.
+            self._asked.fails(None, error)
+            return []
         return [one for one in passing if one.item.key not in gone]
 
     def _learn_authors(

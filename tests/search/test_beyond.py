@@ -364,6 +364,31 @@ def test_what_is_known_to_be_gone_does_not_come_back() -> None:
     assert not gone & set(keys(found))
 
 
+def test_while_nobody_can_tell_what_is_gone_nothing_of_the_tiers_is_shown(
+    indexes: Indexes, stemmer: Stemmer
+) -> None:
+    fill(indexes, talk())
+
+    def fails(_: Sequence[SearchItem]) -> frozenset[str]:
+        raise StoreUnreachableError("the disk has failed")
+
+    tiers = Tiers({"critical": [candidate(note("1", "the broken winch"))]})
+    found = search(
+        "broken winch",
+        Filter(),
+        limit=10,
+        token_budget=10_000,
+        indexes=indexes,
+        working_set=None,
+        embed=embed,
+        now=NOON,
+        beyond=Beyond(tiers, stemmer, fails, eager=True),
+    )
+    assert "note/boat/1" not in keys(found)
+    assert len(found.results) == len(TALK)
+    assert found.failures == ["the disk has failed"]
+
+
 def test_persons_whom_only_the_tiers_know_are_known_to_the_query() -> None:
     said = [
         turn("talk", 1, "I bought a ladder", "Mirela"),
