@@ -363,6 +363,7 @@ def test_the_entry_for_the_registry() -> None:
             "name": TEXT,
             "description": TEXT,
             "format": {"enum": ["string", "number", "boolean", "filepath"]},
+            "isSecret": {"type": "boolean"},
         },
     }
     package = {
