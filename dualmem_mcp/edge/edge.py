@@ -48,6 +48,9 @@ _RELATED_POOL: Final = 100
 _PATIENCE_SECONDS: Final = 60.0
 """There a search also waits for the model: whoever starts a process for one search wants its best answer."""
 
+_CONNECTING_SECONDS: Final = 10.0
+"""And so long for a search service, whose client alone takes 1.5 s to import; one that is away is known before."""
+
 
 class Edge:
     """The indexes, the model and the working set of one data home, each opened when it is first needed.
@@ -118,10 +121,12 @@ class Edge:
         **which: Unpack[FilterOptions],
     ) -> dict[str, Any]:
         """As the interface says. With `catch_up` the indexes are brought up to date first, as far as that is quick,
-        and the search waits for the model."""
+        and the search waits for the model and the connection to a search service."""
         where = read_filter(now=self._clock.now(), **which)
         self._way_beyond.warm_up()
         warnings = self._upkeep.catch_up_quickly() if catch_up else self._upkeep.fill_quickly()
+        if catch_up:
+            self._way_beyond.warm_up(_CONNECTING_SECONDS)
         self._renew_cache()
         incomplete = bool(warnings or self._upkeep.behind)
         by_words = ""

@@ -37,11 +37,11 @@ class WayBeyond:
         self._lock = threading.Lock()
         self._stemmer: Stemmer | None = None
 
-    def warm_up(self) -> None:
-        """Begin to connect, where the tiers are on; returns at once."""
+    def warm_up(self, wait_seconds: float = 0.0) -> None:
+        """Begin to connect, where the tiers are on; waits so long for it."""
         tiers = self._tiers()
         if tiers is not None:
-            tiers.warm_up()
+            tiers.warm_up(wait_seconds)
 
     def beyond(self, *, eager: bool) -> Beyond | None:
         """For one search; None where the tiers are off. `eager`: what is here is known not to be all."""

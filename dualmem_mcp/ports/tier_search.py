@@ -61,8 +61,9 @@ class TierAsking(Protocol):
 class TierSearch(Protocol):
     """The tiers as a search sees them. For use from any thread; nothing here raises, or waits beyond its time."""
 
-    def warm_up(self) -> None:
-        """Begin to connect in the background, which takes seconds the first time; returns at once."""
+    def warm_up(self, wait_seconds: float = 0.0) -> None:
+        """Begin to connect in the background, which takes seconds the first time; returns when that is done, or has
+        failed, or after so many seconds."""
         ...
 
     def ask(self, vector: NDArray[np.float32] | None, stems: Sequence[str]) -> TierAsking:

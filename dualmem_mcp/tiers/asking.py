@@ -73,18 +73,22 @@ class TierAsker:
         self._breakers = {name: Breaker(now) for name in patience}
         self._connected: set[TierName] = set()
         self._counting = Lane("counts")
+        self._counted = threading.Event()
         self._lock = threading.Lock()
         self._count_at = now()
         self._counts: dict[tuple[TierName, int], int] = {}
         self._holds_more = False
 
-    def warm_up(self) -> None:
+    def warm_up(self, wait_seconds: float = 0.0) -> None:
         """As TierSearch says; counts, too, what is where, and does so again every five minutes."""
         with self._lock:
-            if self._now() < self._count_at:
-                return
-            self._count_at = self._now() + COUNT_AGAIN_SECONDS
-        self._counting.run(self._count)
+            is_due = self._now() >= self._count_at
+            if is_due:
+                self._count_at = self._now() + COUNT_AGAIN_SECONDS
+        if is_due:
+            self._counting.run(self._count)
+        if wait_seconds:
+            self._counted.wait(wait_seconds)
 
     def ask(self, vector: NDArray[np.float32] | None, stems: Sequence[str]) -> Asking:
         """As TierSearch says."""
@@ -180,6 +184,8 @@ class TierAsker:
             self._counts = found
         except DualmemError:
             self._counts = {}
+        finally:
+            self._counted.set()
 
 
 def opened(keys: VectorKeys, hits: Sequence[TierHit], dimensions: int) -> tuple[list[TierCandidate], int]:

@@ -99,7 +99,7 @@ class Tiers:
         self.waited = 0.0
         self.dropped = 0
 
-    def warm_up(self) -> None:
+    def warm_up(self, wait_seconds: float = 0.0) -> None:
         """Nothing to connect to."""
 
     def ask(self, vector: NDArray[np.float32] | None, stems: Sequence[str]) -> Tiers:
