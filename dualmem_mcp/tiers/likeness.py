@@ -19,12 +19,20 @@ SAME_DIRECTION: Final = 0.995
 
 
 def is_as_made(keys: VectorKeys, found: TierPoint, made: TierPoint, *, compare_words: bool) -> bool:
-    """Whether a point that was found is the one that was made here again: mostly by its bytes; one that another
-    device made, whose model rounds otherwise, by what it says."""
-    return (
-        (found.payload == made.payload or _say_the_same(_opened(keys, found), _opened(keys, made)))
-        and _cosine(found.vector, made.vector) >= SAME_DIRECTION
-        and (not compare_words or _same_words(found.words, made.words))
+    """Whether a point that was found will do for the one that was made here again.
+
+    Mostly their bytes are the same. One that another device made may say of the same text that another turn came
+    before it, if turns came to both in another order, and have a vector that was embedded with that; then its
+    vector has to be that of its own payload.
+    """
+    vector = made.vector
+    if found.payload != made.payload:
+        theirs, ours = _opened(keys, found), _opened(keys, made)
+        if theirs is None or ours is None or not _say_the_same(theirs, ours):
+            return False
+        vector = keys.protect(theirs.vector[np.newaxis], [found.id])[0]
+    return _cosine(found.vector, vector) >= SAME_DIRECTION and (
+        not compare_words or _same_words(found.words, made.words)
     )
 
 
@@ -40,13 +48,10 @@ def _opened(keys: VectorKeys, point: TierPoint) -> VectorPayload | None:
         return None
 
 
-def _say_the_same(found: VectorPayload | None, made: VectorPayload | None) -> bool:
-    return (
-        found is not None
-        and made is not None
-        and found.item == made.item
-        and (found.passage, found.model_id, found.previous) == (made.passage, made.model_id, made.previous)
-        and _cosine(found.vector, made.vector) >= SAME_DIRECTION
+def _say_the_same(one: VectorPayload, other: VectorPayload) -> bool:
+    names = ("key", "kind", "text", "conversation_id", "turn_id")
+    return (one.passage, one.model_id) == (other.passage, other.model_id) and all(
+        getattr(one.item, name) == getattr(other.item, name) for name in names
     )
 
 

@@ -146,19 +146,30 @@ def test_what_another_device_has_and_this_one_does_not_stays(desk: TierDevice, p
     assert desk.where() == {item.key: ["critical"]}
 
 
-def test_what_another_device_made_with_the_last_bits_otherwise_is_left(desk: TierDevice, phone: TierDevice) -> None:
-    desk.turn(1, "the harbor at night")
+def test_what_another_device_embedded_after_another_turn_is_left(desk: TierDevice, phone: TierDevice) -> None:
+    first, second = "what shall we paint", "the harbor at night"
+    desk.turn(1, first)
+    desk.turn(2, second)
     desk.apply()
-    phone.take_from(desk)
-    phone.tiers.check(repair=True)
-    index = next(one for one in phone.indexes.values() if one.counts().items)
-    (item_id,) = index.columns().ids.tolist()
-    (vectors,) = index.vectors([item_id]).values()
-    index.use_model("other", phone.embedder.dimensions)
-    index.use_model(phone.embedder.model_id, phone.embedder.dimensions)
-    index.unembedded(1)
-    index.put_vectors(phone.embedder.model_id, [(item_id, vectors * 1.0 + 0.002)])
+    phone.turn(2, second)  # the turns came here the other way round
+    phone.turn(1, first)
+    before = {point.id: point.payload for _, point in desk.all_points()}
     assert wrong(phone.tiers.check(repair=True)) == {}
+    assert wrong(phone.tiers.check(repair=False)) == {}
+    assert {point.id: point.payload for _, point in desk.all_points()} == before
+
+
+def test_a_vector_that_is_not_that_of_its_payload_is_written_again_whoever_made_it(
+    desk: TierDevice, phone: TierDevice, service: SharedService
+) -> None:
+    desk.turn(1, "what shall we paint")
+    desk.turn(2, "the harbor at night")
+    desk.apply()
+    phone.turn(2, "the harbor at night")
+    phone.turn(1, "what shall we paint")
+    for tier, point in list(desk.all_points()):
+        service.plain(tier).upsert([replace(point, vector=-point.vector)])
+    assert wrong(phone.tiers.check(repair=True)) == {"changed": 2, "mended": 2}
 
 
 def test_points_of_an_erased_conversation_go(desk: TierDevice, phone: TierDevice) -> None:
