@@ -45,11 +45,19 @@ class Facts:
     traits: int
 
 
-@lru_cache(maxsize=2_048)
 def facts_of(author: str, text: str) -> Facts:
-    """Of a text by that author. The last ones are remembered: what was a candidate once is one soon again."""
+    """Of a text by that author. The last short ones are remembered: what was a candidate once is one soon again."""
+    return _remembered(author, text) if len(text) <= _SHORT else _facts_of(author, text)
+
+
+def _facts_of(author: str, text: str) -> Facts:
     searched = index_text_of(author, text)
     return Facts(searched, searched.count(" ") + 1 if searched else 0, term_count(text), int(traits(text)))
+
+
+_SHORT: Final = 2_000
+_remembered = lru_cache(maxsize=1_024)(_facts_of)
+"""Holds 5 MB at most."""
 
 
 @dataclass(slots=True, eq=False)
@@ -66,11 +74,14 @@ class Offered:
     source: str
     vectors: list[NDArray[np.float32]] = field(default_factory=list)
     word_scores: dict[str, float] = field(default_factory=dict)
+    _facts: Facts | None = None
 
     @property
     def facts(self) -> Facts:
-        """What an index would have of it."""
-        return facts_of(self.item.author, self.item.text)
+        """What an index would have of it. Asked for when its text is settled."""
+        if self._facts is None:
+            self._facts = facts_of(self.item.author, self.item.text)
+        return self._facts
 
     def cosine(self, vector: NDArray[np.float32] | None) -> float:
         """That of the passage nearest to the vector; nan if there is none of either."""
