@@ -256,7 +256,7 @@ def _parts(
         with steps.step("preload") as facts:
             contents[PRELOAD] = preloaded.data
             facts.update(bytes=len(preloaded.data), ok=not preloaded.problems, duration_ms=preloaded.duration_ms)
-        warnings += [f"what {target.name} is to have at hand: {problem}" for problem in preloaded.problems]
+        warnings += [f"the preload set for {target.name} is not whole: {problem}" for problem in preloaded.problems]
     builds_on = bool(plan.sources.keys() - {handoff_id})
     patched, patches = patched_sections(contents, base.sections if base and builds_on else {})
     manifest = PackageManifest(

@@ -6,8 +6,6 @@ Source of the format and its bounds: docs/package.md, "preload".
 
 from __future__ import annotations
 
-import math
-import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -37,7 +35,6 @@ _MAX_LINE: Final = 64 << 10
 _MAX_DIMENSIONS: Final = 4_096
 _MAX_NAME: Final = 512
 _THOUSAND: Final = 1_000
-_SCALE: Final = struct.Struct("<f")
 _KINDS: Final[dict[str, ItemKind]] = {kind: kind for kind in COLLECTION_OF}
 _NAMES: Final = ("turn_id", "author", "device")
 
@@ -45,7 +42,7 @@ _NAMES: Final = ("turn_id", "author", "device")
 @dataclass(frozen=True, slots=True)
 class PreloadEntry:
     """One item to have at hand: its key, its relevance (0 to 1), the item itself where it is of the package's
-    conversation, and a vector: a scale and the signed bytes that it multiplies, b"" for none."""
+    conversation, and a vector: a signed byte a component, which give its direction, b"" for none."""
 
     key: str = field(repr=False)
     relevance: float
@@ -60,11 +57,6 @@ class PreloadSet:
     model_id: str = ""
     dimensions: int = 0
     entries: Sequence[PreloadEntry] = ()
-
-
-def vector_bytes(dimensions: int) -> int:
-    """Bytes of one vector."""
-    return _SCALE.size + dimensions
 
 
 def shortened(item: SearchItem) -> SearchItem:
@@ -103,7 +95,7 @@ def preload_from_bytes(data: bytes, conversation_id: str) -> PreloadSet:
     """The set that a section of that conversation's package holds. Raises TamperedError for anything else."""
     try:
         return _parsed(data, conversation_id)
-    except (ValueError, KeyError, struct.error):
+    except (ValueError, KeyError):
         raise _unfit() from None
 
 
@@ -117,14 +109,12 @@ def _parsed(data: bytes, conversation_id: str) -> PreloadSet:
     for _ in range(count):
         fields, position = next(lines)
         read.append((fields, _flag(fields, "vector")))
-    size = vector_bytes(dimensions)
-    if len(data) - position != size * sum(has for _, has in read) or (
-        not dimensions and any(has for _, has in read)
-    ):
+    vectors = sum(has for _, has in read)
+    if len(data) - position != dimensions * vectors or (vectors and not dimensions):
         raise _unfit()
     entries: list[PreloadEntry] = []
     for fields, has in read:
-        vector = data[position : position + size] if has else b""
+        vector = data[position : position + dimensions] if has else b""
         position += len(vector)
         entries.append(_entry(fields, vector, conversation_id))
     if len({entry.key for entry in entries}) != count:
@@ -145,10 +135,6 @@ def _lines(data: bytes) -> Iterator[tuple[Fields, int]]:
 
 def _entry(fields: Fields, vector: bytes, conversation_id: str) -> PreloadEntry:
     key = fields.text("key", longest=_MAX_NAME)
-    if vector:
-        (scale,) = _SCALE.unpack_from(vector)
-        if not (math.isfinite(scale) and scale > 0):
-            raise _unfit()
     item = _item(fields, key, conversation_id) if "text" in fields.values else None
     return PreloadEntry(key, fields.integer("relevance", high=_THOUSAND) / _THOUSAND, item, vector)
 

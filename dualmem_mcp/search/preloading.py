@@ -3,7 +3,6 @@ into the working set where it is taken up."""
 
 from __future__ import annotations
 
-import struct
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import ExitStack
@@ -140,19 +139,16 @@ def _middle(passages: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def to_bytes(vector: NDArray[np.float32]) -> bytes:
-    """The vector with a byte a component, behind their scale."""
-    scale = float(np.abs(vector).max()) / _MOST
-    whole: bytes = np.rint(vector / scale).astype(np.int8).tobytes()
-    return struct.pack("<f", scale) + whole
+    """The direction of the vector with a signed byte a component: the largest becomes 127 or -127."""
+    direction: bytes = np.rint(vector * (_MOST / np.abs(vector).max())).astype(np.int8).tobytes()
+    return direction
 
 
 def from_bytes(data: bytes) -> NDArray[np.float32] | None:
     """The vector that `to_bytes` wrote, of length 1; None if it points nowhere."""
-    (scale,) = struct.unpack_from("<f", data)
-    # The scale is the same for all components, and the length is 1 in the end.
-    vector = np.frombuffer(data, np.int8, offset=4).astype(np.float32) * np.float32(scale)
-    length = float(np.linalg.norm(vector.astype(np.float64)))
-    return (vector / length).astype(np.float32) if 0 < length < np.inf else None
+    vector = np.frombuffer(data, np.int8).astype(np.float32)
+    length = np.linalg.norm(vector)
+    return (vector / length).astype(np.float32) if length > 0 else None
 
 
 def _own(

@@ -72,7 +72,7 @@ def test_a_phone_that_resumes_finds_the_decision_offline(world, models) -> None:
     report = desk.prepare_handoff(target_device="ios", decisions=[DECISION])
     assert (report["mobile_ready"], report["warnings"]) == (True, [])
     assert steps(report)["preload"]["ok"]
-    assert steps(report)["preload"]["bytes"] > 4 * 388
+    assert steps(report)["preload"]["bytes"] > 4 * 384
 
     phone = world.phone(**models, **ios(world))
     assert phone.resume_conversation()["warnings"] == []
