@@ -16,13 +16,13 @@ from dualmem_mcp.crypto.envelope import ObjectKind, Section
 from dualmem_mcp.crypto.index import Algorithm
 from dualmem_mcp.errors import BudgetSpentError, ConflictError, DualmemError, StoreUnreachableError
 from dualmem_mcp.handoff.agent_states import agents_to_json
-from dualmem_mcp.handoff.base import EMPTY, patched_sections, sources_of, usable_base
 from dualmem_mcp.handoff.beside import BesideHandoff, NothingBeside, Preloaded
 from dualmem_mcp.handoff.brief import build_brief, device_budget, natural_budget
 from dualmem_mcp.handoff.bundle import bundle_sections
 from dualmem_mcp.handoff.channel import Channel, manifest_key, package_key, packed_handoff
 from dualmem_mcp.handoff.delivery import Delivery, deliver
 from dualmem_mcp.handoff.fidelity import measure_fidelity
+from dualmem_mcp.handoff.last_handoff import EMPTY, patched_sections, sources_of, usable_base
 from dualmem_mcp.handoff.manifest import CarriedFile, PackageManifest, manifest_to_json, record_to_json
 from dualmem_mcp.handoff.preload import SECTION as PRELOAD
 from dualmem_mcp.handoff.reconstruct import open_package
