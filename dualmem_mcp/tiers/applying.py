@@ -109,7 +109,7 @@ class Applying:
             interrupted = self.bench.placements.moving()
             moves = any(move.action in OF_THE_MOVER for move in plan.moves)
             mover = None
-            if moves or any(row.moving_to != row.tier for row in interrupted):
+            if take_over or moves or any(row.moving_to != row.tier for row in interrupted):
                 mover = self._mover(outcome, take_over=take_over)
             moving = Moving(
                 bench=self.bench,
