@@ -255,9 +255,12 @@ class Edge:
         return worked
 
     def _renew_cache(self) -> None:
-        """What was deleted from the memory graph or changed there is so in the working set too."""
+        """What was erased, deleted or changed in the memory graph is so in the working set too."""
         cache = self._cache()
-        if cache is None or (version := self._truth.graph_version()) == self._cached_graph:
+        if cache is None:
+            return
+        cache.forget([*self._way_beyond.gone([entry.item for entry in cache.entries(cache.keys())])])
+        if (version := self._truth.graph_version()) == self._cached_graph:
             return
         start = len(entity_key(""))
         names = [key[start:] for key in cache.keys() if key.startswith(entity_key(""))]  # noqa: SIM118

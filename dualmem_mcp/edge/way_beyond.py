@@ -51,7 +51,13 @@ class WayBeyond:
         with self._lock:
             if self._stemmer is None:
                 self._stemmer = Stemmer()
-        return Beyond(tiers, self._stemmer, self._gone, eager=eager or self._small_cache)
+        return Beyond(tiers, self._stemmer, self.gone, eager=eager or self._small_cache)
+
+    def gone(self, items: Sequence[SearchItem]) -> AbstractSet[str]:
+        """The keys of those that were deleted or erased here: in a service they are until the next move."""
+        erased = {name for name in {item.conversation_id for item in items} if name and self._is_erased(name)}
+        of_erased = {item.key for item in items if item.conversation_id in erased}
+        return of_erased | self._truth.deleted(items)
 
     def close(self) -> None:
         """Let go of what was opened."""
@@ -65,12 +71,6 @@ class WayBeyond:
             return self._searcher()
         except DualmemError:
             return None  # what says whether they are on cannot be read
-
-    def _gone(self, items: Sequence[SearchItem]) -> AbstractSet[str]:
-        """The keys of those that were deleted or erased here and are there still, until the next move."""
-        erased = {name for name in {item.conversation_id for item in items} if name and self._is_erased(name)}
-        of_erased = {item.key for item in items if item.conversation_id in erased}
-        return of_erased | self._truth.deleted(items)
 
 
 def told_of_tiers(found: Found) -> list[str]:

@@ -97,6 +97,18 @@ def test_right_after_a_resume_what_it_brought_is_found_beside_what_is_indexed(wo
     assert set(texts(found)) >= {DECISION, TALK[1], TALK[3]}
 
 
+def test_what_is_erased_is_at_hand_no_longer(world, models) -> None:
+    world.write_session(TALK)
+    desk = world.desktop(**models)
+    desk.prepare_handoff(target_device="ios", decisions=[DECISION])
+    phone = world.phone(**models, **ios(world))
+    phone.resume_conversation()
+    assert DECISION in texts(phone.local_edge.search("cedar telescope"))
+    phone.erase(SESSION_ID)
+    assert texts(phone.local_edge.search("cedar telescope")) == []
+    assert len(phone.local_edge._cache()) == 0
+
+
 def test_without_a_model_the_phone_finds_by_words(world, tmp_path) -> None:
     world.write_session(TALK)
     bare = {"model_dir": tmp_path / "no model"}
