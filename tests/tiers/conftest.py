@@ -13,10 +13,9 @@ from dualmem_mcp.ports import ObjectStore
 from dualmem_mcp.stores.qdrant import QdrantService
 from dualmem_mcp.stores.qdrant_collections import Cluster
 from dualmem_mcp.tiers import attempts
-from dualmem_mcp.tiers.service import Service
 from tests.conftest import SteppingClock
 from tests.crypto.conftest import MemoryObjectStore
-from tests.tiers.home import SharedService, TierDevice
+from tests.tiers.home import SharedService, TierDevice, founded_homes
 
 
 @pytest.fixture
@@ -30,20 +29,13 @@ def service() -> Iterator[SharedService]:
 @pytest.fixture(scope="session")
 def founded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, MemoryObjectStore]:
     """Two data homes of a vault as they are at first, and its bucket: copied they are there sooner than made."""
-    folder, objects = tmp_path_factory.mktemp("homes"), MemoryObjectStore()
-    for name in ("desk", "phone"):
-        TierDevice(folder / name, objects, SteppingClock(), nobody, name=name, joins=name == "phone").close()
-    return folder, objects
+    return founded_homes(tmp_path_factory.mktemp("homes"), ("desk", "phone"))
 
 
 @pytest.fixture
 def objects(founded: tuple[Path, MemoryObjectStore]) -> MemoryObjectStore:
     """The bucket."""
     return copy.deepcopy(founded[1])
-
-
-def nobody(_: object) -> Service:
-    raise AssertionError("asked for a service")
 
 
 def device(

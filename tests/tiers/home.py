@@ -24,6 +24,7 @@ from dualmem_mcp.stores.vector_tier import SqliteVectorTier
 from dualmem_mcp.tiers.service import SERVICE_TIERS, Connect, Service, ServiceSettings
 from dualmem_mcp.tiers.tiers import Tiers
 from tests.conftest import SteppingClock
+from tests.crypto.conftest import MemoryObjectStore
 from tests.search.home import WordEmbedder
 from tests.sync.conftest import Device
 
@@ -294,3 +295,17 @@ class TierDevice:
 
     def apply(self, **options: Any) -> dict[str, Any]:
         return self.tiers.apply(**{"max_seconds": None, **options})
+
+
+def founded_homes(folder: Path, names: Sequence[str]) -> tuple[Path, MemoryObjectStore]:
+    """Data homes of a vault as they are at first, by their names in the folder, and its bucket: copied they are
+    there sooner than made."""
+    objects = MemoryObjectStore()
+    for name in names:
+        device = TierDevice(folder / name, objects, SteppingClock(), _nobody, name=name, joins=name != names[0])
+        device.close()
+    return folder, objects
+
+
+def _nobody(_: object) -> Service:
+    raise AssertionError("asked for a service")

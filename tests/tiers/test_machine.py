@@ -3,9 +3,12 @@ tier, and after a check all is as planned."""
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import copy
 import shutil
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +23,24 @@ from dualmem_mcp.stores.qdrant import QdrantService
 from dualmem_mcp.stores.qdrant_collections import Cluster
 from tests.conftest import SteppingClock
 from tests.crypto.conftest import MemoryObjectStore
-from tests.tiers.home import SharedService, TierDevice
+from tests.tiers.home import SharedService, TierDevice, founded_homes
 
 CHATS = ("one", "two", "three")
+NAMES = ("desk", "phone")
 DAY = 86_400
+TROUBLE = st.one_of(
+    st.tuples(st.just("end"), st.integers(3, 9)),
+    st.tuples(st.just("away"), st.sampled_from([1, 2, 3, 4, 6, 9])),
+    st.just(("", 0)),
+)
+"""A run that is ended at the point of that number, or finds the service away from the request of that number on."""
+
+
+@cache
+def _founded() -> tuple[Path, MemoryObjectStore]:
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    return founded_homes(folder, NAMES)
 
 
 class _Ended(BaseException):
@@ -38,13 +55,13 @@ class TierMachine(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp())
         self.qdrant = QdrantService.open(":memory:")
         self.service = SharedService(self.qdrant)
-        self.objects = MemoryObjectStore()
-        self.devices = [
-            TierDevice(
-                self.folder / name, self.objects, SteppingClock(), self.connect, name=name, joins=name != "desk"
+        self.objects = copy.deepcopy(_founded()[1])
+        self.devices = []
+        for name in NAMES:
+            shutil.copytree(_founded()[0] / name, self.folder / name)
+            self.devices.append(
+                TierDevice(self.folder / name, self.objects, SteppingClock(), self.connect, name=name)
             )
-            for name in ("desk", "phone")
-        ]
         for device in self.devices:
             device.tiers.init(Cluster())
             device.tiers.enable(words=False)
@@ -64,7 +81,9 @@ class TierMachine(RuleBasedStateMachine):
     @initialize()
     def something(self) -> None:
         self.say(0, "one", 3)
+        self.say(0, "two", 150)
         self.learn()
+        self.apply(0, take_over=False, days=0, trouble=("", 0))
 
     @rule(who=st.integers(0, 1), chat=st.sampled_from(CHATS), words=st.sampled_from([3, 150]))
     def say(self, who: int, chat: str, words: int) -> None:
@@ -86,38 +105,39 @@ class TierMachine(RuleBasedStateMachine):
                 self.objects.put(key, data)
             device.channel.vault.refresh(self.objects)
 
-    @rule(days=st.sampled_from([1, 8, 31]))
     def time_goes_on(self, days: int) -> None:
         for device in self.devices:
             device.clock.advance(days * DAY)
 
-    @rule(who=st.integers(0, 1), times=st.integers(1, 5))
-    def ask(self, who: int, times: int) -> None:
-        """What was said first is asked for."""
+    @rule(who=st.integers(0, 1), trouble=TROUBLE)
+    def ask_and_apply(self, who: int, trouble: tuple[str, int]) -> None:
+        """What has cooled down is asked for on a device, and goes up again."""
         device = self.devices[who]
-        keys = sorted(row.key for row in device.rows())[:2]
-        device.ask_for(*keys, times=times)
+        rows = [row.key for row in device.rows() if row.tier != "critical"]
+        device.ask_for(*sorted(rows)[:2], times=5)
+        self.during(trouble, lambda: device.apply(take_over=True))
 
-    @rule(who=st.integers(0, 1), take_over=st.booleans(), end=st.integers(0, 40), fault=st.integers(0, 12))
-    def apply(self, who: int, take_over: bool, end: int, fault: int) -> None:
-        """A device brings all where it belongs; it may be ended at a point, or find the service away."""
-        self.during(end, fault, lambda: self.devices[who].apply(take_over=take_over))
+    @rule(who=st.integers(0, 1), take_over=st.booleans(), days=st.sampled_from([31, 8]), trouble=TROUBLE)
+    def apply(self, who: int, take_over: bool, days: int, trouble: tuple[str, int]) -> None:
+        """A device brings all where it belongs, some time later."""
+        self.time_goes_on(days)
+        self.during(trouble, lambda: self.devices[who].apply(take_over=take_over))
 
-    @rule(who=st.integers(0, 1), chat=st.sampled_from(CHATS), end=st.integers(0, 20))
-    def place(self, who: int, chat: str, end: int) -> None:
-        self.during(end, 0, lambda: self.devices[who].tiers.place(chat, max_seconds=60))
+    @rule(who=st.integers(0, 1), chat=st.sampled_from(CHATS), trouble=TROUBLE)
+    def place(self, who: int, chat: str, trouble: tuple[str, int]) -> None:
+        self.during(trouble, lambda: self.devices[who].tiers.place(chat, max_seconds=60))
 
-    @rule(who=st.integers(0, 1), end=st.integers(0, 30), fault=st.integers(0, 12))
-    def check(self, who: int, end: int, fault: int) -> None:
-        self.during(end, fault, lambda: self.devices[who].tiers.check(repair=True))
+    @rule(who=st.integers(0, 1), trouble=TROUBLE)
+    def check(self, who: int, trouble: tuple[str, int]) -> None:
+        self.during(trouble, lambda: self.devices[who].tiers.check(repair=True))
 
     @precondition(lambda self: self.number > 3)
-    @rule(who=st.integers(0, 1), chat=st.sampled_from(CHATS[1:]), end=st.integers(0, 10))
-    def erase(self, who: int, chat: str, end: int) -> None:
+    @rule(who=st.integers(0, 1), chat=st.sampled_from(CHATS[1:]), trouble=TROUBLE)
+    def erase(self, who: int, chat: str, trouble: tuple[str, int]) -> None:
         device = self.devices[who]
         device.erased.add(chat)
         self.placed = {key for key in self.placed if f"/{chat}/" not in key}
-        self.during(end, 0, lambda: device.tiers.forget(chat))
+        self.during(trouble, lambda: device.tiers.forget(chat))
         self.forget_erased(device)
 
     def forget_erased(self, device: TierDevice) -> None:
@@ -125,21 +145,21 @@ class TierMachine(RuleBasedStateMachine):
             items = index.items(index.columns().ids.tolist())
             index.remove([item.key for item in items if item.conversation_id in device.erased])
 
-    def during(self, end: int, fault: int, work: Any) -> None:
-        """Do it, ended at the point of that number, or with the service away from that request on; 0 for never."""
+    def during(self, trouble: tuple[str, int], work: Any) -> None:
+        """Do it, in trouble."""
+        kind, at = trouble
         points, requests = 0, 0
 
         def reached(name: str) -> None:
             nonlocal points
-            if name.startswith(("tiers:", "moving:", "forgetting:", "mover: ")):
-                points += 1
-                if points == end:
-                    raise _Ended
+            points += name.startswith(("tiers:", "moving:", "forgetting:", "mover: "))
+            if kind == "end" and points == at:
+                raise _Ended
 
         def ask(tier: str, request: str) -> None:
             nonlocal requests
             requests += 1
-            if fault and requests >= fault:
+            if kind == "away" and requests >= at:
                 raise StoreUnreachableError("away")
 
         self.service.fault = ask
@@ -180,5 +200,5 @@ class Settling(TierMachine):
 
 
 TestMachine = Settling.TestCase
-TestMachine.settings = settings(max_examples=12, stateful_step_count=12)
+TestMachine.settings = settings(max_examples=40, stateful_step_count=12)
 TestMachine = pytest.mark.usefixtures("no_waiting")(TestMachine)
