@@ -10,7 +10,7 @@ import numpy as np
 
 from dualmem_mcp.model.search import COLLECTION_OF, Collection, Filter
 from dualmem_mcp.ports import Features, SearchReader, WordStatistics
-from dualmem_mcp.search.offered import Offered, Stems, facts_of, rarities_told
+from dualmem_mcp.search.offered import Offered, Stems, facts_of
 from dualmem_mcp.search.places import numbered
 from dualmem_mcp.search.ranking import LEXICAL_LIMIT, NEAREST_LIMIT, Candidates
 
@@ -30,20 +30,18 @@ Place = tuple[Collection, int]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scales:
-    """What tiers offered, with how often the query's stems occur in each item, float32 (items, stems), and how much
-    each stem counts as the tiers tell, None if they do not."""
+    """What tiers offered, with how often the query's stems occur in each item, float32 (items, stems)."""
 
     offered: Sequence[Offered]
     stems: Sequence[str]
     stemmer: Stems
     occurrences: NDArray[np.float32]
-    told: NDArray[np.float32] | None
 
     @classmethod
     def of(cls, offered: Sequence[Offered], stems: Sequence[str], stemmer: Stems) -> Scales:
         """Of these."""
         occurrences = stemmer.occurrences([one.facts.searched for one in offered], stems)
-        return cls(offered, stems, stemmer, occurrences, rarities_told(offered, occurrences))
+        return cls(offered, stems, stemmer, occurrences)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,7 +79,7 @@ def merge_collection(
         there = _with_vectors(there, reader, held, vector, where)
     fresh = [row for row in rows if scales.offered[row].item.key not in known]
     occurrences = scales.occurrences[fresh]
-    scale = _Scale.of(statistics, scales.told, occurrences)
+    scale = _Scale.of(statistics, occurrences)
     if reader is not None and there is not None and scale.foreign and fresh:
         there = _rescored(there, reader, scales, scale)
     offered = [scales.offered[row] for row in fresh]
@@ -103,14 +101,12 @@ class _Scale:
     foreign: bool
 
     @classmethod
-    def of(cls, own: WordStatistics, told: NDArray[np.float32] | None, occurrences: NDArray[np.float32]) -> _Scale:
-        """The index's own where it holds enough; else as the tiers tell, or as what they offered does."""
+    def of(cls, own: WordStatistics, occurrences: NDArray[np.float32]) -> _Scale:
+        """The index's own where it holds enough; else a word is as rare as among what the tiers offered."""
         if own.items >= ENOUGH_ITEMS:
             return cls(own.rarities, own.mean_words, foreign=False)
-        among = own.items + len(occurrences)
-        holding = np.count_nonzero(occurrences, axis=0) if len(occurrences) else np.zeros(occurrences.shape[1])
-        offered = np.log1p((among - holding + 0.5) / (holding + 0.5)).astype(np.float32)
-        rarities = offered if told is None else np.where(np.isnan(told), offered, told)
+        among, holding = len(occurrences), np.count_nonzero(occurrences, axis=0)
+        rarities = np.log1p((among - holding + 0.5) / (holding + 0.5)).astype(np.float32)
         return cls(rarities, own.mean_words, foreign=True)
 
     def scores(self, occurrences: NDArray[np.float32], words: Sequence[int]) -> NDArray[np.float32]:

@@ -7,18 +7,13 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Protocol
 
-import numpy as np
-
-from dualmem_mcp.crypto.vectors import word_values
 from dualmem_mcp.model.search import SearchItem
 from dualmem_mcp.model.words import index_text_of, term_count, traits
 from dualmem_mcp.ports.tier_search import TierAnswer
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
-
-WHOLE_TEXT: Final = 15_000
-"""Longer texts are cut in a payload (at 16,000 characters): how often words occur in them is not known here."""
 
 
 class Stems(Protocol):
@@ -65,7 +60,7 @@ class Offered:
     """An item that is not in the indexes of this device, or has no vectors there.
 
     `source` names who offered it first; `previous` is the key of what was said before it; `vectors` are those of
-    its passages that were found, L2-normalised, `word_scores` the sources' scores by words.
+    its passages that were found, L2-normalised.
     """
 
     item: SearchItem
@@ -73,7 +68,6 @@ class Offered:
     previous: str
     source: str
     vectors: list[NDArray[np.float32]] = field(default_factory=list)
-    word_scores: dict[str, float] = field(default_factory=dict)
     _facts: Facts | None = None
 
     @property
@@ -104,8 +98,6 @@ def gathered(answers: Iterable[TierAnswer]) -> dict[str, Offered]:
                 offered.item, offered.passage = item, candidate.passage
             offered.previous = offered.previous or candidate.previous
             offered.vectors.append(candidate.vector)
-            if candidate.word_score is not None:
-                offered.word_scores[answer.tier] = candidate.word_score
     return found
 
 
@@ -116,40 +108,3 @@ def _stands_for(passage: int, item: SearchItem, known: Offered) -> bool:
     if item.timestamp is None or known.item.timestamp is None:
         return False
     return item.timestamp > known.item.timestamp
-
-
-def rarities_told(offered: Sequence[Offered], occurrences: NDArray[np.float32]) -> NDArray[np.float32] | None:
-    """How much each stem counts among the tiers' points, as their scores by words tell: float32 (stems,), nan for
-    stems that no item holds; None without such scores.
-
-    A score is the sum over the stems of rarity times `word_values` of the frequency, which is known from the text:
-    so many equations that the rarities follow from them. Of several tiers, which each count for themselves, the
-    shares of points that hold the stem are meaned. Source of both: docs/format.md, "Words".
-    """
-    shares, weights = [], []
-    for source in {source for one in offered for source in one.word_scores}:
-        rows = [
-            row
-            for row, one in enumerate(offered)
-            if source in one.word_scores and one.passage == 0 and len(one.item.text) < WHOLE_TEXT
-        ]
-        if not rows:
-            continue
-        values = word_values(occurrences[rows]).astype(np.float64)
-        scores = np.array([offered[row].word_scores[source] for row in rows])
-        held = values.any(axis=0)
-        rarities = np.full(values.shape[1], np.nan)
-        rarities[held] = np.linalg.lstsq(values[:, held], scores, rcond=None)[0]
-        # Whoever runs the service may have answered any scores.
-        shares.append(np.exp(-np.clip(rarities, 0.0, MOST_RARITY)))
-        weights.append(np.where(held, float(len(rows)), 0.0))
-    if not shares:
-        return None
-    total = np.sum(weights, axis=0)
-    mean = np.nansum(np.multiply(shares, weights), axis=0) / np.where(total, total, np.nan)
-    told: NDArray[np.float32] = (-np.log(mean)).astype(np.float32)
-    return told
-
-
-MOST_RARITY: Final = 14.0
-"""Of a word that one of a million points holds."""

@@ -1,61 +1,64 @@
-"""What tiers offer, as items; and how rare words are there, worked out from their scores."""
+"""What tiers offer, as items: each once, with its whole text if that was found."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from dualmem_mcp.crypto.vectors import word_values
 from dualmem_mcp.model.search import SearchItem
-from dualmem_mcp.search.offered import MOST_RARITY, Offered, rarities_told
+from dualmem_mcp.model.words import Trait
+from dualmem_mcp.ports.tier_search import TierAnswer, TierCandidate
+from dualmem_mcp.search.offered import Offered, facts_of, gathered
+
+ITEM = SearchItem("turn/c/1", "turn", "The whole text", "c", "1", "Ada", datetime(2026, 3, 1, tzinfo=UTC))
+PART = replace(ITEM, text="A stretch")
+EAST, NORTH = np.eye(2, dtype=np.float32)
 
 
-def offered(**scores: float) -> Offered:
-    return Offered(SearchItem("note/1", "note", "text"), 0, "", "context", [], scores)
+def candidate(item: SearchItem, passage: int, vector: np.ndarray = EAST, previous: str = "") -> TierCandidate:
+    return TierCandidate(item, passage, previous, vector)
 
 
-@given(
-    st.lists(st.floats(0.01, MOST_RARITY - 1), min_size=1, max_size=5),
-    st.lists(st.lists(st.integers(0, 4), min_size=5, max_size=5), min_size=5, max_size=12),
-)
-def test_rarities_follow_from_the_scores(rarities: list[float], rows: list[list[int]]) -> None:
-    stems = len(rarities)
-    # Each stem alone in one text, so that there is one solution, and whatever else.
-    counts = np.array([*np.eye(stems), *(row[:stems] for row in rows)], np.float32)
-    scores = word_values(counts).astype(np.float64) @ rarities
-    found = rarities_told([offered(context=float(score)) for score in scores], counts)
-    assert found is not None
-    assert found == pytest.approx(np.array(rarities), abs=1e-3)
+def test_the_first_passage_has_the_text_wherever_it_comes() -> None:
+    for order in ((1, 0, 2), (0, 1, 2), (2, 1, 0)):
+        made = [candidate(ITEM if passage == 0 else PART, passage) for passage in order]
+        (offered,) = gathered([TierAnswer("critical", made)]).values()
+        assert (offered.item, offered.passage, len(offered.vectors)) == (ITEM, 0, 3)
+    (offered,) = gathered([TierAnswer("critical", [candidate(PART, 2)])]).values()
+    assert offered.item == PART
 
 
-def test_of_several_tiers_the_shares_are_meaned() -> None:
-    counts = np.ones((4, 1), np.float32)
-    rows = [offered(critical=np.log(2)), offered(historical=np.log(8)), offered(historical=np.log(8))]
-    rows.append(offered(historical=np.log(8)))
-    found = rarities_told(rows, counts)
-    assert found is not None
-    assert np.exp(-found[0]) == pytest.approx((1 / 2 + 3 / 8) / 4)
+def test_of_two_texts_the_newer_one_counts_and_the_tier_that_came_first() -> None:
+    assert ITEM.timestamp is not None
+    newer = replace(ITEM, text="Changed", timestamp=ITEM.timestamp + timedelta(days=1))
+    for answers in (("critical", ITEM, "historical", newer), ("critical", newer, "historical", ITEM)):
+        first, one, second, other = answers
+        found = gathered([TierAnswer(first, [candidate(one, 0)]), TierAnswer(second, [candidate(other, 0)])])
+        assert (found[ITEM.key].item, found[ITEM.key].source) == (newer, "critical")
+    timeless = replace(ITEM, text="No time", timestamp=None)
+    found = gathered([TierAnswer("critical", [candidate(ITEM, 0), candidate(timeless, 0)])])
+    assert found[ITEM.key].item == ITEM
 
 
-def test_without_scores_nothing_is_told_and_unheard_stems_are_unknown() -> None:
-    assert rarities_told([offered()], np.ones((1, 1), np.float32)) is None
-    assert rarities_told([], np.ones((0, 1), np.float32)) is None
-    found = rarities_told([offered(context=2.0)], np.array([[1, 0]], np.float32))
-    assert found is not None
-    assert found[0] == pytest.approx(2.0)
-    assert np.isnan(found[1])
+def test_the_nearest_passage_counts_and_what_was_said_before_is_known_from_any() -> None:
+    made = [candidate(ITEM, 0), candidate(PART, 1, NORTH, previous="turn/c/0")]
+    offered = gathered([TierAnswer("context", made)])[ITEM.key]
+    assert offered.previous == "turn/c/0"
+    assert offered.cosine(NORTH) == pytest.approx(1.0)
+    assert offered.cosine((EAST + NORTH) / np.sqrt(2)) == pytest.approx(np.sqrt(0.5))
+    assert np.isnan(offered.cosine(None))
+    assert np.isnan(Offered(ITEM, 0, "", "context").cosine(EAST))
 
 
-@pytest.mark.parametrize("score", [-1e30, 1e30, 3e38])
-def test_forged_scores_stay_within_bounds(score: float) -> None:
-    found = rarities_told([offered(context=score)], np.ones((1, 1), np.float32))
-    assert found is not None
-    assert 0 <= found[0] <= MOST_RARITY
-
-
-def test_what_is_cut_or_a_stretch_tells_nothing_of_its_words() -> None:
-    long = Offered(SearchItem("note/1", "note", "x " * 9_000), 0, "", "context", [], {"context": 5.0})
-    stretch = Offered(SearchItem("note/2", "note", "x"), 3, "", "context", [], {"context": 5.0})
-    assert rarities_told([long, stretch], np.ones((2, 1), np.float32)) is None
+@pytest.mark.parametrize("filler", ["", " and so on" * 1_000], ids=["short", "long"])
+def test_facts_are_those_of_an_index(filler: str) -> None:
+    facts = facts_of("Ada", f"user_id was 3 yesterday{filler}")
+    assert facts.searched.startswith("ada userid user id was 3 yesterday")
+    assert facts.words == len(facts.searched.split())
+    assert facts.terms == 3
+    assert facts.traits == Trait.TIME | Trait.NUMBER
+    assert facts_of("", "") == facts_of("user", "")
+    assert facts_of("", "").words == 0
