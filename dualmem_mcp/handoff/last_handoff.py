@@ -75,7 +75,7 @@ def patched_sections(
     sections: list[PatchedSection] = []
     patches: list[bytes] = []
     for name, (holder, earlier) in earlier_sections.items():
-        data = contents[name]
+        data = contents.get(name, b"")
         if not earlier or data in EMPTY:
             continue
         patch = make_patch(earlier, data)

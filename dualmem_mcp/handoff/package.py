@@ -239,8 +239,12 @@ def _parts(
     handoff_id = HandoffId(secrets.token_hex(16))
     key = package_key(handoff_id)
     files_blob, carried = _pack_files(content.project_files)
-    contents = {"digest": digest_bytes(content.digest), "agents": b"", "state": b"", "files": files_blob}
-    contents["state"] = _json(dict(content.state))
+    contents = {
+        "digest": digest_bytes(content.digest),
+        "agents": b"",
+        "state": _json(dict(content.state)),
+        "files": files_blob,
+    }
     with steps.step("thread") as facts:
         names = (*contents, PRELOAD) if target.has_small_cache else (*contents,)
         base = usable_base(session.conversation_id, names, channel, warnings)
