@@ -22,14 +22,12 @@ the product's requirements for its tiers, "Search across tiers"."""
 @dataclass(frozen=True, slots=True, eq=False)
 class TierCandidate:
     """A passage that a tier offered and whose payload opened: its item, the key of what was said before it (empty
-    for none), the exact vector, float32 (d,), L2-normalised, and the tier's score by words, None where it was
-    not found by them."""
+    for none), and the exact vector, float32 (d,), L2-normalised."""
 
     item: SearchItem = field(repr=False)
     passage: int
     previous: str = field(repr=False)
     vector: NDArray[np.float32] = field(repr=False)
-    word_score: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -197,7 +197,7 @@ def opened(keys: VectorKeys, hits: Sequence[TierHit], dimensions: int) -> tuple[
         except TamperedError:
             passed_over += 1
             continue
-        candidate = _candidate(payload, hit, dimensions)
+        candidate = _candidate(payload, dimensions)
         if candidate is None:
             passed_over += 1
         else:
@@ -205,9 +205,9 @@ def opened(keys: VectorKeys, hits: Sequence[TierHit], dimensions: int) -> tuple[
     return candidates, passed_over
 
 
-def _candidate(payload: VectorPayload, hit: TierHit, dimensions: int) -> TierCandidate | None:
+def _candidate(payload: VectorPayload, dimensions: int) -> TierCandidate | None:
     """None for a vector that cannot be compared: of another length, or of none."""
     length = float(np.linalg.norm(payload.vector))
     if payload.vector.shape != (dimensions,) or not length:
         return None
-    return TierCandidate(payload.item, payload.passage, payload.previous, payload.vector / length, hit.word_score)
+    return TierCandidate(payload.item, payload.passage, payload.previous, payload.vector / length)

@@ -13,19 +13,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from dualmem_mcp.crypto.vectors import word_values
 from dualmem_mcp.errors import StoreUnreachableError
 from dualmem_mcp.model.ids import ConversationId
 from dualmem_mcp.model.search import COLLECTION_OF, Collection, Filter, SearchItem, item_key
 from dualmem_mcp.model.tiers import TierName
-from dualmem_mcp.model.words import index_text_of, words
+from dualmem_mcp.model.words import words
 from dualmem_mcp.ports.tier_search import PATIENCE_SECONDS, TierAnswer, TierCandidate
 from dualmem_mcp.search.beyond import Beyond
 from dualmem_mcp.search.search import CACHE_TIER, INDEX_TIER, Found, search
 from dualmem_mcp.search.working_set import WorkingSet
 from dualmem_mcp.stores.search_index import SqliteSearchIndex, open_search_index
 from dualmem_mcp.stores.stems import Stemmer
-from dualmem_mcp.stores.vector_tier import rarity
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 D = 64
@@ -272,22 +270,11 @@ def everything() -> list[SearchItem]:
     return [*talk(), *notes, entity]
 
 
-def scored(items: Sequence[SearchItem], query: str, stemmer: Stemmer) -> list[TierCandidate]:
-    """The candidates with the scores by words that a tier would give them."""
-    stems = stemmer.stems_of(list(words(query)))
-    counts = stemmer.occurrences([index_text_of(item.author, item.text) for item in items], stems)
-    rarities = [rarity(len(items), holding) for holding in np.count_nonzero(counts, axis=0)]
-    scores = {item.key: float(row @ rarities) for item, row in zip(items, word_values(counts), strict=True)}
-    return [replace(one, word_score=scores[one.item.key] or None) for one in candidates(items)]
-
-
 @pytest.mark.parametrize("query", QUESTIONS)
-def test_a_device_without_anything_finds_what_a_full_one_does(
-    indexes: Indexes, query: str, stemmer: Stemmer
-) -> None:
+def test_a_device_without_anything_finds_what_a_full_one_does(indexes: Indexes, query: str) -> None:
     fill(indexes, everything())
     whole = ask(indexes, None, query, limit=8)
-    tiers = Tiers({"historical": scored(everything(), query, stemmer)})
+    tiers = Tiers({"historical": candidates(everything())})
     beyond = ask({}, tiers, query, limit=8, eager=True)
     assert keys(beyond)[0] == keys(whole)[0]
     assert len(set(keys(beyond)) & set(keys(whole))) >= 7
