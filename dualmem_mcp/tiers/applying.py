@@ -127,8 +127,10 @@ class Applying:
             if mover is not None and mover.is_new:
                 # What the mover before this one has moved lies elsewhere than the rows here say.
                 found = Checking(self.bench, self.gone, repair=True, contents=False).run()
+                mover.has_looked()
                 outcome.warnings += found.warnings
-            if interrupted or (mover is not None and mover.is_new):
+                plan = self.make_plan(self.bench)
+            elif interrupted:
                 plan = self.make_plan(self.bench)
             moving.run(plan)
         except (StoreUnreachableError, ConflictError) as fault:

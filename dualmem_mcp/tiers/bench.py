@@ -57,7 +57,6 @@ class Bench:
         """Whether the tiers were opened."""
         return "transfer" in self.__dict__
 
-    @cached_property
     def populated(self) -> Sequence[Place]:
         """Where the vault has points, whichever device placed them: a request for each tier and key epoch. Raises
         what the service raises."""

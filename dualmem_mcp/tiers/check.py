@@ -80,6 +80,7 @@ class Checking:
     contents: bool = True
     progress: Progress = no_progress
     found: Checked = field(default_factory=Checked)
+    populated: Sequence[Place] = ()
     _mover: Mover | None = None
     _asked: bool = False
 
@@ -107,8 +108,9 @@ class Checking:
 
     def _list(self, sightings: Sightings, strangers: Strangers) -> None:
         self.found.points = 0
-        for number, (tier, epoch) in enumerate(self.bench.populated):
-            self.progress(number, len(self.bench.populated), "listing points")
+        self.populated = self.bench.populated()
+        for number, (tier, epoch) in enumerate(self.populated):
+            self.progress(number, len(self.populated), "listing points")
             met = 0
             for ids in self.bench.listed((tier, epoch)):
                 self.found.points += len(ids)

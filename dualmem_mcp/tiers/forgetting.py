@@ -48,18 +48,22 @@ class Forgetting:
         Raises what the service and the database raise; called again it goes on.
         """
         removed = 0
-        for conversation_id in self.waiting():
+        waiting = self.waiting()
+        populated = bench.populated() if waiting else ()
+        for conversation_id in waiting:
             for some in batches([*self._ordered(conversation_id).items()]):
                 rows = bench.placements.get([key for key, _ in some])
                 bench.transfer.remove(
                     (tier, epoch, bench.service.keys(epoch).point_id(key, passage))
-                    for tier, epoch in bench.populated
+                    for tier, epoch in populated
                     for key, passages in some
                     for passage in range(passages)
                 )
                 reach("forgetting: removed")
                 bench.placements.remove([*rows])
-                removed += sum(row.passages for row in rows.values())
+                known = sum(row.passages for row in rows.values())
+                bench.transfer.written.removed += known
+                removed += known
             self.blobs.put(_ORDERS + conversation_id, b"")
             reach("forgetting: done")
         return removed

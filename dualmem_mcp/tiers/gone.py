@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -13,17 +13,20 @@ from dualmem_mcp.tiers.at_hand import ItemPlaces
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """`places` says what the indexes hold. While they lack something (`is_behind`) nothing counts as deleted: an
-    index that is being made anew holds nothing yet."""
+    """For one run. `places` says what the indexes hold. While they lack something (`is_behind`) nothing counts as
+    deleted: an index that is being made anew holds nothing yet."""
 
     places: Callable[[], ItemPlaces]
     is_erased: Callable[[str], bool]
     is_behind: bool
+    _erased: dict[str, bool] = field(default_factory=dict)
 
     def erased(self, key: str) -> bool:
         """Whether the item is of a conversation that was erased."""
         conversation = conversation_in(key)
-        return bool(conversation) and self.is_erased(conversation)
+        if conversation not in self._erased:
+            self._erased[conversation] = bool(conversation) and self.is_erased(conversation)
+        return self._erased[conversation]
 
     def deleted(self, key: str) -> bool:
         """Whether an item that was here is in no index any more."""

@@ -29,6 +29,7 @@ RENEW_AFTER: Final = timedelta(days=1)
 _SECTION: Final = "mover"
 _MOST_BYTES: Final = 64 << 10
 _SEEN: Final = "local/tiers/mover"
+_NEW: Final = "local/tiers/mover-is-new"
 _TRIES: Final = 4
 
 
@@ -63,8 +64,15 @@ class Mover:
         self._blobs = channel.blobs
         self._clock = channel.clock
         self._etag = ""
-        self.is_new = False
-        """Whether another device, or none, was the mover before this one acquired it."""
+
+    @property
+    def is_new(self) -> bool:
+        """Whether this device has become the mover, and not looked yet where the one before has left things."""
+        return bool(self._blobs.get(_NEW))
+
+    def has_looked(self) -> None:
+        """Remember that it has."""
+        self._blobs.put(_NEW, b"")
 
     def acquire(self, *, take_over: bool = False) -> Holder | None:
         """Become the mover, or stay it: None, or the other device that is. With `take_over` it is not asked.
@@ -83,11 +91,12 @@ class Mover:
                 if timedelta(0) <= LEASE - (seen.holder.until - now) < RENEW_AFTER:
                     self._etag = seen.etag
                     return None
+            if seen is None or seen.holder.device_id != self._vault.device_id:
+                self._blobs.put(_NEW, b"1")
             try:
                 self._say(seen, now)
             except ConflictError:
                 continue
-            self.is_new = seen is None or seen.holder.device_id != self._vault.device_id
             return None
         raise ConflictError(
             "other devices go on taking over the moving of vectors",

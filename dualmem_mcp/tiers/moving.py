@@ -112,7 +112,9 @@ class Moving:
         if move.action == "place":
             fits = self._adopt(fits, at_hand)
         reach("moving: read again")
-        if move.target == "edge":
+        if move.target == "edge" and fits:
+            if move.action in OF_THE_MOVER:
+                self.allow_removal()
             self.bench.transfer.take_away([rows[digest] for digest in fits])
             done = len(fits)
         elif fits:
@@ -159,10 +161,10 @@ class Moving:
 
     def _still_fits(self, move: Move, row: Placement | None, embedded: Embedded | None) -> bool:
         if move.action == "place":
-            return row is None and embedded is not None
+            return row is None and embedded is not None and not self.gone.erased(embedded.item.key)
         if row is None or row.tier != move.source or row.moving_to is not None:
             return False
         if move.target != "edge":
-            return True
+            return not self.gone.erased(row.key)
         # What leaves the service altogether is here with its vectors, or nobody knows it any more.
         return embedded is not None or self.gone(row.key)

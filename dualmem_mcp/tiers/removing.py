@@ -14,7 +14,7 @@ def remove_all(bench: Bench) -> int:
     """Remove the vault's points of all epochs from all tiers, and the rows; how many there were. Raises what the
     service and the database raise; called again it goes on."""
     removed = 0
-    for name, epoch in bench.populated:
+    for name, epoch in bench.populated():
         for ids in bench.listed((name, epoch)):
             bench.transfer.remove((name, epoch, point) for point in ids)
             removed += len(ids)

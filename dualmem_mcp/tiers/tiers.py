@@ -269,8 +269,9 @@ class Tiers:
         with file_lock(self._lock_file, timeout_seconds=_PATIENCE_SECONDS), self._bench() as bench:
             if repair:
                 self._forgetting.carry_out(bench)
-            found = Checking(bench, self._gone(bench), repair=repair, progress=progress).run()
-            self._state.note_checked({epoch for _, epoch in bench.populated}, self._clock.now())
+            checking = Checking(bench, self._gone(bench), repair=repair, progress=progress)
+            found = checking.run()
+            self._state.note_checked({epoch for _, epoch in checking.populated}, self._clock.now())
         return {**found.fields(), "duration_ms": round((time.perf_counter() - started) * 1000, 1)}
 
     def forget(self, conversation_id: str) -> dict[str, Any]:

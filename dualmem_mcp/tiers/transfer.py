@@ -75,7 +75,7 @@ class Transfer:
         failed = self._not_given_back([step for step in steps if self._leaves(step)])
         lost = set(failed)
         done = [step for step in steps if step not in lost]
-        leaving = [(step, left) for step in done if (left := self._leaves(step))]
+        leaving = [place for step in done for place in self._leaves(step)]
         if leaving:
             allow_removal()
             reach("tiers: verified")
@@ -87,7 +87,7 @@ class Transfer:
 
     def take_away(self, rows: Sequence[Placement]) -> None:
         """Remove the points of these rows, wherever they are on their way, and then the rows."""
-        self._remove([(row, self.places(row)) for row in rows])
+        self._remove([place for row in rows for place in self.places(row)])
         reach("tiers: taken away")
         self.placements.remove([row.key for row in rows])
         reach("tiers: forgotten")
@@ -105,17 +105,17 @@ class Transfer:
         return {point.id: point for point in self.attempts(lambda: self.tiers[tier].fetch(tenant, ids))}
 
     def remove(self, places: Iterable[tuple[TierName, int, str]]) -> None:
-        """Remove points at these places."""
+        """Remove points at these places, which are not counted: they may not be there."""
         ids: dict[tuple[TierName, int], list[str]] = defaultdict(list)
         for tier, epoch, point in places:
             ids[tier, epoch].append(point)
         for (name, epoch), some in ids.items():
             tenant = self.keys(epoch).tenant
             self.attempts(lambda tier=self.tiers[name], tenant=tenant, some=some: tier.remove(tenant, some))  # type: ignore[misc]
-            self.written.removed += len(some)
 
-    def _remove(self, leaving: Iterable[tuple[object, Iterable[tuple[TierName, int, str]]]]) -> None:
-        self.remove(place for _, places in leaving for place in places)
+    def _remove(self, places: Sequence[tuple[TierName, int, str]]) -> None:
+        self.remove(places)
+        self.written.removed += len(places)
 
     def _leaves(self, step: Step) -> list[tuple[TierName, int, str]]:
         """What has to go when the points are where they shall lie."""
