@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, Self
 from urllib.parse import urlsplit
 
+import httpx
 from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import UnexpectedResponse
 
@@ -30,6 +31,10 @@ MEMORY: Final = ":memory:"
 
 TIMEOUT_SECONDS: Final = 5
 """For one request; who cannot wait as long asks in a thread and goes on without the answer."""
+
+KEPT_SECONDS: Final = 240.0
+"""An idle connection is kept so long, httpx's own choice being 5 s: to make another one with TLS takes three ways to
+the server and back, and a search waits 200 ms. One that the server has closed meanwhile is made anew."""
 
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _TAKEN: Final = 409
@@ -73,6 +78,7 @@ class QdrantService:
                     check_compatibility=False,
                     headers={"Accept-Encoding": "identity"},
                     event_hooks={"response": [bounded_answers(timeout_seconds)]},
+                    limits=_limits(location),
                 )
             return cls(client, local=False, prefix=prefix)
         if location == MEMORY:
@@ -138,6 +144,13 @@ class QdrantService:
                 raise no_collection("open collection", name)
             check_collection(client.get_collection(name), name, dimensions, model_id)
         return QdrantTier(partial(self.asking, collection=name), name, tier, dimensions)
+
+
+def _limits(location: str) -> httpx.Limits | None:
+    """How connections are kept; None for the client's own choice, which on loopback is to keep none."""
+    if urlsplit(location).hostname in _LOOPBACK:
+        return None
+    return httpx.Limits(keepalive_expiry=KEPT_SECONDS)
 
 
 def _check_url(location: str, api_key: str | None) -> None:

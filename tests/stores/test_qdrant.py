@@ -16,7 +16,7 @@ import pytest
 from dualmem_mcp.errors import DualmemError, StoreRefusedError, StoreUnreachableError, UsageError
 from dualmem_mcp.model.tiers import TierName
 from dualmem_mcp.ports.tiers import TierPage
-from dualmem_mcp.stores.qdrant import QdrantService
+from dualmem_mcp.stores.qdrant import KEPT_SECONDS, QdrantService
 from dualmem_mcp.stores.qdrant_collections import Cluster
 from dualmem_mcp.stores.qdrant_tier import QdrantTier
 from tests.stores.qdrant_server import QdrantExchange, QdrantServer
@@ -391,6 +391,16 @@ def test_a_count_below_zero(server, tier):
 def test_tier_names_are_those_of_the_model(service):
     for name in ("critical", "context", "historical"):
         assert service.create(_tier(name), dimensions=D, model_id="m").name == name
+
+
+@pytest.mark.parametrize(
+    ("url", "kept"), [("https://qdrant.example:6333", KEPT_SECONDS), ("http://localhost", None)]
+)
+def test_connections_over_a_network_are_kept_between_searches(monkeypatch, url, kept):
+    given = {}
+    monkeypatch.setattr("dualmem_mcp.stores.qdrant.QdrantClient", lambda **options: given.update(options))
+    QdrantService.open(url)
+    assert (given["limits"] and given["limits"].keepalive_expiry) == kept
 
 
 def _tier(name: Any) -> TierName:
