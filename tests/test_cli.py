@@ -345,6 +345,17 @@ def test_sessions_are_indexed_once_and_found_as_they_are_searched(shell: Shell, 
     )
 
 
+def test_items_that_say_the_same_are_counted(shell: Shell, session: Path, model_dir: Path) -> None:
+    shell.set("DUALMEM_MODEL_DIR", str(model_dir))
+    fork = "11111111-2222-4333-8444-555555555555"
+    text = session.read_text(encoding="utf-8").replace(session.stem, fork)
+    session.with_name(f"{fork}.jsonl").write_text(text, encoding="utf-8")
+    code, out, _ = shell.run("index", "--project", "all")
+    shared = shell.json("status")["deduplicated"]
+    assert shared > 10
+    assert (code, f"{shared:,} items say the same as others, and share their vectors." in out) == (0, True)
+
+
 def test_a_search_that_does_not_fit_or_finds_nothing(shell: Shell) -> None:
     error, hint = shell.fails(2, "search", "x", "--since", "tomorrow")
     assert "tomorrow" in error

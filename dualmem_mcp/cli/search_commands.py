@@ -73,6 +73,8 @@ def index(claude_dir: Path | None, project: str | None, as_json: bool) -> None:
         f"Indexed {report['turns_indexed']:,} new turns of {report['conversations']:,} conversations "
         f"in {report['duration_ms'] / 1000:.1f} s; {report['skipped']:,} sessions had nothing new."
     )
+    if report["deduplicated"]:
+        click.echo(f"{report['deduplicated']:,} items say the same as others, and share their vectors.")
 
 
 @cli.group()

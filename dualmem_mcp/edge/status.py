@@ -13,19 +13,21 @@ if TYPE_CHECKING:
 
 
 def search_status(edge: EdgeInterface, local: Callable[[], Edge]) -> Mapping[str, Any]:
-    """indexed, waiting_for_vectors and index_bytes, None where no index can be used; index_problem, which then says
-    why; and the model, or why there is none.
+    """indexed, waiting_for_vectors, deduplicated (items that use the vectors of one that says the same) and
+    index_bytes, None where no index can be used; index_problem, which then says why; and the model, or why there is
+    none.
 
     Where the edge does not know at once, as its process is not running, `local` gives one that does.
     """
     try:
         status = edge.status() or local().status()
     except StoreUnreachableError as error:
-        facts = dict.fromkeys(("indexed", "waiting_for_vectors", "index_bytes", "model"))
+        facts = dict.fromkeys(("indexed", "waiting_for_vectors", "deduplicated", "index_bytes", "model"))
         return {**facts, "index_problem": error.message}
     return {
         "indexed": sum(status["indexed"].values()),
         "waiting_for_vectors": status["waiting"],
+        "deduplicated": status["shared"],
         "index_bytes": status["index_bytes"],
         "model": status["model"] or status["model_missing"],
         "index_problem": None,
