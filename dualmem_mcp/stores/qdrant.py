@@ -33,8 +33,8 @@ TIMEOUT_SECONDS: Final = 5
 """For one request; who cannot wait as long asks in a thread and goes on without the answer."""
 
 KEPT_SECONDS: Final = 240.0
-"""An idle connection is kept so long, httpx's own choice being 5 s: to make another one with TLS takes three ways to
-the server and back, and a search waits 200 ms. One that the server has closed meanwhile is made anew."""
+"""An idle connection is kept so long, httpx's own choice being 5 s: to make another one with TLS takes three ways
+to the server and back, and a search waits 200 ms. One that the server has closed meanwhile is made anew."""
 
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _TAKEN: Final = 409
