@@ -92,8 +92,10 @@ def plan_text(plan: Mapping[str, Any]) -> str:
             for one in plan["moves"]
         ]
         lines = _table(rows, right=(3, 4))
-    else:
+    elif plan["items"]:
         lines = ["Everything lies where it belongs."]
+    else:
+        lines = ["Nothing is indexed on this device yet; `dualmem index` does that."]
     lines += ["", *_change_text(plan)]
     if plan["waiting"]:
         lines.append(f"{_count(plan['waiting'], 'item')} still without vectors; `dualmem index` makes them.")
@@ -107,7 +109,7 @@ def status_text(status: Mapping[str, Any]) -> str:
     """Where vectors lie, whether the service is used, and what is wrong."""
     lines = [f"Search service: {status['url'] or 'none is set (DUALMEM_QDRANT_URL)'}"]
     if status["configured"]:
-        state = "not used: `dualmem tiers enable`"
+        state = "no (`dualmem tiers enable`)"
         if status["enabled"]:
             state = "vectors and words" if status["words"] else "vectors, no words"
         lines.append(f"In use on this device: {state}")
@@ -151,7 +153,9 @@ def moved_text(applied: Mapping[str, Any]) -> str:
     done = [f"{count:,} {_ACTIONS.get(action, action)}" for action, count in applied["done"].items() if count]
     seconds = applied["duration_ms"] / 1000
     if not done:
-        lines = ["Vectors: nothing was moved." if applied["left"] else "Vectors: all lie where they belong."]
+        # With a problem or a warning nobody knows whether all is well: another process may be at it.
+        is_well = not (applied["left"] or applied["stale"] or applied["problem"] or applied["warnings"])
+        lines = ["Vectors: all lie where they belong." if is_well else "Vectors: nothing was moved."]
     else:
         points = f"{_count(applied['points_written'], 'point')} written, {applied['points_removed']:,} removed"
         lines = [f"Vectors: {', '.join(done)} ({points}; {_size(applied['bytes'])}, {seconds:.1f} s)."]
@@ -220,7 +224,7 @@ def _table(rows: Sequence[Sequence[str]], *, right: Sequence[int]) -> list[str]:
 
 
 def _minute(iso: str) -> str:
-    return iso[:16].replace("T", " ")
+    return f"{iso[:16].replace('T', ' ')} UTC"
 
 
 def _rounded(latency_ms: float | None) -> float | None:

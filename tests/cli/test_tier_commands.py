@@ -155,7 +155,7 @@ def test_the_whole_way(shell: Shell) -> None:
 
 
 def test_people_see_tables_and_sentences(shell: Shell) -> None:
-    assert "not used: `dualmem tiers enable`" in shell.done("tiers")
+    assert "no (`dualmem tiers enable`)" in shell.done("tiers")
     assert "Made: dualmem-critical, dualmem-context, dualmem-historical" in shell.done("tiers", "init")
     assert "On: vectors go to" in shell.done("tiers", "enable", "--yes")
     told = shell.done("tiers", "plan")

@@ -108,6 +108,11 @@ def test_a_plan_without_moves_says_so() -> None:
     assert "vectors" not in told
 
 
+def test_a_plan_of_an_empty_index_does_not_say_that_all_is_well() -> None:
+    told = plan_text({**plan_fields(plan(waiting=0, duplicates=0)), "items": 0})
+    assert told.startswith("Nothing is indexed on this device yet; `dualmem index` does that.")
+
+
 def test_the_status_has_what_lies_where_and_what_is_wrong() -> None:
     told = status_text(STATUS)
     for expected in (
@@ -120,8 +125,8 @@ def test_the_status_has_what_lies_where_and_what_is_wrong() -> None:
         "$1.50",
         "under 2 keys",
         "1 item on the way between tiers",
-        "desk moves vectors for this vault, until 2026-11-08 12:00.",
-        "Last checked: 2026-10-31 08:15.",
+        "desk moves vectors for this vault, until 2026-11-08 12:00 UTC.",
+        "Last checked: 2026-10-31 08:15 UTC.",
         "Problem: Qdrant cannot be reached",
     ):
         assert expected in told
@@ -132,7 +137,7 @@ def test_the_status_has_what_lies_where_and_what_is_wrong() -> None:
     assert "keys" not in told
     assert "Problem" not in told
     off = status_text({**alone, "enabled": False})
-    assert "not used: `dualmem tiers enable`" in off
+    assert "In use on this device: no (`dualmem tiers enable`)" in off
     assert "Last checked" not in off
     assert "none is set (DUALMEM_QDRANT_URL)" in status_text({**alone, "configured": False, "url": ""})
 
@@ -163,7 +168,14 @@ def test_what_moved_is_told_with_what_is_left() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "expected"), [({}, "all lie where they belong"), ({"left": 1}, "nothing was moved")]
+    ("changes", "expected"),
+    [
+        ({}, "all lie where they belong"),
+        ({"left": 1}, "nothing was moved"),
+        ({"stale": 1}, "nothing was moved"),
+        ({"problem": "the service is away"}, "nothing was moved"),
+        ({"warnings": ["another process of this device is writing vectors"]}, "nothing was moved"),
+    ],
 )
 def test_a_move_that_moved_nothing(changes: dict[str, Any], expected: str) -> None:
     moved = {**nothing_moved(), **changes}
