@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Final, Protocol
 
 from dualmem_mcp.model.search import SearchItem
@@ -29,30 +29,33 @@ class Stems(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
 class Facts:
-    """What an index would have of an item: its words, how many they are, how many of them are no stop words, and
-    the traits of its text."""
+    """What an index would have of an item: `searched`, its words, and how many they are, `words`."""
 
-    searched: str
-    words: int
-    terms: int
-    traits: int
+    def __init__(self, author: str, text: str) -> None:
+        self.searched = index_text_of(author, text)
+        self.words = self.searched.count(" ") + 1 if self.searched else 0
+        self._text = text
+
+    @cached_property
+    def terms(self) -> int:
+        """How many words of the text are no stop words."""
+        return term_count(self._text)
+
+    @cached_property
+    def traits(self) -> int:
+        """The flags of `model.words.Trait` that the text has."""
+        return int(traits(self._text))
+
+
+_SHORT: Final = 2_000
+_remembered = lru_cache(maxsize=4_096)(Facts)
+"""Holds 4 MB of usual turns, 20 MB at most."""
 
 
 def facts_of(author: str, text: str) -> Facts:
     """Of a text by that author. The last short ones are remembered: what was a candidate once is one soon again."""
-    return _remembered(author, text) if len(text) <= _SHORT else _facts_of(author, text)
-
-
-def _facts_of(author: str, text: str) -> Facts:
-    searched = index_text_of(author, text)
-    return Facts(searched, searched.count(" ") + 1 if searched else 0, term_count(text), int(traits(text)))
-
-
-_SHORT: Final = 2_000
-_remembered = lru_cache(maxsize=1_024)(_facts_of)
-"""Holds 5 MB at most."""
+    return _remembered(author, text) if len(text) <= _SHORT else Facts(author, text)
 
 
 @dataclass(slots=True, eq=False)

@@ -60,5 +60,5 @@ def test_facts_are_those_of_an_index(filler: str) -> None:
     assert facts.words == len(facts.searched.split())
     assert facts.terms == 3
     assert facts.traits == Trait.TIME | Trait.NUMBER
-    assert facts_of("", "") == facts_of("user", "")
+    assert facts_of("user", "x").searched == facts_of("", "x").searched == "x"
     assert facts_of("", "").words == 0
