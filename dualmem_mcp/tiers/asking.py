@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from dualmem_mcp.crypto.vector_payload import VectorPayload, open_payload
-from dualmem_mcp.errors import DualmemError, StoreRefusedError, StoreUnreachableError, TamperedError
+from dualmem_mcp.errors import DualmemError, StoreRefusedError, StoreUnreachableError
 from dualmem_mcp.model.tiers import TierName
-from dualmem_mcp.ports.tier_search import PATIENCE_SECONDS, TierCandidate
+from dualmem_mcp.ports.tier_search import PATIENCE_SECONDS
 from dualmem_mcp.ports.tiers import SparseVector, TierHit, VectorTier
 from dualmem_mcp.tiers.breaker import Breaker
 from dualmem_mcp.tiers.lane import Lane
+from dualmem_mcp.tiers.opening import Openings
 from dualmem_mcp.tiers.question import LATE, Asking
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ class TierAsker:
         self._lanes = {name: Lane(name) for name in patience}
         self._breakers = {name: Breaker(now) for name in patience}
         self._connected: set[TierName] = set()
+        self._openings = Openings()
         self._counting = Lane("counts")
         self._counted = threading.Event()
         self._lock = threading.Lock()
@@ -133,7 +134,8 @@ class TierAsker:
                 for start in range(0, len(hits), _OPENED_AT_ONCE):
                     if asking.is_dropped():
                         break
-                    asking.add(name, *opened(keys, hits[start : start + _OPENED_AT_ONCE], tier.dimensions))
+                    some = hits[start : start + _OPENED_AT_ONCE]
+                    asking.add(name, *self._openings.opened(keys, some, tier.dimensions))
             problem = ""
         except DualmemError as error:
             problem = error.message
@@ -186,28 +188,3 @@ class TierAsker:
             self._counts = {}
         finally:
             self._counted.set()
-
-
-def opened(keys: VectorKeys, hits: Sequence[TierHit], dimensions: int) -> tuple[list[TierCandidate], int]:
-    """What opens of the hits, and how many do not: changed, moved to another point, or of another vault."""
-    candidates, passed_over = [], 0
-    for hit in hits:
-        try:
-            payload = open_payload(keys, hit.id, hit.payload)
-        except TamperedError:
-            passed_over += 1
-            continue
-        candidate = _candidate(payload, dimensions)
-        if candidate is None:
-            passed_over += 1
-        else:
-            candidates.append(candidate)
-    return candidates, passed_over
-
-
-def _candidate(payload: VectorPayload, dimensions: int) -> TierCandidate | None:
-    """None for a vector that cannot be compared: of another length, or of none."""
-    length = float(np.linalg.norm(payload.vector))
-    if payload.vector.shape != (dimensions,) or not length:
-        return None
-    return TierCandidate(payload.item, payload.passage, payload.previous, payload.vector / length)

@@ -136,43 +136,10 @@ def found(answer: TierAnswer) -> set[str]:
 def counted(asker: TierAsker) -> None:
     """Wait until the points are counted."""
     asker.warm_up()
-    done = threading.Event()
-    while not asker._counting.run(done.set):
+    until = time.monotonic() + LONG
+    while asker._counting._under_way:
+        assert time.monotonic() < until
         time.sleep(0.001)
-    assert done.wait(LONG)
-
-
-def test_who_waits_for_the_connection_waits_no_longer_than_it_takes(tiers):
-    connecting = threading.Event()
-
-    def connect(name: TierName) -> VectorTier:
-        if not connecting.wait(LONG):
-            raise StoreUnreachableError("away")
-        return tiers[name]  # type: ignore[return-value]
-
-    asker = TierAsker(tier=connect, keys=lambda: [OWN], words=lambda: True, passages_here=lambda: 0)
-    began = time.monotonic()
-    asker.warm_up()
-    asker.warm_up(0.05)
-    assert 0.05 <= time.monotonic() - began < LONG
-    tiers["historical"].upsert([point(1)])
-    connecting.set()
-    asker.warm_up(LONG)
-    assert asker.holds_more()  # all was counted by then
-    asker.warm_up(LONG)
-    assert time.monotonic() - began < LONG
-    asker.close()
-
-
-def test_who_waits_for_a_service_that_is_away_is_told_soon():
-    def connect(_: TierName) -> VectorTier:
-        raise StoreUnreachableError("away")
-
-    asker = TierAsker(tier=connect, keys=lambda: [OWN], words=lambda: True, passages_here=lambda: 0)
-    began = time.monotonic()
-    asker.warm_up(LONG)
-    assert time.monotonic() - began < LONG / 2
-    asker.close()
 
 
 def test_what_the_tiers_hold_comes_opened_with_its_exact_vectors(ask_with, tiers):
