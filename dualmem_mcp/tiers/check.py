@@ -149,9 +149,9 @@ class Checking:
         self, rows: Sequence[Placement], seen: Mapping[int, Mapping[TierName, int]], strangers: Strangers
     ) -> None:
         standing = [_standing(row, seen[key_digest(row.key)], strangers.elsewhere.get(row.key, {})) for row in rows]
-        gone = [one for one in standing if self.gone(one.row.key)]
-        self._remove_gone(gone)
-        standing = [one for one in standing if one not in gone]
+        gone = {row.key for row in rows if self.gone(row.key)}
+        self._remove_gone([one for one in standing if one.row.key in gone])
+        standing = [one for one in standing if one.row.key not in gone]
         wrong = self._wrong([one for one in standing if self.contents or not one.complete])
         if self.repair:
             self._mend(standing, wrong)

@@ -70,15 +70,6 @@ class PointMaker:
                 made.append(())
         return made
 
-    def opened(self, payload: VectorPayload) -> TierPoint:
-        """A point of a passage that is known by another point's payload alone. Its words are those of the text in
-        there, which is cut where the item's is long."""
-        point = self.keys.point_id(payload.item.key, payload.passage)
-        vector = self.keys.protect(payload.vector[np.newaxis], [point])[0]
-        words = self._words(payload.item) if payload.passage == 0 else None
-        sealed = seal_payload(self.keys, replace(payload, model_id=self.model_id))
-        return TierPoint(point, self.keys.tenant, vector, sealed, words)
-
     def _of(self, one: Embedded, ids: Sequence[str], vectors: NDArray[np.float32]) -> tuple[TierPoint, ...]:
         own = stretches(one.item)
         points = []

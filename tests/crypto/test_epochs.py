@@ -22,6 +22,7 @@ def test_one_epoch_for_30_days(bench):
     bench.clock.advance(1)
     second = vault.current_epoch()
     assert (first >> 32, second >> 32) == (1, 2)
+    assert vault.epochs() == [first, second]
     assert vault.current_epoch() == second
     assert vault.epoch_key(first) != vault.epoch_key(second)
 

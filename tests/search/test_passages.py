@@ -15,6 +15,7 @@ from dualmem_mcp.search.passages import (
     PASSAGE_WORDS,
     PREVIOUS_CHARACTERS,
     passages,
+    stretches,
 )
 
 ASKED = SearchItem("turn/c/1", "turn", "When do you\nmove?", "c", "1", "Ana")
@@ -77,3 +78,13 @@ def test_every_word_is_in_a_passage_until_there_are_too_many(text: str, times: i
     assert all(len(one) <= PASSAGE_CHARACTERS and len(one.split()) <= PASSAGE_WORDS for one in found)
     if len(found) < MAX_PASSAGES:
         assert "".join("".join(found).split()) == "".join(item.text.split())
+
+
+@given(st.text(alphabet="ab \n", max_size=4_000), st.sampled_from(["turn", "note", "entity"]), st.booleans())
+def test_every_passage_ends_with_its_stretch(text: str, kind: str, after_another: bool) -> None:
+    item = SearchItem("turn/c/2", kind, text, "c", "2", "Ben")  # type: ignore[arg-type]
+    embedded = passages(item, ASKED if after_another else None)
+    own = stretches(item)
+    assert len(own) == len(embedded)
+    assert all(passage.endswith(stretch) for passage, stretch in zip(embedded, own, strict=True))
+    assert all(stretch in text for stretch in own)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dualmem_mcp.crypto.vector_payload import open_payload
+from dualmem_mcp.crypto.vector_payload import open_payload, seal_payload
 from dualmem_mcp.model.search import SearchItem
 from dualmem_mcp.model.tiers import TierName
 from dualmem_mcp.ports.tiers import TierPoint
@@ -198,9 +198,8 @@ def test_a_passage_too_many_goes(desk: TierDevice, service: SharedService, place
     ((_, point),) = points_of(desk, placed[0])
     keys = desk.tiers._service.keys(row.epoch)
     payload = open_payload(keys, point.id, point.payload)
-    from dualmem_mcp.tiers.points import PointMaker
-
-    more = PointMaker(keys, desk.embedder.model_id).opened(replace(payload, passage=7))
+    sealed = seal_payload(keys, replace(payload, passage=7))
+    more = replace(point, id=keys.point_id(payload.item.key, 7), payload=sealed, words=None)
     service.plain("critical").upsert([more])
     assert mended(desk) == {"unwanted": 1, "mended": 1}
 

@@ -200,5 +200,5 @@ class Settling(TierMachine):
 
 
 TestMachine = Settling.TestCase
-TestMachine.settings = settings(max_examples=30, stateful_step_count=12)
+TestMachine.settings = settings(max_examples=20, stateful_step_count=12)
 TestMachine = pytest.mark.usefixtures("no_waiting")(TestMachine)

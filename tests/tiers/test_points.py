@@ -97,16 +97,6 @@ def test_what_cannot_be_sealed_has_no_points() -> None:
     assert PointMaker(KEYS, "m").points([]) == []
 
 
-def test_a_point_is_made_again_from_another_ones_payload() -> None:
-    other = VectorKeys(bytes(range(32)), VaultId("0a" * 16), 8)
-    (points,) = PointMaker(KEYS, "m").points([_one()])
-    payload = open_payload(KEYS, points[0].id, points[0].payload)
-    again = PointMaker(other, "m").opened(payload)
-    assert again.id == other.point_id(ITEM.key, 0)
-    opened = open_payload(other, again.id, again.payload)
-    assert (opened.item, opened.previous) == (ITEM, "")
-
-
 def _one() -> Embedded:
     return Embedded(ITEM, vectors(1))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -175,7 +176,7 @@ def test_answers_that_leave_points_out_end_in_nothing_removed(far: TierDevice, s
 
 def test_a_server_that_has_gone_is_away(far: TierDevice, server: QdrantServer) -> None:
     far.turn(2, chat="new")
-    server.behave = lambda exchange: exchange.connection.close()
+    server.behave = lambda exchange: exchange.connection.shutdown(socket.SHUT_RDWR)
     done = far.apply()
     assert (done["away"], done["left"]) == (True, 1)
     with pytest.raises(StoreUnreachableError):
