@@ -81,6 +81,7 @@ class Checking:
     progress: Progress = no_progress
     found: Checked = field(default_factory=Checked)
     populated: Sequence[Place] = ()
+    _lost: dict[str, int] = field(default_factory=dict)
     _mover: Mover | None = None
     _asked: bool = False
 
@@ -102,8 +103,8 @@ class Checking:
             if not self.repair or not strangers.adopted:
                 break
         self.found.foreign += strangers.newer
-        self._tell(strangers)
         self._compare(sightings, strangers)
+        self._tell(strangers)
         return self.found
 
     def _list(self, sightings: Sightings, strangers: Strangers) -> None:
@@ -128,6 +129,12 @@ class Checking:
         if strangers.unknown:
             self.found.warnings.append(
                 f"of items that are not on this device (yet), and left: {strangers.unknown:,} points"
+            )
+
+        if self._lost:
+            self.found.warnings.append(
+                f"not made again, since their items have no vectors here: {sum(self._lost.values()):,} points; run "
+                "`dualmem index`"
             )
 
     def _compare(self, sightings: Sightings, strangers: Strangers) -> None:
@@ -155,7 +162,8 @@ class Checking:
         wrong = self._wrong([one for one in standing if self.contents or not one.complete])
         if self.repair:
             self._mend(standing, wrong)
-        self._doubles([one for one in standing if one.others])
+        # What lies elsewhere may be all that is left of what cannot be mended.
+        self._doubles([one for one in standing if one.others and one.row.key not in self._lost])
 
     def _remove_gone(self, gone: Sequence[_Standing]) -> None:
         unwanted = sum(one.seen + one.doubled for one in gone)
@@ -176,7 +184,6 @@ class Checking:
             )
         }
         wrong: list[Step] = []
-        lost = 0
         there = self._fetched([one.row for one in standing])
         for one in standing:
             row, step = one.row, steps.get(one.row.key)
@@ -185,7 +192,8 @@ class Checking:
                 ids = [keys.point_id(row.key, passage) for passage in range(row.passages)]
                 missing = sum(point not in there for point in ids)
                 changed = sum(point in there and not opens(keys, there[point]) for point in ids)
-                lost += missing + changed
+                if missing or changed:
+                    self._lost[row.key] = missing + changed
             else:
                 words = row.words == self.bench.words
                 missing = sum(point.id not in there for point in step.points)
@@ -197,10 +205,6 @@ class Checking:
                     wrong.append(step)
             self.found.missing += missing
             self.found.changed += changed
-        if lost:
-            self.found.warnings.append(
-                f"not made again, since their items have no vectors here: {lost:,} points; run `dualmem index`"
-            )
         return wrong
 
     def _fetched(self, rows: Sequence[Placement]) -> dict[str, TierPoint]:

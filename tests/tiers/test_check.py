@@ -318,3 +318,19 @@ def test_a_check_that_failed_goes_on(desk: TierDevice, service: SharedService, p
     desk.tiers.check(repair=True)
     assert wrong(desk.tiers.check(repair=False)) == {}
     assert desk.where() == {item.key: ["critical"] for item in placed}
+
+
+def test_a_good_copy_stays_while_what_should_be_there_cannot_be_mended(
+    desk: TierDevice, service: SharedService, placed: list[SearchItem]
+) -> None:
+    ((tier, point),) = points_of(desk, placed[0])
+    service.plain("historical").upsert([point])
+    service.plain(tier).upsert([replace(point, payload=point.payload[:-1] + b"\0\0")])
+    for index in desk.indexes.values():
+        index.use_model("another", desk.embedder.dimensions)
+    assert wrong(desk.tiers.check(repair=True)) == {"changed": 1}
+    assert point.payload in {one.payload for _, one in desk.all_points()}
+    for index in desk.indexes.values():
+        index.use_model(desk.embedder.model_id, desk.embedder.dimensions)
+    desk.embed()
+    assert mended(desk) == {"changed": 1, "doubled": 1, "mended": 2}
