@@ -127,6 +127,8 @@ class TierAsker:
                 vector = None  # of a model that is new here
             words = self._words()
             for keys in self._asked_of(name):
+                if asking.is_dropped():
+                    break
                 if asking.is_over():
                     problem = LATE
                     return
@@ -164,7 +166,7 @@ class TierAsker:
             raise
         except StoreUnreachableError:
             pause = random.uniform(0, _RETRY_SECONDS)  # noqa: S311  (not for a secret)
-            if asking.is_over(pause):
+            if asking.is_dropped() or asking.is_over(pause):
                 raise
             time.sleep(pause)
             return nearest()

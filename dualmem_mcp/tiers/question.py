@@ -91,7 +91,7 @@ class Asking:
     def is_over(self, seconds: float = 0.0) -> bool:
         """Whether nobody waits any more so many seconds from now, for any tier: while one is waited for, what comes
         from another counts, too."""
-        return self._dropped or self._passed() + seconds > max(self._patience.values())
+        return self._passed() + seconds > max(self._patience.values())
 
     def is_dropped(self) -> bool:
         """Whether no more is wanted."""

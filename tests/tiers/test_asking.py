@@ -307,6 +307,22 @@ def test_what_is_dropped_is_not_opened(ask_with, tiers):
     assert tiers["historical"].asked == 1
 
 
+def test_what_is_dropped_before_it_was_late_is_no_failure(ask_with, tiers):
+    clock = Clock()
+    tiers["historical"].upsert([point(1)])
+    asker = ask_with(now=clock)
+    for _ in range(4):
+        begun, free = threading.Event(), threading.Event()
+        tiers["historical"].before = lambda begun=begun, free=free: (begun.set(), free.wait(LONG))
+        asking = asker.ask(QUERY, ())
+        assert begun.wait(LONG)
+        asking.drop()
+        free.set()
+        assert asking.wait(("historical",), LONG)["historical"].problem == ""
+    tiers["historical"].before = lambda: None
+    assert found(answers(asker)["historical"]) == {"turn/c/1"}
+
+
 def away() -> None:
     raise StoreUnreachableError("Qdrant cannot be reached")
 
