@@ -111,6 +111,8 @@ def measure(name: str, folder: Path, share: float, *, words: bool) -> None:
     desk.tiers.enable(words=words)
     points = fill(desk, share)
     print(f"{name}: {points:,} vectors{', words' if words else ''}")
+    handed = timed("one conversation placed, as at a handoff,", lambda: desk.tiers.place("now-0", max_seconds=60))
+    print(f"    {handed['points']} points")
     placed = timed("placed", desk.apply)
     print(f"    {placed['points_written']:,} points, {placed['bytes'] / 1e6:,.0f} MB, left {placed['left']}")
     print(f"    {placed['done']}, stale {placed['stale']}, {placed['problem'] or 'no problem'}")
