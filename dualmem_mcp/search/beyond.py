@@ -25,10 +25,9 @@ FAR: Final[TierName] = "historical"
 
 WEAK: Final = 0.525
 """Of the greatest cosine, and a quarter of the share of the query's words that one of the three best holds: an
-answer with less is probably none. Of the labelled questions that are answered, 15 in 100 are below, of the same
-questions asked where the answer is not, 89, of some about something else all. The score that is shown tells less,
-for it compares candidates with each other: the area under the curve is .77, and of this .93. Source:
-benchmarks/tier_search.py."""
+answer with less is probably none. Of the labelled questions 18 in 100 are below, of the same questions asked where
+the answer is not, 89, of some about something else all. The score that is shown tells less, for it compares
+candidates with each other: the area under the curve is .75, and of this .93. Source: benchmarks/tier_search.py."""
 
 _WORDS_SHARE: Final = 0.25
 _LOOKED_AT: Final = 3
