@@ -25,6 +25,7 @@ from dualmem_mcp.crypto.master_keys import MasterKeys, master_generation
 from dualmem_mcp.crypto.next_keys import KeyOf, Member, finish_revocation, take_newer_master_key
 from dualmem_mcp.crypto.recovery import format_recovery_key, new_recovery_key
 from dualmem_mcp.crypto.roster import Roster, RosterEntry, roster_key
+from dualmem_mcp.crypto.roster_entries import revoked_error
 from dualmem_mcp.crypto.succession import Succession
 from dualmem_mcp.crypto.vault_file import (
     VAULT_KEY,
@@ -90,6 +91,12 @@ class Vault:
     def devices(self) -> list[RosterEntry]:
         """The devices of the vault that this one knows of, in the order they joined, revoked ones included."""
         return self._roster.entries()
+
+    def check_member(self) -> None:
+        """Raises LockedError if this device was revoked, as far as it knows; nothing is asked of the bucket."""
+        found = next((one for one in self._roster.revocations() if one.device_id == self.device_id), None)
+        if found is not None:
+            raise revoked_error(self.devices(), found)
 
     def object_name(self, domain: str, text: str) -> str:
         """32 hexadecimal digits that stand for a text in the bucket: a keyed hash, so that whoever does not

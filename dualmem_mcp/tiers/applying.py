@@ -32,7 +32,7 @@ FINISHED: Final = "finished"
 ADOPTED: Final = "adopted"
 """Likewise: items that another device has placed, of which this one knows now."""
 
-BUSY: Final = "another process of this device is writing vectors; this one left it to that"
+BUSY: Final = "vectors are being written on this device already; what is left is for the next time"
 
 
 @dataclass(slots=True)

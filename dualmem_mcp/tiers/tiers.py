@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 _PATIENCE_SECONDS: Final = 30.0
 """So long another process of this device is waited for."""
 
+_LOOK_SECONDS: Final = 0.02
+"""So often it is looked whether it is done."""
+
 
 class Tiers:
     """Off until a place is set and `enable` was called on this device. For use from any thread; `close` it.
@@ -146,7 +149,7 @@ class Tiers:
 
     def reach(self) -> None:
         """Ask the service for its collections. Raises what `enable` raises if they cannot be used."""
-        self._service.channel()
+        self._service.channel().vault.check_member()
         self._service.tiers()
 
     def init(self, cluster: Cluster) -> dict[str, Any]:
@@ -162,8 +165,8 @@ class Tiers:
     def enable(self, *, words: bool) -> dict[str, Any]:
         """Have vectors go to the service from now on, and with `words` the texts' words: enabled, words.
 
-        Raises UsageError if no service is set, NotFoundError without a vault or a model, StoreRefusedError if the
-        collections are not there or for other vectors, StoreUnreachableError.
+        Raises UsageError if no service is set, NotFoundError without a vault or a model, LockedError if this device
+        was revoked, StoreRefusedError if the collections are not there or for other vectors, StoreUnreachableError.
         """
         if not self.configured:
             raise UsageError(
@@ -171,8 +174,7 @@ class Tiers:
                 operation="enable tiers",
                 hint="Set DUALMEM_QDRANT_URL to your Qdrant, then run `dualmem tiers init`.",
             )
-        self._service.channel()
-        self._service.tiers()
+        self.reach()
         self._state.switch(self._service.settings.url, enabled=True, words=words, now=self._clock.now())
         return {"enabled": True, "words": words}
 
@@ -208,7 +210,8 @@ class Tiers:
         refused, over_budget, problem, warnings.
 
         Another device is the mover until its lease ends, or with `take_over` no longer: this one then only places
-        and removes. Raises UsageError if the tiers are off, NotFoundError without a vault or a model.
+        and removes. Raises UsageError if the tiers are off, NotFoundError without a vault or a model, LockedError
+        if this device was revoked.
         """
         self._check_enabled("move vectors")
         started = time.perf_counter()
@@ -233,18 +236,22 @@ class Tiers:
         """Place what of a conversation is worth a place in the service: points, bytes, duration_ms, ok, usd_month
         (of these points), waiting (items without vectors, or for whom there was no time), warnings.
 
-        Raises UsageError if the tiers are off, NotFoundError without a vault or a model.
+        Raises UsageError if the tiers are off, NotFoundError without a vault or a model, LockedError if this device
+        was revoked.
         """
         self._check_enabled("place vectors")
         started = time.perf_counter()
         outcome = Outcome()
-        with self._bench(max_seconds) as bench:
+        with self._turn(max_seconds / 2) as is_free, self._bench(max_seconds) as bench:
             try:
-                with file_lock(self._lock_file, timeout_seconds=max_seconds / 2):
+                if is_free:
                     self._place(bench, conversation_id, outcome)
             except (StoreUnreachableError, ConflictError) as error:
                 outcome.note(error)
-            self._state.note_problem(outcome.problem)
+            if is_free:
+                self._state.note_problem(outcome.problem)
+            else:
+                outcome.problem = BUSY
             written = bench.transfer.written if bench.is_open else Written()
         prices = self._prices()
         return {
@@ -261,8 +268,9 @@ class Tiers:
         """Compare what the service holds with what it should hold, and with `repair` mend it: points, missing,
         changed, doubled, unwanted, foreign, mended, duration_ms, warnings.
 
-        Raises UsageError if the tiers are off, NotFoundError without a vault or a model, StoreRefusedError,
-        StoreUnreachableError, and with `repair` BudgetSpentError; called again it goes on.
+        Raises UsageError if the tiers are off, NotFoundError without a vault or a model, LockedError if this device
+        was revoked, StoreRefusedError, StoreUnreachableError, and with `repair` BudgetSpentError; called again it
+        goes on.
         """
         self._check_enabled("check tiers")
         started = time.perf_counter()
@@ -324,6 +332,17 @@ class Tiers:
             outcome.left = plan.waiting + moving.moved.left + moving.moved.stale
 
     @contextmanager
+    def _turn(self, max_seconds: float) -> Iterator[bool]:
+        """Hold the lock, waited for so long; gives whether it is held."""
+        ends_at = time.monotonic() + max_seconds
+        while True:
+            with file_lock_if_free(self._lock_file) as is_free:
+                if is_free or time.monotonic() >= ends_at:
+                    yield is_free
+                    return
+            time.sleep(_LOOK_SECONDS)
+
+    @contextmanager
     def _bench(self, max_seconds: float | None = None) -> Iterator[Bench]:
         bench = Bench(
             service=self._service,
@@ -345,7 +364,9 @@ class Tiers:
     def _keys_to_ask(self) -> list[VectorKeys]:
         """Those of the epochs that are known to have points, and of the newest, which other devices may use
         already; the newest first."""
-        newest = self._service.channel().vault.epochs()[-NEWEST_EPOCHS:]
+        vault = self._service.channel().vault
+        vault.check_member()
+        newest = vault.epochs()[-NEWEST_EPOCHS:]
         epochs = {*newest, *self._placements.epochs(), *self._state.seen().epochs}
         return [self._service.keys(epoch) for epoch in sorted(epochs, reverse=True)]
 
@@ -373,4 +394,5 @@ class Tiers:
                 operation=operation,
                 hint="Run `dualmem tiers enable`, which tells first what the service can learn.",
             )
+        self._service.channel().vault.check_member()
         self._service.model()

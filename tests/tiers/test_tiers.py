@@ -6,11 +6,13 @@ import json
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dualmem_mcp.durable_files import file_lock
 from dualmem_mcp.errors import (
     BudgetSpentError,
+    LockedError,
     NotFoundError,
     StoreRefusedError,
     StoreUnreachableError,
@@ -18,6 +20,9 @@ from dualmem_mcp.errors import (
 )
 from dualmem_mcp.stores.qdrant_collections import Cluster
 from dualmem_mcp.tiers import moving
+from dualmem_mcp.tiers.applying import BUSY
+from tests.crypto.conftest import MemoryObjectStore
+from tests.sync.conftest import revoke
 from tests.tiers.home import CHAT, PRICES, SharedService, SqliteService, TierDevice
 
 
@@ -196,7 +201,7 @@ def test_what_another_process_writes_is_left_to_it(desk: TierDevice) -> None:
     with file_lock(desk.folder / ".tiers.lock"):
         done = desk.apply()
         assert done["done"] == {}
-        assert "another process" in done["warnings"][0]
+        assert "already" in done["warnings"][0]
         placed = desk.tiers.place(CHAT, max_seconds=0.02)
         assert placed["ok"] is False
         assert "another process" in placed["warnings"][0]
@@ -489,3 +494,39 @@ def test_what_another_device_has_placed_is_not_placed_again_in_another_tier(
     assert (done["stale"], done["left"]) == (0, 0)
     assert phone.where() == {item.key: ["historical"], new.key: ["critical"]}
     assert {row.key: row for row in phone.rows()}[item.key] == desk.rows()[0]
+
+
+def test_a_placement_that_cannot_have_its_turn_is_put_off_and_no_problem_of_the_service(desk: TierDevice) -> None:
+    item = desk.turn(1)
+    desk.tiers._state.note_problem("it was late")
+    with file_lock(desk.folder / ".tiers.lock"):
+        placed = desk.tiers.place(CHAT, max_seconds=0.1)
+    assert (placed["ok"], placed["points"]) == (False, 0)
+    assert placed["warnings"] == [f"not all is placed in the search service: {BUSY}"]
+    assert desk.tiers.status()["problem"] == "it was late"
+    assert desk.tier_of(item) is None
+    assert desk.tiers.place(CHAT, max_seconds=5)["ok"]
+    assert desk.tiers.status()["problem"] == ""
+
+
+def test_a_device_that_knows_that_it_was_revoked_neither_writes_nor_asks(
+    desk: TierDevice, phone: TierDevice, objects: MemoryObjectStore
+) -> None:
+    phone.turn(1)
+    revoke(phone.device, by=desk.device)
+    with pytest.raises(LockedError):
+        phone.channel.vault.refresh(objects)
+    for call in (
+        phone.apply,
+        phone.tiers.reach,
+        lambda: phone.tiers.place(CHAT, max_seconds=1),
+        lambda: phone.tiers.check(repair=True),
+        lambda: phone.tiers.enable(words=True),
+    ):
+        with pytest.raises(LockedError, match="was revoked"):
+            call()
+    searcher = phone.tiers.searcher()
+    assert searcher is not None
+    asking = searcher.ask(np.ones(phone.embedder.dimensions, np.float32), ["turn"])
+    assert "was revoked" in asking.wait(["critical"], 5.0)["critical"].problem
+    assert [*desk.all_points()] == []
