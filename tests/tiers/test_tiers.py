@@ -204,7 +204,7 @@ def test_what_another_process_writes_is_left_to_it(desk: TierDevice) -> None:
         assert "already" in done["warnings"][0]
         placed = desk.tiers.place(CHAT, max_seconds=0.02)
         assert placed["ok"] is False
-        assert "another process" in placed["warnings"][0]
+        assert BUSY in placed["warnings"][0]
     assert desk.apply()["done"] == {"place": 1}
 
 
