@@ -91,6 +91,15 @@ class TierService:
         """Whether a place is set."""
         return bool(self.settings.url)
 
+    def check_configured(self, operation: str) -> None:
+        """Raises UsageError if no place is set."""
+        if not self.configured:
+            raise UsageError(
+                "no search service is set",
+                operation=operation,
+                hint="Set DUALMEM_QDRANT_URL to your Qdrant, then run `dualmem tiers init`.",
+            )
+
     def model(self) -> tuple[str, int]:
         """Id of the model, and length of its vectors. Raises NotFoundError without one."""
         found = self._model()
@@ -174,12 +183,7 @@ class TierService:
 
     def _client(self, operation: str) -> Service:
         with self._lock:
-            if not self.configured:
-                raise UsageError(
-                    "no search service is set",
-                    operation=operation,
-                    hint="Set DUALMEM_QDRANT_URL to your Qdrant, then run `dualmem tiers init`.",
-                )
+            self.check_configured(operation)
             if self._service is None:
                 self._service = self._connect(self.settings)
             return self._service

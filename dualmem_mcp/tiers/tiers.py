@@ -168,12 +168,7 @@ class Tiers:
         Raises UsageError if no service is set, NotFoundError without a vault or a model, LockedError if this device
         was revoked, StoreRefusedError if the collections are not there or for other vectors, StoreUnreachableError.
         """
-        if not self.configured:
-            raise UsageError(
-                "no search service is set",
-                operation="enable tiers",
-                hint="Set DUALMEM_QDRANT_URL to your Qdrant, then run `dualmem tiers init`.",
-            )
+        self._service.check_configured("enable tiers")
         self.reach()
         self._state.switch(self._service.settings.url, enabled=True, words=words, now=self._clock.now())
         return {"enabled": True, "words": words}
@@ -198,7 +193,7 @@ class Tiers:
 
         Raises UsageError if no service is set, NotFoundError without a vault.
         """
-        self._check_configured("plan moves")
+        self._service.check_configured("plan moves")
         with self._bench() as bench:
             return self._planner(bench)
 
@@ -378,16 +373,8 @@ class Tiers:
         name = holder.device_id if channel is None else device_name(channel, holder.device_id)
         return {"device": name, "until": holder.until.isoformat(timespec="seconds")}
 
-    def _check_configured(self, operation: str) -> None:
-        if not self.configured:
-            raise UsageError(
-                "no search service is set",
-                operation=operation,
-                hint="Set DUALMEM_QDRANT_URL to your Qdrant, then run `dualmem tiers init`.",
-            )
-
     def _check_enabled(self, operation: str) -> None:
-        self._check_configured(operation)
+        self._service.check_configured(operation)
         if not self.enabled:
             raise UsageError(
                 "the search service is not used on this device",
