@@ -38,6 +38,8 @@ BUSY: Final = "still busy with earlier questions"
 RESTING: Final = "left alone for a while, for it failed several times"
 _FAILED: Final = "asking it failed"
 
+_CLOSING_SECONDS: Final = 1.0
+
 _OPENED_AT_ONCE: Final = 50
 """Payloads opened, in 2 to 3 ms, before they are there for who waits."""
 
@@ -110,9 +112,13 @@ class TierAsker:
         return self._holds_more
 
     def close(self) -> None:
-        """Let go of the threads."""
-        for lane in (*self._lanes.values(), self._counting):
+        """Let go of the threads; those that a service keeps waiting are not waited for long."""
+        lanes = (*self._lanes.values(), self._counting)
+        for lane in lanes:
             lane.close()
+        until = time.monotonic() + _CLOSING_SECONDS
+        for lane in lanes:
+            lane.join(until - time.monotonic())
 
     # In the threads
 

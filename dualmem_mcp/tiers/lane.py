@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Final
@@ -24,6 +25,7 @@ class Lane:
         self._queue: SimpleQueue[Work | None] = SimpleQueue()
         self._under_way = 0
         self._threads = 0
+        self._started: list[threading.Thread] = []
 
     def run(self, work: Work) -> bool:
         """Begin the work; False, and nothing is begun, if as much as may be is under way."""
@@ -33,7 +35,9 @@ class Lane:
             self._under_way += 1
             if self._threads < self._under_way:
                 self._threads += 1
-                threading.Thread(target=self._work_on, name=f"tier {self._name}", daemon=True).start()
+                self._started = [thread for thread in self._started if thread.is_alive()]
+                self._started.append(threading.Thread(target=self._work_on, name=f"tier {self._name}", daemon=True))
+                self._started[-1].start()
         self._queue.put(work)
         return True
 
@@ -43,6 +47,14 @@ class Lane:
             for _ in range(self._threads):
                 self._queue.put(None)
             self._threads = 0
+
+    def join(self, seconds: float) -> None:
+        """Wait so long for threads that were told to end: what they use is closed next."""
+        until = time.monotonic() + seconds
+        with self._lock:
+            started = [*self._started]
+        for thread in started:
+            thread.join(max(0.0, until - time.monotonic()))
 
     def _work_on(self) -> None:
         while (work := self._queue.get()) is not None:

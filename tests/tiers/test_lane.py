@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -68,6 +69,19 @@ def test_closed_its_threads_end(lane: Lane) -> None:
     running = threads()
     assert running
     lane.close()
-    for thread in running:
-        thread.join(5)
-        assert not thread.is_alive()
+    lane.join(5)
+    assert not any(thread.is_alive() for thread in running)
+
+
+def test_what_hangs_is_not_waited_for_longer_than_told(lane: Lane) -> None:
+    free = threading.Event()
+    assert lane.run(free.wait)
+    assert lane.run(free.wait)
+    lane.close()
+    begun = time.monotonic()
+    lane.join(0.05)
+    assert time.monotonic() - begun < 4
+    assert len(threads()) == 2
+    free.set()
+    lane.join(5)
+    assert threads() == []
