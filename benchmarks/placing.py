@@ -25,11 +25,10 @@ from retrieval_data import SHIPPED_DIALOGUES, load_locomo
 from synthetic_turns import synthetic_dataset
 
 from dualmem_mcp.model.search import COLLECTION_OF, Collection, ItemKind, SearchItem, item_key
-from dualmem_mcp.model.tiers import ACTIVE_TURNS, TierName
+from dualmem_mcp.model.tiers import ACTIVE_TURNS, Cluster, TierName
 from dualmem_mcp.search.passages import passages
 from dualmem_mcp.stores.objects import open_object_store
 from dualmem_mcp.stores.qdrant import QdrantService
-from dualmem_mcp.stores.qdrant_collections import Cluster
 from dualmem_mcp.stores.qdrant_faults import qdrant_faults
 from dualmem_mcp.stores.qdrant_tier import QdrantTier
 from dualmem_mcp.tiers.service import Service

@@ -203,7 +203,7 @@ class App(Conversations, ThisDevice):
 
     def make_collections(self, *, shards: int | None = None, replicas: int | None = None) -> dict[str, Any]:
         """Make the service's collections, spread as given or else as set; see `Tiers.init`."""
-        from dualmem_mcp.stores.qdrant_collections import Cluster  # noqa: PLC0415  (its client takes 1.5 s)
+        from dualmem_mcp.model.tiers import Cluster  # noqa: PLC0415  (its client takes 1.5 s)
 
         set_so = self.settings.tiers
         return self.tiers.init(Cluster(shards or set_so.shards, replicas or set_so.replicas))

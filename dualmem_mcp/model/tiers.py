@@ -48,6 +48,14 @@ TIERS: Final[dict[TierName, Tier]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """How a cluster of servers spreads a tier; 1 and 1 on a single server."""
+
+    shards: int = 1
+    replicas: int = 1
+
+
 def tier_for(
     age_days: float,
     accesses_a_day: float,

@@ -15,6 +15,7 @@ from dualmem_mcp.ports.search import (
     Scored,
     SearchIndex,
     SearchReader,
+    Stems,
     Unembedded,
     WordStatistics,
 )
@@ -58,6 +59,7 @@ __all__ = [
     "Scored",
     "SearchIndex",
     "SearchReader",
+    "Stems",
     "SystemClock",
     "Threads",
     "Unembedded",

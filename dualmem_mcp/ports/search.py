@@ -33,6 +33,27 @@ class Embedder(Protocol):
         ...
 
 
+class Stems(Protocol):
+    """Stems of words, as indexes have them. For use from any thread; holds no text longer than a call."""
+
+    def stems_of(self, terms: Sequence[str]) -> list[str]:
+        """The different stems of words that are looked for."""
+        ...
+
+    def frequencies(self, author: str, text: str) -> Mapping[str, int]:
+        """How often each stem occurs in what an index has of an item by that author."""
+        ...
+
+    def occurrences(self, texts: Sequence[str], stems: Sequence[str]) -> NDArray[np.float32]:
+        """How often each of the stems occurs in each text, which is as `model.words.index_text_of` gives it:
+        float32 (texts, stems)."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what it holds."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Scored:
     """Items of an index with scores, the best first: int64 (n,) and float32 (n,)."""

@@ -12,8 +12,8 @@ import numpy as np
 from dualmem_mcp.model.search import SearchItem
 from dualmem_mcp.model.tiers import TierName
 from dualmem_mcp.model.words import index_text_of
+from dualmem_mcp.ports import Stems
 from dualmem_mcp.ports.tier_search import PATIENCE_SECONDS, TierAnswer, TierAsking, TierSearch
-from dualmem_mcp.search.offered import Stems
 from dualmem_mcp.search.query import Query
 from dualmem_mcp.search.ranking import Candidates
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from dualmem_mcp.model.search import COLLECTION_OF, Collection, Filter
-from dualmem_mcp.ports import Features, SearchReader, WordStatistics
-from dualmem_mcp.search.offered import Offered, Stems, facts_of
+from dualmem_mcp.ports import Features, SearchReader, Stems, WordStatistics
+from dualmem_mcp.search.offered import Offered, facts_of
 from dualmem_mcp.search.places import numbered
 from dualmem_mcp.search.ranking import LEXICAL_LIMIT, NEAREST_LIMIT, Candidates
 

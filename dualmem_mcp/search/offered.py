@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from dualmem_mcp.model.search import SearchItem
 from dualmem_mcp.model.words import index_text_of, term_count, traits
@@ -14,19 +14,6 @@ from dualmem_mcp.ports.tier_search import TierAnswer
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-
-class Stems(Protocol):
-    """Stems of words, as indexes have them."""
-
-    def stems_of(self, terms: Sequence[str]) -> list[str]:
-        """The different stems of words that are looked for."""
-        ...
-
-    def occurrences(self, texts: Sequence[str], stems: Sequence[str]) -> NDArray[np.float32]:
-        """How often each of the stems occurs in each text, which is as `index_text_of` gives it: float32 (texts,
-        stems)."""
-        ...
 
 
 class Facts:

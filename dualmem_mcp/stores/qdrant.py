@@ -21,9 +21,9 @@ from qdrant_client.http.exceptions import UnexpectedResponse
 
 from dualmem_mcp.durable_files import file_faults
 from dualmem_mcp.errors import UsageError
-from dualmem_mcp.model.tiers import TierName
+from dualmem_mcp.model.tiers import Cluster, TierName
 from dualmem_mcp.stores.bounded_answers import bounded_answers
-from dualmem_mcp.stores.qdrant_collections import TENANT, Cluster, check_collection, collection_settings
+from dualmem_mcp.stores.qdrant_collections import TENANT, check_collection, collection_settings
 from dualmem_mcp.stores.qdrant_faults import no_collection, qdrant_faults
 from dualmem_mcp.stores.qdrant_tier import QdrantTier
 

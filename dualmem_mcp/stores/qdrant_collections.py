@@ -3,13 +3,12 @@ for."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Final
 
 from qdrant_client import models
 
 from dualmem_mcp.errors import StoreRefusedError
-from dualmem_mcp.model.tiers import TierName
+from dualmem_mcp.model.tiers import Cluster, TierName
 
 VECTOR: Final = "vector"
 WORDS: Final = "words"
@@ -35,14 +34,6 @@ GRAPH_BREADTH: Final = 512
 # No graph over all tenants, only one for each: nobody searches across tenants. Source: Qdrant's documentation,
 # "Multitenancy".
 LINKS_OF_TENANTS: Final = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Cluster:
-    """How a cluster spreads a collection; 1 and 1 on a single server."""
-
-    shards: int = 1
-    replicas: int = 1
 
 
 def collection_settings(tier: TierName, dimensions: int, model_id: str, cluster: Cluster) -> dict[str, Any]:

@@ -13,10 +13,9 @@ from dualmem_mcp.handoff.channel import Channel
 from dualmem_mcp.model.ids import DeviceId
 from dualmem_mcp.model.search import Collection, key_digest
 from dualmem_mcp.model.tiers import TIER_NAMES, TierName
-from dualmem_mcp.ports import ItemColumns, SearchIndex
+from dualmem_mcp.ports import ItemColumns, SearchIndex, Stems
 from dualmem_mcp.ports.placements import Placement, PlacementColumns, Placements
 from dualmem_mcp.ports.tiers import TierPoint
-from dualmem_mcp.stores.stems import Stemmer
 from dualmem_mcp.tiers.at_hand import ItemPlaces, embedded_items
 from dualmem_mcp.tiers.attempts import Attempts
 from dualmem_mcp.tiers.points import Embedded, PointMaker
@@ -44,6 +43,7 @@ class Bench:
     indexes: Mapping[Collection, SearchIndex]
     channel: Channel
     words: bool
+    stems: Callable[[], Stems]
     check_budget: Callable[[], object]
     attempts: Attempts = field(default_factory=Attempts)
 
@@ -107,8 +107,8 @@ class Bench:
         return vault.current_epoch()
 
     @cached_property
-    def _stemmer(self) -> Stemmer | None:
-        return Stemmer() if self.words else None
+    def _stemmer(self) -> Stems | None:
+        return self.stems() if self.words else None
 
     def maker(self, epoch: int | None = None) -> PointMaker:
         """Makes points of that epoch, or of the present one."""

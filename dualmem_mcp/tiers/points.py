@@ -13,9 +13,9 @@ from dualmem_mcp.crypto.vectors import VectorKeys
 from dualmem_mcp.errors import UsageError
 from dualmem_mcp.handoff.quoting import cut_middle
 from dualmem_mcp.model.search import SearchItem, key_digest
+from dualmem_mcp.ports import Stems
 from dualmem_mcp.ports.tiers import SparseVector, TierPoint
 from dualmem_mcp.search.passages import stretches
-from dualmem_mcp.stores.stems import Stemmer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,7 +49,7 @@ class PointMaker:
 
     keys: VectorKeys
     model_id: str
-    stemmer: Stemmer | None = None
+    stemmer: Stems | None = None
 
     def points(self, items: Sequence[Embedded]) -> list[tuple[TierPoint, ...]]:
         """The points of each item, in the order of their passages; none for an item that cannot be sealed, whose

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from dualmem_mcp.errors import NotFoundError, StoreRefusedError, UsageError
 from dualmem_mcp.handoff.channel import Channel
-from dualmem_mcp.model.tiers import TierName
+from dualmem_mcp.model.tiers import Cluster, TierName
 from dualmem_mcp.ports.tiers import VectorTier
 
 if TYPE_CHECKING:
     from dualmem_mcp.crypto.vectors import VectorKeys
-    from dualmem_mcp.stores.qdrant_collections import Cluster
 
 SERVICE_TIERS: Final[tuple[TierName, ...]] = ("critical", "context", "historical")
 """The tiers that are collections of the service, the warmest first."""
@@ -54,15 +53,8 @@ class Service(Protocol):
         ...
 
 
-def open_qdrant(settings: ServiceSettings) -> Service:
-    """Qdrant at the place that is set. Raises UsageError, StoreUnreachableError."""
-    # Its client takes 1.5 s and 50 MB.
-    from dualmem_mcp.stores.qdrant import QdrantService  # noqa: PLC0415
-
-    return QdrantService.open(settings.url or "", api_key=settings.api_key)
-
-
 Connect = Callable[[ServiceSettings], Service]
+"""Opens the service at the place that is set. Raises UsageError, StoreUnreachableError."""
 
 
 class TierService:
@@ -74,7 +66,7 @@ class TierService:
         *,
         model: Model,
         channel: Callable[[], Channel | None],
-        connect: Connect = open_qdrant,
+        connect: Connect,
     ) -> None:
         """`channel` gives the open vault, None without one. Nothing is opened yet."""
         self.settings = settings

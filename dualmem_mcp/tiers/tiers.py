@@ -18,8 +18,8 @@ from dualmem_mcp.handoff.channel import Channel
 from dualmem_mcp.model.search import Collection
 from dualmem_mcp.model.service_location import shown_location
 from dualmem_mcp.model.tier_plan import Plan
-from dualmem_mcp.model.tiers import TIERS, TierName
-from dualmem_mcp.ports import AccessLog, BlobCache, Clock, Progress, SearchIndex, no_progress
+from dualmem_mcp.model.tiers import TIERS, Cluster, TierName
+from dualmem_mcp.ports import AccessLog, BlobCache, Clock, Progress, SearchIndex, Stems, no_progress
 from dualmem_mcp.ports.placements import Placements
 from dualmem_mcp.ports.tier_search import TierSearch
 from dualmem_mcp.tiers.applying import BUSY, Applying, Outcome, fault_text
@@ -34,13 +34,12 @@ from dualmem_mcp.tiers.moving import Moving
 from dualmem_mcp.tiers.placing import of_conversation
 from dualmem_mcp.tiers.planning import Planner
 from dualmem_mcp.tiers.removing import remove_all
-from dualmem_mcp.tiers.service import SERVICE_TIERS, Connect, Model, ServiceSettings, TierService, open_qdrant
+from dualmem_mcp.tiers.service import SERVICE_TIERS, Connect, Model, ServiceSettings, TierService
 from dualmem_mcp.tiers.state import TierState
 from dualmem_mcp.tiers.transfer import Written
 
 if TYPE_CHECKING:
     from dualmem_mcp.crypto.vectors import VectorKeys
-    from dualmem_mcp.stores.qdrant_collections import Cluster
     from dualmem_mcp.tiers.asking import TierAsker
 
 _PATIENCE_SECONDS: Final = 30.0
@@ -74,13 +73,15 @@ class Tiers:
         check_budget: Callable[[], object],
         prices: Callable[[], Mapping[TierName, float]],
         is_erased: Callable[[str], bool],
-        connect: Connect = open_qdrant,
+        connect: Connect,
+        stems: Callable[[], Stems],
     ) -> None:
         """`is_behind` tells whether the indexes lack something that the memory has: then nothing counts as deleted.
         `channel` gives the open vault, None without one; `model` the id of the indexes' model and the length of its
         vectors; `prices` US dollars for 1,000 vectors and a month; `lock_file` is held while vectors are written.
         """
         self._service = TierService(service, model=model, channel=channel, connect=connect)
+        self._stems = stems
         self._state = TierState(blobs)
         self._forgetting = Forgetting(blobs)
         self._blobs = blobs
@@ -345,6 +346,7 @@ class Tiers:
             indexes=self._indexes(),
             channel=self._service.channel(),
             words=self.words,
+            stems=self._stems,
             check_budget=self._check_budget,
             attempts=Attempts(None if max_seconds is None else time.monotonic() + max_seconds),
         )

@@ -14,10 +14,9 @@ from typing import Any
 import pytest
 
 from dualmem_mcp.errors import DualmemError, StoreRefusedError, StoreUnreachableError, UsageError
-from dualmem_mcp.model.tiers import TierName
+from dualmem_mcp.model.tiers import Cluster, TierName
 from dualmem_mcp.ports.tiers import TierPage
 from dualmem_mcp.stores.qdrant import KEPT_SECONDS, QdrantService
-from dualmem_mcp.stores.qdrant_collections import Cluster
 from dualmem_mcp.stores.qdrant_tier import QdrantTier
 from tests.stores.qdrant_server import QdrantExchange, QdrantServer
 from tests.stores.test_vector_tier import OTHER, TENANT, D, point, words

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from dualmem_mcp.model.tiers import Cluster
 from dualmem_mcp.ports import ObjectStore
 from dualmem_mcp.stores.qdrant import QdrantService
-from dualmem_mcp.stores.qdrant_collections import Cluster
 from dualmem_mcp.tiers import attempts
 from tests.conftest import SteppingClock
 from tests.crypto.conftest import MemoryObjectStore

@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 
 from dualmem_mcp.failpoints import crash_at, watched
+from dualmem_mcp.model.tiers import Cluster
 from dualmem_mcp.stores.objects import open_object_store
-from dualmem_mcp.stores.qdrant_collections import Cluster
 from tests.conftest import SteppingClock
 from tests.tiers.home import SqliteService, TierDevice
 

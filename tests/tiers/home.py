@@ -20,6 +20,7 @@ from dualmem_mcp.stores.conversation_store import ConversationStore
 from dualmem_mcp.stores.package_cache import FilePackageCache
 from dualmem_mcp.stores.placements import DatabasePlacements
 from dualmem_mcp.stores.search_index import SqliteSearchIndex, open_search_index
+from dualmem_mcp.stores.stems import Stemmer
 from dualmem_mcp.stores.vector_tier import SqliteVectorTier
 from dualmem_mcp.tiers.service import SERVICE_TIERS, Connect, Service, ServiceSettings
 from dualmem_mcp.tiers.tiers import Tiers
@@ -201,6 +202,7 @@ class TierDevice:
             prices=lambda: PRICES,
             is_erased=lambda conversation: conversation in self.erased,
             connect=self.connect,
+            stems=Stemmer,
         )
 
     def close(self) -> None:

@@ -19,8 +19,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from dualmem_mcp.errors import StoreUnreachableError
 from dualmem_mcp.failpoints import watched
+from dualmem_mcp.model.tiers import Cluster
 from dualmem_mcp.stores.qdrant import QdrantService
-from dualmem_mcp.stores.qdrant_collections import Cluster
 from tests.conftest import SteppingClock
 from tests.crypto.conftest import MemoryObjectStore
 from tests.tiers.home import SharedService, TierDevice, founded_homes

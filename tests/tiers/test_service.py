@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from dualmem_mcp.edge.tier_work import open_service
 from dualmem_mcp.errors import NotFoundError, StoreRefusedError, StoreUnreachableError
+from dualmem_mcp.model.tiers import Cluster
 from dualmem_mcp.stores.qdrant import QdrantService
-from dualmem_mcp.stores.qdrant_collections import Cluster
 from dualmem_mcp.tiers.service import SERVICE_TIERS, Service, ServiceSettings, TierService
 from tests.stores.qdrant_server import QdrantExchange, QdrantServer
 from tests.tiers.home import TierDevice
@@ -27,7 +28,7 @@ def server() -> Iterator[QdrantServer]:
 
 
 def over(server: QdrantServer, **changes: Any) -> TierService:
-    values: dict[str, Any] = {"model": lambda: MODEL, "channel": lambda: None}
+    values: dict[str, Any] = {"model": lambda: MODEL, "channel": lambda: None, "connect": open_service}
     return TierService(ServiceSettings(server.url), **{**values, **changes})
 
 

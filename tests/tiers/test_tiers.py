@@ -18,7 +18,7 @@ from dualmem_mcp.errors import (
     StoreUnreachableError,
     UsageError,
 )
-from dualmem_mcp.stores.qdrant_collections import Cluster
+from dualmem_mcp.model.tiers import Cluster
 from dualmem_mcp.tiers import moving
 from dualmem_mcp.tiers.applying import BUSY
 from tests.crypto.conftest import MemoryObjectStore
