@@ -172,7 +172,7 @@ def _settings(environment: _Environment, home: Path | None, bucket: str | None, 
         budget=config.budget,
         cost=config.cost,
         tiers=_tiers(config.tiers, environment.qdrant_url, resolved),
-        qdrant_api_key=environment.qdrant_api_key,
+        qdrant_api_key=_api_key(environment.qdrant_api_key),
     )
 
 
@@ -216,6 +216,19 @@ def _tiers(given: TierSettings, url: str | None, home: Path) -> TierSettings:
         return replace(given, url=None)
     location = service_location(text, setting)
     return replace(given, url=location if location == MEMORY else _location(location, base=base))
+
+
+def _api_key(given: SecretStr | None) -> SecretStr | None:
+    """The key as a header can hold it, without the line feed of the file that it may have been read from."""
+    key = given.get_secret_value().strip() if given is not None else ""
+    if not (key.isascii() and key.isprintable()):
+        raise UsageError(
+            "DUALMEM_QDRANT_API_KEY is no API key: it holds characters that no header can hold",
+            operation="read settings",
+            subject="DUALMEM_QDRANT_API_KEY",
+            hint="Copy the key anew, alone and whole.",
+        )
+    return type(given)(key) if given is not None and key else None
 
 
 def _remote(given: RemoteSettings, home: Path) -> RemoteSettings:

@@ -307,6 +307,14 @@ def test_a_hosts_own_environment_says_nothing_of_its_users(tmp_path: Path, monke
     assert "of the host" not in repr(settings)
 
 
+@pytest.mark.parametrize("key", ["wómbat-7", "wombat\n7", "wombat-7…"])
+def test_an_api_key_that_no_header_can_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv("DUALMEM_QDRANT_API_KEY", key)
+    with pytest.raises(UsageError, match=r"DUALMEM_QDRANT_API_KEY is no API key") as caught:
+        load_settings(tmp_path)
+    assert "mbat" not in f"{caught.value} {caught.value.hint} {caught.value.subject}"
+
+
 def test_where_the_search_service_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_settings(tmp_path).tiers == TierSettings()
     write_config(tmp_path, {"tiers": {"url": "./vectors", "shards": 3, "replicas": 2}})
@@ -318,6 +326,12 @@ def test_where_the_search_service_is(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert settings.qdrant_api_key is not None
     assert settings.qdrant_api_key.get_secret_value() == "wombat-7"
     assert "wombat" not in repr(settings)
+    monkeypatch.setenv("DUALMEM_QDRANT_API_KEY", "wombat-7\n")
+    settings = load_settings(tmp_path)
+    assert settings.qdrant_api_key is not None
+    assert settings.qdrant_api_key.get_secret_value() == "wombat-7"
+    monkeypatch.setenv("DUALMEM_QDRANT_API_KEY", " ")
+    assert load_settings(tmp_path).qdrant_api_key is None
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setenv("DUALMEM_QDRANT_URL", "./vectors")

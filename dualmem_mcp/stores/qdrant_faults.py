@@ -69,7 +69,7 @@ def _answered(status: int, operation: str, collection: str) -> DualmemError:
             f"Qdrant refuses this key ({status})",
             operation=operation,
             subject=collection,
-            hint="Check the API key, and that it may read and write.",
+            hint="Check DUALMEM_QDRANT_API_KEY, and that this key may read and write.",
         )
     if status in _BUSY or status >= 500:
         return StoreUnreachableError(
