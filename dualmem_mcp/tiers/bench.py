@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from dualmem_mcp.crypto.vector_payload import open_payload
 from dualmem_mcp.errors import TamperedError
@@ -20,7 +20,13 @@ from dualmem_mcp.tiers.at_hand import ItemPlaces, embedded_items
 from dualmem_mcp.tiers.attempts import Attempts
 from dualmem_mcp.tiers.points import Embedded, PointMaker
 from dualmem_mcp.tiers.service import TierService
+from dualmem_mcp.tiers.standing import repeated
 from dualmem_mcp.tiers.transfer import Step, Transfer
+from dualmem_mcp.tiers.worth import joined
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 T = TypeVar("T")
 
@@ -123,6 +129,12 @@ class Bench:
     def columns(self) -> Mapping[Collection, ItemColumns]:
         """The items of all indexes as they were when this was first asked for."""
         return {collection: index.columns() for collection, index in self.indexes.items()}
+
+    @cached_property
+    def repeated(self) -> NDArray[np.int64]:
+        """The digests of the items that say the same as an earlier one: this device places none of them."""
+        _, columns = joined(self.columns)
+        return columns.keys[repeated(columns)]
 
     @cached_property
     def item_places(self) -> ItemPlaces:

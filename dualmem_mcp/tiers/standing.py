@@ -52,22 +52,22 @@ def standing_of(
         rows[there] = places[there]
         tiers[there] = placements.tiers[rows[there]]
         free[there] &= placements.moving_to[rows[there]] == NOT_MOVING
-    repeated = _repeated(items)
-    return Standing(collections, items, signals, placements, rows, tiers, repeated, free & ~repeated)
+    again = repeated(items)
+    return Standing(collections, items, signals, placements, rows, tiers, again, free & ~again)
 
 
-def _repeated(items: ItemColumns) -> NDArray[np.bool_]:
+def repeated(items: ItemColumns) -> NDArray[np.bool_]:
     """Whether an older item of the same kind says the same; of equal age that with the lower digest counts as
     older."""
-    repeated = np.zeros(len(items.keys), np.bool_)
+    found = np.zeros(len(items.keys), np.bool_)
     order = np.argsort(items.likenesses, kind="stable")
     ordered = items.likenesses[order]
     same = (ordered[1:] == ordered[:-1]) & (ordered[1:] != 0)
     if not same.any():
-        return repeated
+        return found
     some = order[np.append(same, False) | np.append(False, same)]
     some = some[np.lexsort((items.keys[some], items.times[some], items.kinds[some], items.likenesses[some]))]
     later, earlier = some[1:], some[:-1]
     again = (items.likenesses[later] == items.likenesses[earlier]) & (items.kinds[later] == items.kinds[earlier])
-    repeated[later[again]] = True
-    return repeated
+    found[later[again]] = True
+    return found

@@ -92,7 +92,9 @@ class Strangers:
         digests = np.array([key_digest(payload.item.key) for _, payload in new], np.int64)
         there = self.bench.item_places.there(digests)
         self.unknown += int((~there).sum())
-        known = digests[there].tolist()
+        # What says the same as an item of this device is its own device's affair: taken in here the next plan would
+        # remove it, and that device's next check write it again.
+        known = digests[there & ~np.isin(digests, self.bench.repeated)].tolist()
         at_hand: dict[int, Embedded] = {}
         for collection, ids in self.bench.item_places.ids(known).items():
             at_hand |= self.bench.at_hand(collection, ids)

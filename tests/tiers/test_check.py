@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from dualmem_mcp.crypto.vector_payload import open_payload, seal_payload
-from dualmem_mcp.model.search import SearchItem
+from dualmem_mcp.model.search import Collection, SearchItem
 from dualmem_mcp.model.tiers import TierName
 from dualmem_mcp.ports.tiers import TierPoint
+from dualmem_mcp.search.likeness import likeness
+from dualmem_mcp.search.passages import passages
 from tests.tiers.home import CHAT, SharedService, TierDevice
 
 NOTHING = {"missing": 0, "changed": 0, "doubled": 0, "unwanted": 0, "foreign": 0, "mended": 0}
@@ -334,3 +336,55 @@ def test_a_good_copy_stays_while_what_should_be_there_cannot_be_mended(
         index.use_model(desk.embedder.model_id, desk.embedder.dimensions)
     desk.embed()
     assert mended(desk) == {"changed": 1, "doubled": 1, "mended": 2}
+
+
+def test_a_check_learns_that_another_device_has_renewed_the_words(desk: TierDevice, phone: TierDevice) -> None:
+    for one in (desk, phone):
+        one.tiers.enable(words=True)
+    desk.turn(1, "the harbor at night")
+    desk.apply()
+    phone.take_from(desk)
+    assert phone.apply()["done"] == {"adopted": 1}
+    for one in (desk, phone):
+        one.tiers.enable(words=False)
+    assert wrong(phone.tiers.check(repair=True)) == {}
+    assert [row.words for row in phone.rows()] == [True]
+    assert desk.apply()["done"] == {"renew": 1}
+    assert wrong(phone.tiers.check(repair=True)) == {}
+    assert [row.words for row in phone.rows()] == [False]
+    assert not phone.tiers.plan().moves
+
+
+def embed_alike(device: TierDevice) -> None:
+    """As indexing does it: items are known to say the same."""
+    for index in device.indexes.values():
+        waiting = index.unembedded(10)
+        texts = [passages(one.item, one.previous) for one in waiting]
+        index.put_vectors(
+            device.embedder.model_id,
+            [(one.id, device.embedder.embed(some)) for one, some in zip(waiting, texts, strict=True)],
+            {one.id: likeness(some) for one, some in zip(waiting, texts, strict=True)},
+        )
+
+
+def test_what_says_the_same_as_an_item_of_this_device_is_left_to_the_one_that_placed_it(
+    desk: TierDevice, phone: TierDevice
+) -> None:
+    text = "the harbor at night"
+    first = desk.item("turn", "t1", text, days_ago=0.01, embed=False)
+    again = phone.item("turn", "t2", text, "other", embed=False)
+    embed_alike(phone)
+    phone.apply()
+    desk.indexes[Collection.CONVERSATIONS].put([again])
+    embed_alike(desk)
+    assert desk.apply()["done"] == {"place": 1}
+    checked = desk.tiers.check(repair=True)
+    assert (wrong(checked), checked["warnings"]) == ({}, [])
+    assert desk.apply()["done"] == {}
+    assert [row.key for row in desk.rows()] == [first.key]
+    assert wrong(phone.tiers.check(repair=True)) == {}
+    # As soon as that one knows of the earlier item it removes its own.
+    phone.indexes[Collection.CONVERSATIONS].put([first])
+    embed_alike(phone)
+    assert phone.apply()["done"]["remove"] == 1
+    assert {key for key, tiers in desk.where().items() if tiers} == {first.key}
