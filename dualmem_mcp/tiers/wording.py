@@ -121,7 +121,7 @@ def status_text(status: Mapping[str, Any]) -> str:
         rows.append((tier["name"], f"{tier['points']:,}", most, latency, usd_text(price), usd_text(usd)))
     lines += ["", *_table(rows, right=(1, 2, 3, 4, 5))]
     notes = []
-    if status["epochs"] > 1:
+    if status["epochs"] > 1 and any(tier["points"] for tier in status["tiers"]):
         notes.append(f"Points are under {status['epochs']} keys; those under older ones are renewed as they move.")
     if status["moving"]:
         notes.append(f"{_count(status['moving'], 'item')} on the way between tiers; the next move ends that.")

@@ -136,6 +136,8 @@ def test_the_status_has_what_lies_where_and_what_is_wrong() -> None:
     assert "never (`dualmem tiers check`)" in told
     assert "keys" not in told
     assert "Problem" not in told
+    empty = {**STATUS, "tiers": [{**tier, "points": 0} for tier in STATUS["tiers"]]}
+    assert "keys" not in status_text(empty)
     off = status_text({**alone, "enabled": False})
     assert "In use on this device: no (`dualmem tiers enable`)" in off
     assert "Last checked" not in off
