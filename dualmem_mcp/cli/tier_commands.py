@@ -45,12 +45,12 @@ def make(*, shards: int | None, replicas: int | None, as_json: bool) -> None:
     from dualmem_mcp.tiers.wording import made_text  # noqa: PLC0415
 
     with opened() as app:
-        _check_configured(app)
+        enabled = _check_configured(app)["enabled"]
         made = app.make_collections(shards=shards, replicas=replicas)
     if as_json:
         print_json(made)
     else:
-        click.echo(made_text(made))
+        click.echo(made_text(made, enabled=enabled))
 
 
 @tiers.command()
@@ -123,7 +123,9 @@ def plan(*, as_json: bool) -> None:
 
     with opened() as app:
         _check_configured(app)
+        late = app.local_edge.catch_up_quickly()
         planned = plan_fields(app.tiers.plan())
+    warn(late)
     if as_json:
         print_json(planned)
     else:
@@ -139,8 +141,9 @@ def move(*, take_over: bool, as_json: bool) -> None:
 
     with shown_bar() as progress, opened() as app:
         _check_configured(app)
+        late = app.local_edge.catch_up_quickly()
         applied = app.tiers.apply(max_seconds=None, take_over=take_over, progress=progress)
-    warn(moved_warnings(applied))
+    warn([*late, *moved_warnings(applied)])
     if as_json:
         print_json(applied)
     else:

@@ -72,7 +72,9 @@ def standing(holdings: Holdings, rates: Rates) -> Sequence[Component]:
         if tier in holdings.vectors:
             number = holdings.vectors[tier]
             usd = number / 1000 * rates.vectors_usd_1k_month[tier]
-            parts.append(Component(f"vectors: {tier}", number, "vectors", usd))
+            # What is here is counted by items, as in `dualmem status`; it costs nothing.
+            unit = "items" if tier == "edge" else "vectors"
+            parts.append(Component(f"vectors: {tier}", number, unit, usd))
     price = rates.region.standard.usd_gb_month
     for kind, stored in holdings.contents.kinds.items():
         parts.append(Component(f"storage: {kind}", stored.size_bytes, "bytes", stored.size_bytes / GB * price))

@@ -137,6 +137,8 @@ def assumptions(rates: Rates, devices: int) -> list[str]:
     return [
         "every user's vault is as this one: as large, as much used, in buckets of the same region",
         f"{USERS_A_MACHINE} users share a machine of ${rates.endpoint_usd_month:.2f} a month",
-        f"the vault's {devices} devices use the bucket as much as this one",
+        f"the vault's {devices} devices use the bucket as much as this one"
+        if devices > 1
+        else "the vault has this one device",
         "prices are those of the first volume, without free allowances, discounts and taxes",
     ]

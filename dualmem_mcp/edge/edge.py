@@ -275,6 +275,10 @@ class Edge:
         """As the interface says."""
         return tier_work.place(self.tiers, conversation_id, max_seconds=max_seconds)
 
+    def catch_up_quickly(self) -> list[str]:
+        """Index what is new as far as that is quick; a warning if it was not quick enough."""
+        return self._upkeep.catch_up_quickly()
+
     def move_vectors(self, *, max_seconds: float) -> dict[str, Any]:
         """As the interface says."""
         moved = tier_work.move(self.tiers, self._upkeep, max_seconds=max_seconds)

@@ -14,8 +14,8 @@ _FOLDER_BEGINNINGS: Final = ("/", "./", "../", "~", ".\\", "..\\", "\\\\")
 
 
 def service_location(text: str, setting: str) -> str:
-    """The location as it was given: a URL of http or https with nothing but host and port, a folder's path, or
-    MEMORY.
+    """The location as it was given: a URL of http or https with nothing but host, port and path, a folder's path,
+    or MEMORY.
 
     Raises UsageError that names the setting, and never quotes what it holds: a URL with credentials in it is one of
     the things that are refused.
@@ -33,11 +33,11 @@ def service_location(text: str, setting: str) -> str:
 
 
 def shown_location(location: str) -> str:
-    """The location for people: of a URL scheme, host and port alone."""
+    """The location for people: of a URL scheme, host, port and path alone."""
     if "://" not in location:
         return location
     url = urlsplit(location)
-    return f"{url.scheme}://{url.netloc.rpartition('@')[2]}"
+    return f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path.rstrip('/')}"
 
 
 def _check_url(text: str, setting: str) -> None:

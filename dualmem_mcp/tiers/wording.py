@@ -135,8 +135,8 @@ def status_text(status: Mapping[str, Any]) -> str:
     return "\n".join([*lines, *([""] if notes else []), *notes])
 
 
-def made_text(made: Mapping[str, Any]) -> str:
-    """Which collections were made."""
+def made_text(made: Mapping[str, Any], *, enabled: bool) -> str:
+    """Which collections were made, and what comes next where the service is not `enabled` on this device."""
     new = [one["name"] for one in made["collections"] if one["made"]]
     old = [one["name"] for one in made["collections"] if not one["made"]]
     lines = []
@@ -144,7 +144,8 @@ def made_text(made: Mapping[str, Any]) -> str:
         lines.append(f"Made: {', '.join(new)}, for vectors of {made['model']} ({made['dimensions']} dimensions).")
     if old:
         lines.append(f"There already, and left as they are: {', '.join(old)}.")
-    lines.append("`dualmem tiers enable` tells what the service can learn, and then begins to use it.")
+    if not enabled:
+        lines.append("`dualmem tiers enable` tells what the service can learn, and then begins to use it.")
     return "\n".join(lines)
 
 

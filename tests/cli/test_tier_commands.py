@@ -341,6 +341,17 @@ def test_over_budget_nothing_is_placed_and_everything_waits(shell: Shell) -> Non
     assert cost["usd_month"] > 0
 
 
+def test_what_is_new_is_indexed_before_it_is_planned_or_placed(placed: Shell) -> None:
+    source = placed.root / "graph.json"
+    for name, command in (("mast", ("tiers", "plan")), ("boom", ("tiers", "apply"))):
+        text = f'{{"type":"entity","name":"{name}","entityType":"spar","observations":["spruce, {name}"]}}\n'
+        source.write_text(text)
+        placed.done("import", str(source))
+        told = placed.json(*command)
+        assert sum(move["items"] for move in told.get("moves", ())) + told.get("done", {}).get("place", 0) >= 1
+    assert placed.json("tiers", "plan")["moves"] == []
+
+
 def test_what_was_deleted_is_proposed_as_a_saving(placed: Shell) -> None:
     placed.configure(cost={"vectors_usd_1k_month": {"historical": 100.0}})
     assert placed.json("cost", "optimize")["proposals"] == []

@@ -27,11 +27,12 @@ def test_a_location_stays_as_it_is(text: str) -> None:
 @pytest.mark.parametrize(
     ("location", "shown"),
     [
-        ("https://qdrant.example.org:6333/x?api-key=wombat", "https://qdrant.example.org:6333"),
+        ("https://qdrant.example.org:6333/?api-key=wombat", "https://qdrant.example.org:6333"),
+        ("https://example.org/qdrant/#x", "https://example.org/qdrant"),
         ("https://me:wombat@qdrant.example.org", "https://qdrant.example.org"),
         ("/var/lib/vectors", "/var/lib/vectors"),
         (":memory:", ":memory:"),
     ],
 )
-def test_of_a_url_people_see_scheme_host_and_port(location: str, shown: str) -> None:
+def test_of_a_url_people_see_scheme_host_port_and_path(location: str, shown: str) -> None:
     assert shown_location(location) == shown

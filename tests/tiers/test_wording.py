@@ -222,6 +222,8 @@ def test_collections_that_were_made_and_those_that_were_there() -> None:
         "model": "MiniLM",
         "dimensions": 384,
     }
-    told = made_text(made)
+    told = made_text(made, enabled=False)
     assert "Made: dualmem-critical, for vectors of MiniLM (384 dimensions)." in told
     assert "left as they are: dualmem-context." in told
+    assert "tiers enable" in told
+    assert "tiers enable" not in made_text(made, enabled=True)
