@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from datetime import timedelta
 from typing import Any
 
@@ -15,7 +16,7 @@ from dualmem_mcp.transcripts.claude_code import read_session
 from dualmem_mcp.transcripts.source import SessionSource
 
 
-class AgentCheckpoints:
+class AgentCheckpoints(ABC):
     """The part of an application that works on checkpoints; `App` opens what it needs."""
 
     settings: Settings
@@ -51,13 +52,13 @@ class AgentCheckpoints:
         state = self._checkpoints.restore(wanted, checkpoint_id)
         return state.decode("utf-8", "surrogatepass")
 
+    @abstractmethod
     def _source(self) -> SessionSource:
         """The sessions of this device."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _not_erased(self, conversation_id: str, operation: str) -> ConversationId:
         """The id, if the conversation was not erased. Raises UsageError, NotFoundError."""
-        raise NotImplementedError
 
     @property
     def _checkpoints(self) -> Checkpoints:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -80,22 +81,22 @@ class Conversations(AgentCheckpoints):
     _edge_process: EdgeProcess | None
 
     @property
+    @abstractmethod
     def edge(self) -> EdgeInterface:
         """What searches here."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def local_edge(self) -> Edge:
         """Search and indexing in this process."""
-        raise NotImplementedError
 
+    @abstractmethod
     def channel(self) -> Channel:
         """The open vault and its stores."""
-        raise NotImplementedError
 
+    @abstractmethod
     def joined_channel(self) -> Channel | None:
         """The same, or None if this device belongs to no vault."""
-        raise NotImplementedError
 
     def prepare_handoff(
         self,
@@ -299,9 +300,9 @@ class Conversations(AgentCheckpoints):
         wanted = self._not_erased(conversation_id, "keep summary")
         keep_client_summary(self.records, self.device_id, wanted, text, trigger=trigger)
 
+    @abstractmethod
     def settle_news(self, conversation_id: str) -> None:
         """What other devices added to a conversation is known here now: no session is told of it any more."""
-        raise NotImplementedError
 
     def _hint_at_what_is_here(self, error: DualmemError, wanted: ConversationId) -> None:
         if self.way_back.unpacked(wanted) is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from dualmem_mcp.edge.edge import Edge
 
 
-class ThisDevice:
+class ThisDevice(ABC):
     """The part of an application that works on its data home alone; `App` opens what it needs."""
 
     settings: Settings
@@ -44,18 +45,18 @@ class ThisDevice:
     vectors: VectorMoves
 
     @property
+    @abstractmethod
     def edge(self) -> EdgeInterface:
         """What searches here."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def local_edge(self) -> Edge:
         """Search and indexing in this process."""
-        raise NotImplementedError
 
+    @abstractmethod
     def joined_channel(self) -> Channel | None:
         """The open vault and its stores, or None if this device belongs to no vault."""
-        raise NotImplementedError
 
     def import_file(
         self, path: Path, form: ImportFormat = "auto", progress: Progress = no_progress

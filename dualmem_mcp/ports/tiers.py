@@ -36,6 +36,13 @@ class TierPoint:
     words: SparseVector | None = field(default=None, repr=False)
 
 
+def check_dimensions(points: Sequence[TierPoint], dimensions: int) -> None:
+    """Raises ValueError for a point whose vector is not of that length."""
+    for point in points:
+        if point.vector.shape != (dimensions,):
+            raise ValueError(f"a vector of {point.vector.shape}, not of {dimensions} dimensions")
+
+
 @dataclass(frozen=True, slots=True)
 class TierHit:
     """A point that was found, with its sealed payload, and how: `similarity` is its cosine, None where it was not

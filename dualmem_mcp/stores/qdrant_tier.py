@@ -18,7 +18,7 @@ import numpy as np
 from qdrant_client import QdrantClient, models
 
 from dualmem_mcp.model.tiers import TierName
-from dualmem_mcp.ports.tiers import SparseVector, TierHit, TierPage, TierPoint
+from dualmem_mcp.ports.tiers import SparseVector, TierHit, TierPage, TierPoint, check_dimensions
 from dualmem_mcp.stores.qdrant_collections import SEALED, TENANT, VECTOR, WORDS, search_params
 
 if TYPE_CHECKING:
@@ -59,9 +59,7 @@ class QdrantTier:
 
     def upsert(self, points: Sequence[TierPoint]) -> None:
         """As VectorTier says; 256 points or 8 MiB of payloads in a request."""
-        for point in points:
-            if point.vector.shape != (self._dimensions,):
-                raise ValueError(f"a vector of {point.vector.shape}, not of {self._dimensions} dimensions")
+        check_dimensions(points, self._dimensions)
         # Of two points of one id in a request the service may take either: the later counts.
         for part in _batches({point.id: point for point in points}.values()):
             structs = [_struct(point) for point in part]

@@ -13,7 +13,7 @@ import numpy as np
 
 from dualmem_mcp.errors import StoreRefusedError
 from dualmem_mcp.model.tiers import TierName
-from dualmem_mcp.ports.tiers import SparseVector, TierHit, TierPage, TierPoint
+from dualmem_mcp.ports.tiers import SparseVector, TierHit, TierPage, TierPoint, check_dimensions
 from dualmem_mcp.stores.connection import Connection
 from dualmem_mcp.stores.database import Database, DatabaseKind
 from dualmem_mcp.stores.database_faults import Remedies
@@ -108,9 +108,7 @@ class SqliteVectorTier:
 
     def upsert(self, points: Sequence[TierPoint]) -> None:
         """As VectorTier says; some hundred in one transaction."""
-        for point in points:
-            if point.vector.shape != (self._dimensions,):
-                raise ValueError(f"a vector of {point.vector.shape}, not of {self._dimensions} dimensions")
+        check_dimensions(points, self._dimensions)
         for part in _parts(points):
             with self._database.write() as connection:
                 _remove(connection, _numbers(connection, [point.id for point in part]))

@@ -23,7 +23,8 @@ class Interrupted:
         """Write again what was being written where it lies; how many items that were. Raises as `finish` does."""
         rows = [row for row in self.bench.placements.moving() if row.moving_to == row.tier]
         for some in batches(rows):
-            self._go_on([row for row in some if not self.gone(row.key)], _allow)
+            # Of what is written where it lies only passages go that there are no more.
+            self._go_on([row for row in some if not self.gone(row.key)], allow_removal=lambda: None)
         return len(rows)
 
     def finish(self, *, may_move: bool, allow_removal: Callable[[], object]) -> int:
@@ -77,7 +78,3 @@ class Interrupted:
         both = [tier for tier in SERVICE_TIERS if tier in {row.tier, row.moving_to}]
         tier = next((tier for tier in both if self.bench.points_there(row, tier)), row.tier)
         return replace(row, tier=tier, moving_to=None)
-
-
-def _allow() -> None:
-    """Of what is written where it lies, only passages go that there are no more."""
