@@ -7,23 +7,17 @@ inside the server would not. It is started when it is first needed, and again wh
 
 from __future__ import annotations
 
-import itertools
 import logging
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Final, Unpack
+from typing import Any, Final, Unpack
 
 from dualmem_mcp.edge.interface import SearchOptions
-from dualmem_mcp.edge.messages import SEALED, error_of, parse_message, write_message, write_secret
 from dualmem_mcp.edge.tier_results import nothing_moved, nothing_placed, problem_text
-from dualmem_mcp.edge.watchdog import Watchdog
+from dualmem_mcp.edge.worker_process import EndedError, WorkerProcess
 from dualmem_mcp.errors import DualmemError, StoreUnreachableError
 
 _log = logging.getLogger(__name__)
@@ -50,33 +44,7 @@ request that it has begun goes on."""
 
 FORGETTING_SECONDS: Final = 30.0
 
-_CLOSING_SECONDS: Final = 3.0
-
 WORKER_MODULE: Final = "dualmem_mcp.server.edge_worker"
-
-
-@dataclass(slots=True)
-class _Worker:
-    """An edge process, the answers it owes, whether it has answered anything yet, and whether it ever will again:
-    its pipes close a moment before the system knows that it has ended. One that hung was killed for that."""
-
-    process: subprocess.Popen[bytes]
-    requests: IO[bytes]
-    answers: IO[bytes]
-    watchdog: Watchdog = field(init=False)
-    waiting: dict[int, Future[Any]] = field(default_factory=dict)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    ready: bool = False
-    gone: bool = False
-    hung: bool = False
-    woken: Future[Any] | None = None
-
-    def __post_init__(self) -> None:
-        self.watchdog = Watchdog(self._give_up)
-
-    def _give_up(self) -> None:
-        self.hung = True
-        self.process.kill()
 
 
 class EdgeProcess:
@@ -98,9 +66,8 @@ class EdgeProcess:
         self._secret = secret
         self._module = module
         self._wake_seconds = wake_seconds
-        self._numbers = itertools.count(1)
         self._starting = threading.Lock()
-        self._worker: _Worker | None = None
+        self._worker: WorkerProcess | None = None
         self._alarm: threading.Timer | None = None
         self._closed = False
 
@@ -136,7 +103,7 @@ class EdgeProcess:
         if self._at_hand() is None:
             threading.Thread(target=self._in_time, args=("preload", params), name="preload", daemon=True).start()
             return 0
-        with suppress(_EndedError, TimeoutError):
+        with suppress(EndedError, TimeoutError):
             return int(self._at_once("preload", params, PRELOAD_SECONDS))
         return 0
 
@@ -147,7 +114,7 @@ class EdgeProcess:
         if worker is None:
             self.wake()
             raise TimeoutError
-        return self._send(worker, method, params, patience_seconds=seconds / 2).result(seconds / 2)
+        return worker.send(method, params, patience_seconds=seconds / 2).result(seconds / 2)
 
     def status(self) -> dict[str, Any] | None:
         """As the interface says; None if the process is not running or is busy: it is not started for this."""
@@ -155,7 +122,7 @@ class EdgeProcess:
             return None
         try:
             status: dict[str, Any] = self._at_once("status", {}, STATUS_SECONDS)
-        except (_EndedError, TimeoutError):
+        except (EndedError, TimeoutError):
             return None
         return status
 
@@ -165,8 +132,8 @@ class EdgeProcess:
         if worker is not None:
             # It looks by itself every other moment, so nobody waits for one that does not read.
             if (worker.woken is None or worker.woken.done()) and not worker.lock.locked():
-                with suppress(_EndedError):
-                    worker.woken = self._send(worker, "wake", {})
+                with suppress(EndedError):
+                    worker.woken = worker.send("wake", {})
             return
         with self._starting:
             if self._closed or self._alarm is not None:
@@ -216,18 +183,9 @@ class EdgeProcess:
                 self._alarm.cancel()
         if worker is None:
             return
-        # Whoever holds the lock for long writes to a process that does not read.
-        if worker.lock.acquire(timeout=_CLOSING_SECONDS):
-            try:
-                with suppress(OSError):  # the process has gone before
-                    worker.requests.close()
-            finally:
-                worker.lock.release()
-        else:
-            worker.process.kill()
-        _reap(worker.process)
+        worker.close()
 
-    def _at_hand(self) -> _Worker | None:
+    def _at_hand(self) -> WorkerProcess | None:
         """The process if it runs and has answered before."""
         worker = self._worker
         return worker if worker is not None and worker.ready and not worker.gone else None
@@ -252,8 +210,8 @@ class EdgeProcess:
             try:
                 # From outside: even the writing of a question may wait for a process that hangs.
                 with worker.watchdog.watching(timeout_seconds):
-                    return self._send(worker, method, params).result()
-            except _EndedError:
+                    return worker.send(method, params).result()
+            except EndedError:
                 if worker.hung:
                     raise self._unanswered(method, timeout_seconds) from None
                 if attempt == 2:
@@ -268,99 +226,21 @@ class EdgeProcess:
         """
         began = time.monotonic()
         try:
-            asked = self._send(self._running(), method, params, patience_seconds=seconds)
+            asked = self._running().send(method, params, patience_seconds=seconds)
             return asked.result(max(0.0, seconds - (time.monotonic() - began)))
         except TimeoutError:
             raise self._busy(method, seconds) from None
 
-    def _running(self) -> _Worker:
+    def _running(self) -> WorkerProcess:
         with self._starting:
             if self._closed:
                 raise self._unavailable("the server is stopping")
             if self._worker is None or self._worker.gone:
-                self._worker = self._start()
+                try:
+                    self._worker = WorkerProcess.start(self._home, self._module, self._secret)
+                except OSError as error:
+                    raise self._unavailable(f"it cannot be started: {error.strerror}") from None
             return self._worker
-
-    def _start(self) -> _Worker:
-        # -P: the server is started in the user's folders, whose json.py or numpy.py are none of the process's.
-        command = [sys.executable, "-P", "-m", self._module, str(self._home), *([SEALED] if self._secret else [])]
-        try:
-            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603
-        except OSError as error:
-            raise self._unavailable(f"it cannot be started: {error.strerror}") from None
-        if process.stdin is None or process.stdout is None:
-            raise AssertionError("pipes were asked for")
-        worker = _Worker(process, process.stdin, process.stdout)
-        if self._secret:
-            with suppress(OSError):  # a process that has ended already is noticed by whoever asks it
-                write_secret(worker.requests, self._secret)
-        threading.Thread(target=self._listen, args=(worker,), name="edge answers", daemon=True).start()
-        return worker
-
-    def _send(
-        self, worker: _Worker, method: str, params: Mapping[str, Any], *, patience_seconds: float = -1
-    ) -> Future[Any]:
-        """The answer to come. Raises TimeoutError if others have not written their questions by then."""
-        number = next(self._numbers)
-        answer: Future[Any] = Future()
-        if not worker.lock.acquire(timeout=patience_seconds):
-            raise TimeoutError
-        try:
-            worker.waiting[number] = answer
-            try:
-                write_message(worker.requests, {"id": number, "method": method, "params": dict(params)})
-            except (OSError, ValueError):  # its end of the pipe is gone, or ours was closed
-                worker.gone = True
-                del worker.waiting[number]
-            else:
-                if not worker.gone:
-                    return answer
-                worker.waiting.pop(number, None)
-        finally:
-            worker.lock.release()
-        raise self._ended()
-
-    def _listen(self, worker: _Worker) -> None:
-        with suppress(OSError):
-            while (line := worker.answers.readline()).endswith(b"\n"):
-                self._take(worker, line)
-        self._fail_all(worker)
-        _reap(worker.process)  # nothing stays behind of a process that has ended by itself
-        worker.answers.close()
-        with worker.lock, suppress(OSError):
-            worker.requests.close()
-
-    def _take(self, worker: _Worker, line: bytes) -> None:
-        try:
-            message = parse_message(line)
-        except ValueError:
-            _log.warning("skipped %d bytes from the search process that are no answer", len(line))
-            return
-        worker.ready = True
-        with worker.lock:
-            answer = worker.waiting.pop(message["id"], None)
-        if answer is None:
-            return
-        if "error" in message:
-            answer.set_exception(error_of(message["error"]))
-        else:
-            answer.set_result(message["result"])
-
-    def _fail_all(self, worker: _Worker) -> None:
-        worker.watchdog.stop()
-        with worker.lock:
-            worker.gone = True
-            unanswered, worker.waiting = worker.waiting, {}
-        for answer in unanswered.values():
-            answer.set_exception(self._ended())
-
-    def _ended(self) -> _EndedError:
-        return _EndedError(
-            "the search process ended before it answered",
-            operation="search",
-            subject=str(self._home),
-            hint="Try again; what it wrote to the log says why. Memory and handoffs work without it.",
-        )
 
     def _unanswered(self, method: str, waited_seconds: float) -> StoreUnreachableError:
         return StoreUnreachableError(
@@ -385,16 +265,3 @@ class EdgeProcess:
             subject=str(self._home),
             hint="`dualmem search` in a terminal works without it.",
         )
-
-
-def _reap(process: subprocess.Popen[bytes]) -> None:
-    """Wait for a process that is about to end, and kill it if it takes too long over that."""
-    try:
-        process.wait(_CLOSING_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-class _EndedError(StoreUnreachableError):
-    """The process ended while an answer was owed."""

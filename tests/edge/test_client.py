@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dualmem_mcp.app import open_app
-from dualmem_mcp.edge import client
+from dualmem_mcp.edge import client, worker_process
 from dualmem_mcp.edge.client import EdgeProcess
 from dualmem_mcp.errors import LockedError, StoreUnreachableError, UsageError
 from dualmem_mcp.model.graph import Entity
@@ -119,7 +119,7 @@ def test_one_that_hangs_is_given_up_and_the_next_search_answered(
 
 
 def test_closing_does_not_wait_for_one_that_hangs(start_edge: StartEdge, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "_CLOSING_SECONDS", 0.2)
+    monkeypatch.setattr(worker_process, "CLOSING_SECONDS", 0.2)
     edge = start_edge()
     edge.search("glaze")
     process = process_of(edge)
